@@ -1,0 +1,320 @@
+"""Every error that tickwork raises on purpose.
+
+    TickworkError
+    ├── InvalidOption (ValueError)          an option has a wrong value
+    │   ├── InvalidDuration                 "5 parsecs"
+    │   ├── InvalidCron                     "61 * * * *"
+    │   ├── InvalidInstant                  a datetime without a zone, a time that is none
+    │   ├── UnknownTimezone                 "Europe/Berlni"
+    │   ├── DuplicateName                   two tasks or schedules with one name
+    │   └── NotImportable                   a lambda for a process
+    ├── InvalidPayload (ValueError)         an argument that JSON cannot carry, or that does not fit
+    ├── UnknownTask (LookupError)
+    ├── UnknownSchedule (LookupError)
+    ├── UnknownJob (LookupError)
+    ├── InvalidTarget (ValueError)          `tickwork run TARGET`: nothing usable there
+    ├── NotRunning (RuntimeError)           the app or pool is not started, or already stopped
+    ├── IllegalMove (RuntimeError)          a job state that does not follow from the last one
+    ├── QueueFull (asyncio.QueueFull)
+    ├── ProcessDied (RuntimeError)          a child process ended under a job
+    └── JobError                            what `await job.result()` raises
+        ├── JobFailed                       cause: the original, where it is in this process
+        ├── JobCancelled
+        ├── JobTimedOut (TimeoutError)      the job's own timeout, not the waiter's
+        ├── JobParked                       nobody can run it as it stands
+        ├── JobSaved                        it left the pool for a file
+        └── ResultExpired
+
+A message says what happened, with which value, and what to do. The constructor takes the values and keeps
+them as attributes, so that a handler never has to parse a text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+
+def _rebuild(cls: type[TickworkError], message: str, attributes: dict[str, Any]) -> TickworkError:
+    error = cls.__new__(cls, message)
+    Exception.__init__(error, message)
+    error.__dict__.update(attributes)
+    return error
+
+
+class TickworkError(Exception):
+    """The root of every error of tickwork."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes by message and attributes: constructors take other arguments."""
+        return _rebuild, (type(self), str(self), self.__dict__.copy())
+
+
+class InvalidOption(TickworkError, ValueError):
+    """An option has a value that it cannot have.
+
+    Attributes:
+        option: The option's name.
+        expected: What would be right, in words.
+        got: The value as given.
+    """
+
+    def __init__(self, option: str, expected: str, got: object, *, remedy: str = "") -> None:
+        self.option, self.expected, self.got = option, expected, got
+        super().__init__(f"{option} must be {expected}, got {got!r}" + (f"; {remedy}" if remedy else ""))
+
+
+class InvalidDuration(InvalidOption):
+    """A duration that cannot be read, or is not in range.
+
+    Attributes:
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, option: str, got: object, reason: str) -> None:
+        super().__init__(
+            option,
+            'a duration such as "30s", "1h30m", a number of seconds or a timedelta',
+            got,
+            remedy=reason,
+        )
+        self.reason = reason
+
+
+class InvalidCron(InvalidOption):
+    """A cron expression that is refused.
+
+    Attributes:
+        expression: The expression as given.
+        field: The name of the field at fault ("minute", "hour", "day", "month", "weekday", "second",
+            "year"), or None when the whole expression is.
+        reason: What is wrong, and what to write instead.
+    """
+
+    def __init__(self, expression: object, field: str | None, reason: str) -> None:
+        self.expression, self.field, self.reason = expression, field, reason
+        where = f" (field {field!r})" if field else ""
+        self.option, self.expected, self.got = "cron", "a cron expression", expression
+        shown = repr(expression)
+        if len(shown) > 120:
+            shown = shown[:117] + "..."
+        TickworkError.__init__(self, f"invalid cron expression {shown}{where}: {reason}")
+
+
+class InvalidInstant(InvalidOption):
+    """A date or time that cannot be used: naive, unreadable, or out of range."""
+
+
+class UnknownTimezone(InvalidOption):
+    """A zone that the zone database does not hold.
+
+    Attributes:
+        key: The key as given.
+        suggestion: The nearest known key, or None.
+    """
+
+    def __init__(self, key: object, suggestion: str | None = None) -> None:
+        self.key, self.suggestion = key, suggestion
+        super().__init__(
+            "timezone",
+            'an IANA key such as "Asia/Seoul"',
+            key,
+            remedy=f"did you mean {suggestion!r}?" if suggestion else "",
+        )
+
+
+class DuplicateName(InvalidOption):
+    """Two tasks, or two schedules, with the same name."""
+
+    def __init__(self, kind: str, name: str, remedy: str) -> None:
+        self.kind, self.name = kind, name
+        self.option, self.expected, self.got = f"{kind} name", "unique", name
+        TickworkError.__init__(self, f"two {kind}s are named {name!r}; {remedy}")
+
+
+class NotImportable(InvalidOption):
+    """A function that a child process, or a later load, could not import."""
+
+    def __init__(self, function: object, reason: str) -> None:
+        self.function = getattr(function, "__qualname__", repr(function))
+        self.reason = reason
+        self.option, self.expected, self.got = "function", "importable by name", self.function
+        TickworkError.__init__(
+            self,
+            f"function {self.function!r} cannot be imported by name: {reason};"
+            " define it at the top level of a module",
+        )
+
+
+class InvalidPayload(TickworkError, ValueError):
+    """An argument or result that cannot travel as JSON, or that does not fit the signature.
+
+    Attributes:
+        where: The task and the argument, such as "reports.daily(day)", or "result of reports.daily".
+        reason: What is wrong and what to do.
+    """
+
+    def __init__(self, where: str, reason: str) -> None:
+        self.where, self.reason = where, reason
+        super().__init__(f"{where}: {reason}")
+
+
+class UnknownTask(TickworkError, LookupError):
+    """No task has this name."""
+
+    def __init__(self, name: object, *, known: list[str] | None = None, remedy: str = "") -> None:
+        self.name = name
+        near = nearest(str(name), known or [])
+        hint = f"did you mean {near!r}?" if near else remedy
+        hint = hint or "import its module before start() or pass App(tasks=[...])"
+        super().__init__(f"no task named {name!r} is registered; {hint}")
+
+
+class UnknownSchedule(TickworkError, LookupError):
+    """No schedule has this name."""
+
+    def __init__(self, name: object, known: list[str]) -> None:
+        self.name = name
+        near = nearest(str(name), known)
+        hint = f"did you mean {near!r}?" if near else f"known: {', '.join(sorted(known)) or 'none'}"
+        super().__init__(f"no schedule named {name!r}; {hint}")
+
+
+class UnknownJob(TickworkError, LookupError):
+    """The store holds no job with this id: it never did, or retention removed it."""
+
+    def __init__(self, job_id: object) -> None:
+        self.job_id = job_id
+        super().__init__(f"no job {job_id!r} in the store; it never existed or its retention has passed")
+
+
+class InvalidTarget(TickworkError, ValueError):
+    """What `tickwork run TARGET` was given holds no app that can be used."""
+
+    def __init__(self, target: str, reason: str) -> None:
+        self.target, self.reason = target, reason
+        super().__init__(f"cannot use target {target!r}: {reason}")
+
+
+class NotRunning(TickworkError, RuntimeError):
+    """The app or the pool is not in the state that this call needs."""
+
+
+class IllegalMove(TickworkError, RuntimeError):
+    """A job was asked to go into a state that does not follow from the one it is in."""
+
+    def __init__(self, job_id: str, current: str, wanted: str) -> None:
+        self.job_id, self.current, self.wanted = job_id, current, wanted
+        super().__init__(f"job {job_id} is {current} and cannot become {wanted}")
+
+
+class QueueFull(TickworkError, asyncio.QueueFull):
+    """A bounded queue has no room and the call does not wait.
+
+    Attributes:
+        limit: How many entries the queue holds.
+    """
+
+    def __init__(self, what: str, limit: int, remedy: str) -> None:
+        self.limit = limit
+        super().__init__(f"the {what} is full ({limit} entries); {remedy}")
+
+
+class ProcessDied(TickworkError, RuntimeError):
+    """The child process that ran a job ended before it answered.
+
+    Attributes:
+        function: What it was running.
+        pid: The process id of the child.
+        exit_code: Its exit status; negative: the number of the signal that ended it; None: unknown.
+    """
+
+    def __init__(self, function: str, pid: int, exit_code: int | None) -> None:
+        self.function, self.pid, self.exit_code = function, pid, exit_code
+        how = (
+            "for an unknown reason"
+            if exit_code is None
+            else f"by signal {-exit_code}"
+            if exit_code < 0
+            else f"with exit status {exit_code}"
+        )
+        super().__init__(f"process {pid} ended {how} while it ran {function!r}")
+
+
+class JobError(TickworkError):
+    """What became of a job that has no result to give.
+
+    Attributes:
+        job_id: The job's id.
+        task: The name of its task or function.
+    """
+
+    def __init__(self, job_id: str, task: str, message: str) -> None:
+        self.job_id, self.task = job_id, task
+        super().__init__(f"job {job_id} ({task}) {message}")
+
+
+class JobFailed(JobError):
+    """The job's attempts are used up; `__cause__` is the original where it was raised in this process.
+
+    Attributes:
+        error_type: The qualified name of the original exception's class.
+        error_message: Its text.
+        traceback: The formatted traceback, as text.
+    """
+
+    def __init__(self, job_id: str, task: str, error_type: str, error_message: str, traceback: str) -> None:
+        self.error_type, self.error_message, self.traceback = error_type, error_message, traceback
+        super().__init__(job_id, task, f"failed: {error_type}: {error_message}")
+
+
+class JobCancelled(JobError):
+    """The job was cancelled, before or while it ran."""
+
+    def __init__(self, job_id: str, task: str, reason: str = "") -> None:
+        self.reason = reason
+        super().__init__(job_id, task, "was cancelled" + (f": {reason}" if reason else ""))
+
+
+class JobTimedOut(JobError, TimeoutError):
+    """The job ran longer than its own timeout.
+
+    Attributes:
+        timeout: The limit, in seconds.
+    """
+
+    def __init__(self, job_id: str, task: str, timeout: float) -> None:
+        self.timeout = timeout
+        super().__init__(job_id, task, f"ran longer than its timeout of {timeout:g} s")
+
+
+class JobParked(JobError):
+    """Nobody can run the job as it stands; it waits for a person or for another version of the code."""
+
+    def __init__(self, job_id: str, task: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(job_id, task, f"is parked: {reason}")
+
+
+class JobSaved(JobError):
+    """The job left the pool unstarted, for a file written by `Pool.save`."""
+
+    def __init__(self, job_id: str, task: str, path: str) -> None:
+        self.path = path
+        super().__init__(job_id, task, f"was saved to {path!r} before it started; Pool.load runs it")
+
+
+class ResultExpired(JobError):
+    """The job succeeded, and its result is no longer kept."""
+
+    def __init__(self, job_id: str, task: str) -> None:
+        super().__init__(job_id, task, "succeeded, but its result is no longer kept")
+
+
+def nearest(word: str, known: list[str]) -> str | None:
+    """Return the known word that looks most like `word`, or None when none does."""
+    from difflib import get_close_matches  # 3 ms that only a mistake has to pay
+
+    lowered = {entry.lower(): entry for entry in known}
+    found = get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.6)
+    return lowered[found[0]] if found else None
