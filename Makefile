@@ -27,7 +27,7 @@ lint: $(VENV)/.dev ## style, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python --verifytypes tickwork --ignoreexternal
+	PATH="$(CURDIR)/$(BIN):$$PATH" PYRIGHT_PYTHON_IGNORE_WARNINGS=1 pyright --verifytypes tickwork --ignoreexternal
 	$(BIN)/lint-imports
 
 format: $(VENV)/.dev ## let ruff sort the imports and lay out the code
@@ -112,6 +112,7 @@ make-venv = uv venv --quiet --python "$$python" $(VENV)
 prepare-venv = :
 venv-modules = venv
 venv-needs = sys
+managed-python = $$(uv python find --no-project --no-python-downloads '>=3.11' 2>/dev/null)
 else
 install = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 make-venv = "$$python" -m venv $(VENV)
@@ -126,7 +127,7 @@ endif
 define find-python
 find_python() { \
   incomplete=; \
-  for python in $(or $(PYTHON),python3 $(addprefix python,3.13 3.12 3.11 3.14 3.15)); do \
+  for python in $(or $(PYTHON),python3 $(addprefix python,3.13 3.12 3.11 3.14 3.15) $(managed-python)); do \
     "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
     "$$python" -c 'import $(venv-modules)' 2>/dev/null && return 0; \
     incomplete="$${incomplete:-$$python}"; \
