@@ -1,0 +1,67 @@
+"""Environments of their own for the libraries that the benchmarks stand beside.
+
+python bench/peers.py           # make or renew all of them under .venvs/
+"""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = {
+    "taskiq": "taskiq==0.13.0",
+    "apscheduler4": "apscheduler==4.0.0a6",
+}
+
+
+@dataclass(frozen=True)
+class Environment:
+    python: Path
+
+
+@dataclass(frozen=True)
+class Missing:
+    reason: str
+
+
+def environment(peer: str) -> Environment | Missing:
+    """Return the peer's Python, made now if need be, or the reason why there is none."""
+    folder = ROOT / ".venvs" / f"peers-{peer}"
+    python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    stamp = folder / "made-for.txt"
+    wanted = f"{REQUIREMENTS[peer]}\n{sys.version}\n"
+    if python.exists() and stamp.exists() and stamp.read_text() == wanted:
+        return Environment(python)
+    print(f"Making {folder.relative_to(ROOT)} with {REQUIREMENTS[peer]}", file=sys.stderr)
+    shutil.rmtree(folder, ignore_errors=True)
+    for command in commands(folder, python, REQUIREMENTS[peer]):
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        if done.returncode != 0:
+            shutil.rmtree(folder, ignore_errors=True)
+            return Missing(f"{REQUIREMENTS[peer]} could not be installed: {last_line(done.stderr)}")
+    stamp.write_text(wanted)
+    return Environment(python)
+
+
+def commands(folder: Path, python: Path, requirement: str) -> list[list[str]]:
+    if uv := shutil.which("uv"):
+        return [
+            [uv, "venv", "--quiet", "--python", sys.executable, str(folder)],
+            [uv, "pip", "install", "--quiet", "--python", str(python), requirement],
+        ]
+    return [
+        [sys.executable, "-m", "venv", str(folder)],
+        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", requirement],
+    ]
+
+
+def last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no reason given"])[-1].strip()
+
+
+if __name__ == "__main__":
+    for name in REQUIREMENTS:
+        found = environment(name)
+        print(f"{name}: {found.python if isinstance(found, Environment) else found.reason}")
