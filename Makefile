@@ -45,7 +45,7 @@ endif
 
 clean: ## remove all that make and the tools have made
 	rm -rf $(VENV) .venvs build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find src tests examples bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the parts of test-full, each of which also runs alone ---
 
