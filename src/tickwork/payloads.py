@@ -1044,7 +1044,7 @@ def _dict_plan(key: _Plan, value: _Plan) -> _Plan:
         return _encode_object(mapping, write_key, encode_value, depth + 1)
 
     def decode(raw: Any) -> Any:
-        return _decode_object(raw, decode_value, read_key)
+        return _decode_object(raw, decode_value, read_key, name)
 
     read_key = None if key.name == "str" else read_int if key.name == "int" else decode_key
     return _Plan(name, types={dict}, kinds={dict}, encode=encode, decode=decode, parts=parts)
@@ -1072,10 +1072,13 @@ def _encode_object(
 
 
 def _decode_object(
-    raw: Any, decode: Callable[[Any], Any], read_key: Callable[[str], Any] | None = None
+    raw: Any,
+    decode: Callable[[Any], Any],
+    read_key: Callable[[str], Any] | None = None,
+    name: str = "an object",
 ) -> dict[Any, Any]:
     if type(raw) is not dict:
-        raise _expected("an object", raw)
+        raise _expected(name, raw)
     out: dict[Any, Any] = {}
     key = ""
     try:
@@ -1302,7 +1305,7 @@ def _tagged_union(name: str, members: list[_Plan]) -> _Plan:
             try:
                 raw = member.encode(value, depth)
             except _Misfit as misfit:
-                if exact == [index]:
+                if exact == [index] or not member.types:
                     reason = misfit  # it tells more than "no member fits"
                 continue
             kind = _kind(raw)
@@ -1596,7 +1599,10 @@ class _Compiler:
         if cls in _CONTAINERS:
             return self._container(cls, args)
         if cls in _ABSTRACT:
-            concrete = [self._container(one, args) for one in _ABSTRACT[cls]]
+            concrete = [
+                self._container(one, (*args, ...) if one is tuple and args else args)
+                for one in _ABSTRACT[cls]
+            ]
             shown = f"[{', '.join(self.compile(arg).name for arg in args)}]" if args else ""
             return _union(concrete, f"{cls.__name__}{shown}")
         if not isinstance(cls, type):
@@ -1614,7 +1620,7 @@ class _Compiler:
         for base in (str, int, float):
             if issubclass(cls, base) and not issubclass(cls, enum.Enum):
                 return _subclass_plan(cls, base)
-        return _unsupported_plan(_class_name(cls), cls)
+        return _unsupported_plan(_class_name(cls) if hint is cls else repr(hint), cls)
 
     def _container(self, cls: type, args: tuple[Any, ...]) -> _Plan:
         if cls is dict:
@@ -1822,7 +1828,7 @@ def _got(value: Any) -> str:
 
 
 def _brief(value: Any) -> str:
-    """A repr of at most some 60 characters, of any object."""
+    """A repr of at most some 100 characters, of any object."""
     if type(value) in (str, bytes) and len(value) > 48:
         return f"{value[:48]!r}..."
     if isinstance(value, enum.Enum):
@@ -1830,7 +1836,7 @@ def _brief(value: Any) -> str:
     if type(value) is int and not -_BIG < value < _BIG:
         return f"of {value.bit_length()} bits"
     text = _guarded(lambda: repr(value), "...")
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= 100 else text[:97] + "..."
 
 
 def _class_name(cls: type) -> str:
@@ -1842,4 +1848,4 @@ def _qualified(cls: type) -> str:
 
 
 def _a(noun: str) -> str:
-    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+    return f"{'an' if noun[0].lower() in 'aeio' else 'a'} {noun}"
