@@ -125,8 +125,7 @@ def _parse(expression: str, seconds: str | None, name: str | None) -> Plan:
     texts = _split(expression, seconds)
     warnings: list[str] = []
     normal = [
-        _Reader(expression, field, name, warnings).read(text)
-        for field, text in zip(_FIELDS, texts, strict=False)
+        _Reader(expression, field, name, warnings).read(text) for field, text in zip(_FIELDS, texts, strict=False)
     ]
     from croniter import croniter  # 50 ms that only the first expression has to pay
 
@@ -188,11 +187,7 @@ def _expand_alias(expression: str, text: str) -> str:
         reason = 'use Every("5m") or @every("5m") for elapsed time'
     else:
         near = nearest(text, list(_ALIASES))
-        reason = (
-            f"unknown alias; did you mean {near!r}?"
-            if near
-            else "unknown alias; known: " + ", ".join(_ALIASES)
-        )
+        reason = f"unknown alias; did you mean {near!r}?" if near else "unknown alias; known: " + ", ".join(_ALIASES)
     raise InvalidCron(expression, None, reason)
 
 
@@ -201,7 +196,7 @@ def _explain_character(character: str, text: str) -> str:
         return '"~" draws anew in each process; use H(a-b), which is fixed by the name'
     if character in "\"'":
         return "quotes are not part of an expression"
-    if character == "=":
+    if "=" in text:
         return "settings such as CRON_TZ= are not part of an expression; use timezone="
     if character == "." and re.search(r"/[0-9]*\.", text):
         return "a step must be a whole number"
@@ -241,7 +236,7 @@ class _Reader:
                 raise self.refuse(f"{item!r} must stand alone, not in a list")
             return f"{self.read_value(near[1] or near[2])}w"
         parts = re.fullmatch(_RANGE, item)
-        if parts is None:
+        if parts is None or (self.field is _DAY and "l" in item):
             raise self.refuse(self.explain(item))
         return self.read_range(item, parts)
 
@@ -350,6 +345,8 @@ class _Reader:
             return "R draws anew in each process, so that replicas disagree; use H or jitter"
         if re.match(r"h\b", item):
             return f'{item!r} is malformed or in a list; write "H", "H/n", "H(a-b)" or "H(a-b)/n" alone'
+        if self.field is _DAY and item.endswith("-l"):
+            return f"{item!r} is not supported; write {item[:-1] + '31'!r}"
         if item in ("lw", "wl") or re.fullmatch(r"l-[0-9]+|l|[0-9]*w[0-9]*", item):
             return f"{item.upper()!r} is not supported in the {name} field"
         if item.isalpha():
@@ -366,9 +363,7 @@ class _Reader:
         if not known:
             return f"{item!r} is not a number"
         near = nearest(item, list(known))
-        return f"unknown name {item!r}; " + (
-            f"did you mean {near!r}?" if near else "known: " + ", ".join(known)
-        )
+        return f"unknown name {item!r}; " + (f"did you mean {near!r}?" if near else "known: " + ", ".join(known))
 
 
 # --- plan -> wall time ------------------------------------------------------------------------------------

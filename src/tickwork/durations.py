@@ -192,8 +192,8 @@ def _refuse_common_slips(text: str, value: str, option: str) -> None:
         raise InvalidDuration(option, value, f"it has no unit; write {text + 's'!r} for seconds")
     if text in ("day", "week"):
         raise InvalidDuration(option, value, f'write "1{text[0]}" for that much elapsed time')
-    if text in _NO_LENGTH:
-        raise InvalidDuration(option, value, _NO_LENGTH[text])
+    if text.rstrip("s") in _NO_LENGTH:
+        raise InvalidDuration(option, value, _NO_LENGTH[text.rstrip("s")])
 
 
 def _unknown_unit(name: str, value: str, option: str) -> str:
