@@ -58,9 +58,7 @@ class Oracle:
             day += DAY
         return False
 
-    def next_after(
-        self, after: datetime, key: str = "UTC", dst: str = "cron", *, days: int = 800
-    ) -> datetime | None:
+    def next_after(self, after: datetime, key: str = "UTC", dst: str = "cron", *, days: int = 800) -> datetime | None:
         """Return the first fire time later than `after`, or None when there is none for so many days."""
         day = after.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         for _ in range(days):

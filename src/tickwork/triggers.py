@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -20,7 +21,7 @@ from .errors import InvalidInstant, InvalidOption, nearest
 from .zones import get_zone, resolve_wall, zone_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from zoneinfo import ZoneInfo
 
 __all__ = [
@@ -97,12 +98,12 @@ class Trigger(ABC):
         zone_key(key)
         return self
 
-    def exclude(self, dates: Trigger | Iterable[date | datetime | str]) -> Trigger:
+    def exclude(self, dates: Trigger | date | str | Iterable[date | str]) -> Trigger:
         """Return this trigger without some of its fire times.
 
         Args:
-            dates: Whole days, as dates, datetimes (their calendar day as written) or "YYYY-MM-DD" texts, in
-                the trigger's zone; or a trigger, whose fire times are taken out.
+            dates: Whole days in the trigger's zone, one or several, as dates, datetimes (their calendar day
+                as written) or "YYYY-MM-DD" texts; or a trigger, whose fire times are taken out.
 
         Semantics:
             A fire time belongs to the day that the trigger's zone shows at it (UTC where it has none). When
@@ -412,7 +413,15 @@ class Union(_Declared):
         return Union(*(part.in_timezone(key) for part in self.triggers))
 
     def _arguments(self) -> _Arguments:
-        return tuple(sorted(self.triggers, key=repr)), {}
+        return self.triggers, {}
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return set(self.triggers) == set(other.triggers)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.triggers))
 
     def __repr__(self) -> str:
         return " | ".join(map(repr, self.triggers))
@@ -434,7 +443,7 @@ class Exclusion(_Declared):
         self,
         trigger: Trigger,
         *,
-        dates: Iterable[date | datetime | str] = (),
+        dates: date | str | Iterable[date | str] = (),
         without: Trigger | None = None,
         timezone: str | None = None,
     ) -> None:
@@ -522,9 +531,7 @@ def _as_utc(value: datetime, option: str = "after") -> datetime:
     if value.tzinfo is UTC:
         return value
     if value.utcoffset() is None:
-        raise InvalidInstant(
-            option, "an aware datetime", value, remedy="pass datetime.now(UTC), or add tzinfo=..."
-        )
+        raise InvalidInstant(option, "an aware datetime", value, remedy="pass datetime.now(UTC), or add tzinfo=...")
     try:
         return value.astimezone(UTC)
     except OverflowError:
@@ -536,18 +543,14 @@ def _read_moment(when: object) -> datetime:
         try:
             return datetime.fromisoformat(when.strip())
         except ValueError as error:
-            raise InvalidInstant(
-                "when", 'an ISO 8601 text such as "2026-12-24T18:00:00+01:00"', when
-            ) from error
+            raise InvalidInstant("when", 'an ISO 8601 text such as "2026-12-24T18:00:00+01:00"', when) from error
     if not isinstance(when, datetime):
         raise InvalidInstant("when", "an aware datetime or an ISO 8601 text", when)
     return when
 
 
-def _read_dates(dates: Iterable[date | datetime | str]) -> Iterable[date]:
-    if isinstance(dates, (str, date)):
-        dates = [dates]
-    for entry in dates:
+def _read_dates(dates: date | str | Iterable[date | str]) -> Iterable[date]:
+    for entry in dates if isinstance(dates, Iterable) and not isinstance(dates, str) else [dates]:
         if isinstance(entry, datetime):
             yield entry.date()
         elif isinstance(entry, date):
@@ -611,7 +614,7 @@ def parse_every(
         raise InvalidOption(
             "at", f"given with every({period!r})", None, remedy=f'pass at="00:00" for midnight{elapsed}'
         )
-    times: Sequence[str | time] = [at] if isinstance(at, (str, time)) else list(at)
+    times = list(at) if isinstance(at, Iterable) and not isinstance(at, str) else [at]
     if not times:
         raise InvalidOption("at", "at least one time", at)
     days = "*" if weekday is None else str(weekday)
@@ -631,9 +634,7 @@ def _find_weekday(word: str) -> int | None:
     return None
 
 
-def _parse_elapsed(
-    period: str | float | timedelta, word: str, at: object, timezone: str | ZoneInfo | None
-) -> Trigger:
+def _parse_elapsed(period: str | float | timedelta, word: str, at: object, timezone: str | ZoneInfo | None) -> Trigger:
     if word in ("week", "month", "year"):
         use = (
             'name the weekday, as in every("monday", at="00:00"), or write "7d" for elapsed time'
@@ -643,9 +644,7 @@ def _parse_elapsed(
         raise InvalidOption("period", "a duration, a weekday or a day", period, remedy=use)
     near = nearest(word, list(_DAYS)) if word.isalpha() and word not in ("second", "minute") else None
     if near:
-        raise InvalidOption(
-            "period", "a duration, a weekday or a day", period, remedy=f"did you mean {near!r}?"
-        )
+        raise InvalidOption("period", "a duration, a weekday or a day", period, remedy=f"did you mean {near!r}?")
     trigger = Every(period)
     if at is not None:
         raise InvalidOption(
