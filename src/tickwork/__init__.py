@@ -1,3 +1,96 @@
-"""Scheduled and background work inside an asyncio program, in one small library."""
+"""Scheduled and background work inside an asyncio program, in one small library.
+
+    from tickwork import App
+
+    app = App()
+
+    @app.every("30s")
+    async def poll() -> None: ...
+
+Names are loaded when they are first used, so that `import tickwork` costs next to nothing, and a child process that
+runs one function does not load a scheduler.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from ._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from .app import App as App
+    from .app import Schedule as Schedule
+    from .app import Stopped as Stopped
+    from .context import Context as Context
+    from .handle import Job as Job
+    from .jobs import JobRecord as JobRecord
+    from .jobs import JobState as JobState
+    from .pool import Loaded as Loaded
+    from .pool import Pool as Pool
+    from .pool import PoolJob as PoolJob
+    from .pool import PoolStats as PoolStats
+    from .pool import Saved as Saved
+    from .tasks import Task as Task
+    from .tasks import at as at
+    from .tasks import cron as cron
+    from .tasks import every as every
+    from .tasks import schedule as schedule
+    from .tasks import task as task
+    from .triggers import At as At
+    from .triggers import Cron as Cron
+    from .triggers import Every as Every
+    from .triggers import Trigger as Trigger
+
+_HOMES = {
+    "app": ("App", "Schedule", "Stopped"),
+    "context": ("Context",),
+    "handle": ("Job",),
+    "jobs": ("JobRecord", "JobState"),
+    "pool": ("Loaded", "Pool", "PoolJob", "PoolStats", "Saved"),
+    "tasks": ("Task", "at", "cron", "every", "schedule", "task"),
+    "triggers": ("At", "Cron", "Every", "Trigger"),
+}
+
+__all__ = [
+    # an app
+    "App",
+    "Context",
+    "Job",
+    "JobRecord",
+    "JobState",
+    "Schedule",
+    "Stopped",
+    "Task",
+    # decorators
+    "at",
+    "cron",
+    "every",
+    "schedule",
+    "task",
+    # triggers
+    "At",
+    "Cron",
+    "Every",
+    "Trigger",
+    # a pool
+    "Loaded",
+    "Pool",
+    "PoolJob",
+    "PoolStats",
+    "Saved",
+]
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(import_module(f".{home}", __name__), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

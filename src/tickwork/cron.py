@@ -30,13 +30,14 @@ from typing import Any, NamedTuple
 from .errors import InvalidCron, InvalidOption, nearest
 from .zones import CORRECTION, FIRST, LAST, Window, Zone
 
-__all__ = ["Plan", "fire_after", "parse", "search"]
+__all__ = ["Plan", "fire_after", "parse"]
 
 _HORIZON_YEARS = 50  # proves "never", see above
 _MAX_WINDOWS = 400  # two centuries of clock changes; only what each of them swallows searches longer
 _MAX_CHARACTERS = 1_000
 _MAX_MONTHS_KEPT = 1_200  # of one plan: a century
 _FAR = timedelta(days=31)
+_REPEAT = timedelta(days=2)  # more than any clock was ever put back; less than the shortest window, 4 days
 _SECOND = timedelta(seconds=1)
 _ZERO = timedelta(0)
 
@@ -586,51 +587,52 @@ def fire_after(plan: Plan, zone: Zone, after: datetime, dst: str = "cron") -> da
             pass of a repeated hour. "both": for any job, once after a gap, and both passes.
     """
     window = zone.last
-    if window.lo <= after < window.hi:
-        wall = after + window.offset
-        if wall >= window.repeat_end:
-            found = plan.first_after(wall)
-            if found is not None:
-                instant = found - window.offset
-                if instant < window.hi:
-                    return instant
-    return search(plan, zone, after, dst)[0]
-
-
-def search(plan: Plan, zone: Zone, after: datetime, dst: str = "cron") -> tuple[datetime | None, int]:
-    """Return what `fire_after` returns, and how many windows were looked at: at most `_MAX_WINDOWS` + 1."""
-    if after >= LAST:
-        return None, 0
-    after = max(after, FIRST)
-    fixed = not plan.is_wildcard
-    replays = dst == "both" or (dst == "cron" and fixed)
-    first_pass = dst == "skip" or (dst == "cron" and fixed)
-
-    window = zone.at(after)
-    found = _first_in(plan, window, after + window.offset, first_pass=first_pass)
-    for steps in range(1, _MAX_WINDOWS + 1):
-        if found is not None and found - window.offset < window.hi:
-            return found - window.offset, steps
-        edge = window.hi
-        if edge >= LAST or (found is None and steps > 1):
-            return None, steps
-        if steps > 1 and found is not None and found - window.offset - edge > _FAR:
-            # Nothing matches for a month and more: go to the window of two days before the match. (Not from
-            # the first window: a repeat at its end may hold matches that are earlier on the wall clock than
-            # where the search began.)
-            window = zone.at(found - window.offset - timedelta(days=2))
-            found = _first_in(plan, window, found - timedelta(days=3), first_pass=first_pass)
-            continue
-        following = zone.at(edge)
-        is_swallowed = found is not None and found < edge + following.offset
-        if replays and is_swallowed and _ZERO < following.shift < CORRECTION:
-            return edge, steps
-        window = following
-        found = _first_in(plan, window, edge + window.offset - _SECOND, first_pass=first_pass)
-    return None, _MAX_WINDOWS + 1
-
-
-def _first_in(plan: Plan, window: Window, wall: datetime, *, first_pass: bool) -> datetime | None:
-    if first_pass and wall < window.repeat_end:
+    if not window.lo <= after < window.hi:
+        if after >= LAST:
+            return None
+        after = max(after, FIRST)
+        window = zone.at(after)
+    wall = after + window.offset
+    if wall < window.repeat_end and _has_first_pass_only(plan, dst):
         wall = window.repeat_end - _SECOND
-    return plan.first_after(wall)
+    found = plan.first_after(wall)
+    if found is not None:
+        instant = found - window.offset
+        if instant < window.hi:
+            return instant
+    return _cross(plan, zone, window, wall, found, dst)
+
+
+def _cross(plan: Plan, zone: Zone, window: Window, wall: datetime, found: datetime | None, dst: str) -> datetime | None:
+    """Go on in later windows: `found`, the first match after `wall`, is not in this one, or there is none."""
+    replays = dst == "both" or (dst == "cron" and not plan.is_wildcard)
+    first_pass_only = _has_first_pass_only(plan, dst)
+    for _ in range(_MAX_WINDOWS):
+        edge = window.hi
+        if edge >= LAST:
+            return None
+        # The wall clock may go back at the edge, at most by a day, and show again what lies before `wall`.
+        is_behind = wall < edge + window.offset - _REPEAT
+        if found is None and is_behind:
+            return None
+        if found is not None and is_behind and found - window.offset - edge > _FAR:
+            # Nothing matches for a month and more: straight to the window of some days before the match.
+            window = zone.at(found - window.offset - _REPEAT)
+            wall = found - _REPEAT
+        else:
+            following = zone.at(edge)
+            is_swallowed = found is not None and found < edge + following.offset
+            if replays and is_swallowed and _ZERO < following.shift < CORRECTION:
+                return edge
+            window = following
+            wall = edge + window.offset - _SECOND
+            if first_pass_only and wall < window.repeat_end:
+                wall = window.repeat_end - _SECOND
+            found = plan.first_after(wall)
+        if found is not None and found - window.offset < window.hi:
+            return found - window.offset
+    return None
+
+
+def _has_first_pass_only(plan: Plan, dst: str) -> bool:
+    return dst == "skip" or (dst == "cron" and not plan.is_wildcard)

@@ -141,8 +141,7 @@ class NotImportable(InvalidOption):
         self.option, self.expected, self.got = "function", "importable by name", self.function
         TickworkError.__init__(
             self,
-            f"function {self.function!r} cannot be imported by name: {reason};"
-            " define it at the top level of a module",
+            f"function {self.function!r} cannot be imported by name: {reason}; define it at the top level of a module",
         )
 
 

@@ -6,7 +6,8 @@ back as they went in: `charge(7, day=date(2026, 5, 1))` travels as `{"order":7,"
 
 What the text looks like, by hint:
 
-- Objects (dataclass, NamedTuple, TypedDict, pydantic, msgspec) are JSON objects; an enum is its value, or its
+- Objects (dataclass, NamedTuple, TypedDict, pydantic, msgspec) are JSON objects; fields with `init=False` are
+  left to the class, which computes them again; an enum is its value, or its
   name where a value is not JSON; sets are sorted lists; bytes are base64; a datetime in a ZoneInfo keeps its
   zone, as in RFC 9557: `2026-05-01T09:00:00+09:00[Asia/Seoul]`; a timedelta is `P1DT2.5S`.
 - A dict whose keys travel as text is an object; any other is a list of pairs.
@@ -45,10 +46,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Codec", "ErrorInfo", "describe_exception"]
 
-MAX_DEPTH = 100
+_MAX_DEPTH = 100
 """Containers within containers: beyond any sensible argument, below Python's recursion limit of 1,000."""
 
-_DEEP = f"nested deeper than {MAX_DEPTH} levels, or holding itself; pass an id or a flat list"
+_DEEP = f"nested deeper than {_MAX_DEPTH} levels, or holding itself; pass an id or a flat list"
 _CARRY = "make it a dataclass, NamedTuple, TypedDict or Enum, or pass an id and load it in the task"
 _HINT = "annotate it with a dataclass, NamedTuple, TypedDict or Enum, or pass an id and load it in the task"
 
@@ -240,7 +241,7 @@ class Codec:
     def _build(self) -> _Shape:
         try:
             self._shape = shape = _Shape(self._fn, self._skip_first)
-        except RecursionError:
+        except _EndlessHint:
             raise InvalidPayload(self.name, "its hints grow without end; name a simpler type") from None
         return shape
 
@@ -259,9 +260,7 @@ class Codec:
 
     def _decode_extra(self, shape: _Shape, extra: Any) -> list[Any]:
         if shape.extra is None:
-            raise _Misfit(
-                f"the payload holds more positional arguments than the signature {shape.text} takes"
-            )
+            raise _Misfit(f"the payload holds more positional arguments than the signature {shape.text} takes")
         if type(extra) is not list:
             raise _Misfit(f"expected a list, got {_got(extra)}")
         return _decode_items(extra, shape.extra.decode)
@@ -292,14 +291,9 @@ class Codec:
     def _dump_arguments(self, data: dict[str, Any]) -> str:
         try:
             return _dump(data)
-        except _Misfit as misfit:
-            found = misfit
-        for label, raw in data.items():  # only a refusal pays for finding out which one it is
-            try:
-                _dump(raw)
-            except _Misfit as misfit:
-                raise self._refuse(label, misfit) from None
-        raise self._refuse("", found)
+        except _Misfit as misfit:  # only a refusal pays for finding out which argument it is
+            label = next((label for label, raw in data.items() if _dump_fails(raw)), "")
+            raise self._refuse(label, misfit) from None
 
 
 # --- Errors as data ---------------------------------------------------------------------------------------
@@ -510,20 +504,17 @@ def _signature(fn: Callable[..., Any]) -> inspect.Signature:
 
 def _namespaces(fn: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The global names, and the names of enclosing functions and of type parameters, that hints may use."""
-    for _ in range(MAX_DEPTH):  # wrappers and partials around the function that was written down
-        inner = getattr(fn, "__wrapped__", None) or getattr(fn, "func", None) or getattr(fn, "__func__", None)
-        if inner is None:
-            break
-        fn = inner
+    fn = inspect.unwrap(fn)
+    while isinstance(fn, functools.partial):
+        fn = inspect.unwrap(fn.func)
+    fn = getattr(fn, "__func__", fn)
     if isinstance(fn, type):
         fn = vars(fn).get("__init__", fn)
     elif not hasattr(fn, "__globals__"):
         fn = vars(type(fn)).get("__call__", fn)
     local: dict[str, Any] = {}
     code = getattr(fn, "__code__", None)
-    for name, cell in zip(
-        getattr(code, "co_freevars", ()), getattr(fn, "__closure__", None) or (), strict=False
-    ):
+    for name, cell in zip(getattr(code, "co_freevars", ()), getattr(fn, "__closure__", None) or (), strict=False):
         try:
             local[name] = cell.cell_contents
         except ValueError:  # not assigned yet
@@ -558,7 +549,7 @@ class _Plan:
         encode: Value and depth to JSON data.
         decode: JSON data to value.
         types: The exact types of its values, as far as they are known: a union looks here first.
-        kinds: The Python types of the JSON data that `encode` may give.
+        kinds: The Python types of the JSON data that `encode` usually gives; a union relies on nothing else.
         same: Those of `kinds` in which the data is the value itself.
         bulk: Whether every one of many values, or of many data, may stay as it is; None: ask one by one.
         detail: What else the fingerprint counts.
@@ -665,7 +656,7 @@ def _int_plan() -> _Plan:
     return _Plan(
         "int",
         types={int},
-        kinds={int, bool, str},
+        kinds={int, bool},
         same={int, bool},
         encode=encode,
         decode=decode,
@@ -692,7 +683,7 @@ def _float_plan() -> _Plan:
     return _Plan(
         "float",
         types={float},
-        kinds={float, int, bool, str},
+        kinds={float, int, bool},
         same={float, int, bool},
         encode=encode,
         decode=decode,
@@ -925,9 +916,7 @@ def _literal_plan(values: tuple[Any, ...]) -> _Plan:
     name = f"Literal[{', '.join(_brief(value) for value in values)}]"
     raws: dict[tuple[type, Any], Any] = {}
     found: dict[tuple[type, Any], Any] = {}
-    for value in sorted(
-        values, key=lambda value: not _is_plain(value)
-    ):  # stable: the plain ones keep their text
+    for value in sorted(values, key=lambda value: not _is_plain(value)):  # stable: the plain ones keep their text
         raw = value
         if isinstance(value, enum.Enum):
             raw = f"{type(value).__name__}.{value.name}"
@@ -973,7 +962,7 @@ def _series_plan(cls: Any, item: _Plan) -> _Plan:
             raise _expected(name, value)
         if bulk is not None and bulk(value):
             return value
-        if depth >= MAX_DEPTH:
+        if depth >= _MAX_DEPTH:
             raise _Misfit(_DEEP)
         raws = _encode_items(value, encode_item, depth + 1)
         return _in_order(raws) if is_set else raws
@@ -1003,7 +992,7 @@ def _tuple_plan(items: list[_Plan]) -> _Plan:
     def encode(value: Any, depth: int) -> Any:
         if not isinstance(value, tuple):
             raise _expected(name, value)
-        if depth >= MAX_DEPTH:
+        if depth >= _MAX_DEPTH:
             raise _Misfit(_DEEP)
         if len(value) != len(items):
             raise _Misfit(f"expected {name}, got {len(value)} items")
@@ -1024,7 +1013,9 @@ def _tuple_plan(items: list[_Plan]) -> _Plan:
 def _dict_plan(key: _Plan, value: _Plan) -> _Plan:
     name = f"dict[{key.name}, {value.name}]"
     parts = [("key", key), ("value", value)]
-    if key.kinds != {str} and key.name != "int":
+    scalar = key.bulk is not None
+    is_int = scalar and key.kinds == {int, bool}
+    if key.kinds != {str} and not is_int:
         return _pairs_plan(name, key, value, parts)
     encode_key, decode_key = key.encode, key.decode
     encode_value, decode_value = value.encode, value.decode
@@ -1039,14 +1030,14 @@ def _dict_plan(key: _Plan, value: _Plan) -> _Plan:
     def encode(mapping: Any, depth: int) -> Any:
         if not isinstance(mapping, dict):
             raise _expected(name, mapping)
-        if depth >= MAX_DEPTH:
+        if depth >= _MAX_DEPTH:
             raise _Misfit(_DEEP)
         return _encode_object(mapping, write_key, encode_value, depth + 1)
 
     def decode(raw: Any) -> Any:
         return _decode_object(raw, decode_value, read_key, name)
 
-    read_key = None if key.name == "str" else read_int if key.name == "int" else decode_key
+    read_key = read_int if is_int else None if scalar else decode_key
     return _Plan(name, types={dict}, kinds={dict}, encode=encode, decode=decode, parts=parts)
 
 
@@ -1097,7 +1088,7 @@ def _pairs_plan(name: str, key: _Plan, value: _Plan, parts: list[tuple[str, _Pla
     def encode(mapping: Any, depth: int) -> Any:
         if not isinstance(mapping, dict):
             raise _expected(name, mapping)
-        if depth >= MAX_DEPTH:
+        if depth >= _MAX_DEPTH:
             raise _Misfit(_DEEP)
         return _encode_items(mapping.items(), pair.encode, depth)
 
@@ -1130,11 +1121,9 @@ def _fill_object(plan: _Plan, cls: type, fields: list[_Field], *, is_dict: bool 
     def encode(value: Any, depth: int) -> Any:
         if type(value) is not is_value:
             if isinstance(value, is_value):
-                raise _Misfit(
-                    f"expected exactly {name}, got {_got(value)}; name it in the hint: {name} | ..."
-                )
+                raise _Misfit(f"expected exactly {name}, got {_got(value)}; name it in the hint: {name} | ...")
             raise _expected(name, value)
-        if depth >= MAX_DEPTH:
+        if depth >= _MAX_DEPTH:
             raise _Misfit(_DEEP)
         out: dict[str, Any] = {}
         label = ""
@@ -1151,7 +1140,7 @@ def _fill_object(plan: _Plan, cls: type, fields: list[_Field], *, is_dict: bool 
     def encode_dict(value: Any, depth: int) -> Any:
         if not isinstance(value, dict):
             raise _expected(name, value)
-        if depth >= MAX_DEPTH:
+        if depth >= _MAX_DEPTH:
             raise _Misfit(_DEEP)
         check(value)
         out: dict[str, Any] = {}
@@ -1202,9 +1191,7 @@ def _pydantic_plan(cls: Any) -> _Plan:
         try:
             return value.model_dump(mode="json", by_alias=True, round_trip=True)
         except Exception as error:
-            raise _Misfit(
-                f"{name} cannot be dumped: {type(error).__name__}: {_cut(str(error), 200)}"
-            ) from None
+            raise _Misfit(f"{name} cannot be dumped: {type(error).__name__}: {_cut(str(error), 200)}") from None
 
     def decode(raw: Any) -> Any:
         if type(raw) is not dict and not hasattr(cls, "root"):
@@ -1226,9 +1213,7 @@ def _msgspec_plan(cls: Any) -> _Plan:
         try:
             return msgspec.to_builtins(value, str_keys=True)
         except Exception as error:
-            raise _Misfit(
-                f"{name} cannot be dumped: {type(error).__name__}: {_cut(str(error), 200)}"
-            ) from None
+            raise _Misfit(f"{name} cannot be dumped: {type(error).__name__}: {_cut(str(error), 200)}") from None
 
     def decode(raw: Any) -> Any:
         return _construct(name, msgspec.convert, raw, cls, str_keys=True)
@@ -1397,7 +1382,7 @@ class _AnyPlan(_Plan):
                 return value
             raise _Misfit(f"cannot carry the float {value} without a hint; annotate it with float")
         if cls is list or cls is dict or cls is tuple or cls is set or cls is frozenset:
-            if depth >= MAX_DEPTH:
+            if depth >= _MAX_DEPTH:
                 raise _Misfit(_DEEP)
             if cls is list:
                 return _encode_items(value, self._encode, depth + 1)
@@ -1494,6 +1479,10 @@ def _unsupported_plan(name: str, cls: type | None = None, reason: str = "") -> _
 # --- From hints to plans ----------------------------------------------------------------------------------
 
 
+class _EndlessHint(Exception):
+    """A class that holds itself with ever new arguments."""
+
+
 class _Unresolved:
     """What stands for a hint that names something unknown."""
 
@@ -1524,6 +1513,7 @@ class _Compiler:
         self._globals, self._locals = global_names, local_names
         self._named: dict[Any, _Plan] = {}
         self._any = _AnyPlan()
+        self._open = 0  # classes within classes, at the moment
 
     def annotation(self, annotation: Any) -> _Plan:
         if annotation is _EMPTY:
@@ -1563,7 +1553,7 @@ class _Compiler:
         if origin is typing.Literal:
             return _literal_plan(args)
         if _is_alias(origin):
-            return self._alias(hint, origin, args)
+            return self._alias(origin, args)
         return self._class(hint, origin, args)
 
     def _bare(self, hint: Any) -> _Plan:
@@ -1574,20 +1564,22 @@ class _Compiler:
         if hasattr(hint, "__supertype__"):  # NewType
             return self.compile(hint.__supertype__)
         if _is_alias(hint):
-            return self._alias(hint, hint, ())
+            return self._alias(hint, ())
         if hint is typing.LiteralString:
             return _plain_plan(str, "str")
         if isinstance(hint, type):
             return self._class(hint, hint, ())
         return _unsupported_plan(repr(hint).replace("typing.", ""))
 
-    def _alias(self, hint: Any, alias: Any, args: tuple[Any, ...]) -> _Plan:
-        key = (hint, repr(args))
+    def _alias(self, alias: Any, args: tuple[Any, ...]) -> _Plan:
+        key = (alias, repr(args))
         plan = self._named.get(key)
         if plan is None:
             self._named[key] = plan = _Plan(alias.__name__, kinds=_ALL)
+            self._enter()
             value = _substitute(alias.__value__, dict(zip(alias.__type_params__, args, strict=False)))
             inner = self.compile(value)
+            self._open -= 1
             plan.encode, plan.decode, plan.bulk = inner.encode, inner.decode, inner.bulk
             plan.types, plan.kinds, plan.same = inner.types, inner.kinds, inner.same
             plan.parts = [("value", inner)]
@@ -1599,10 +1591,7 @@ class _Compiler:
         if cls in _CONTAINERS:
             return self._container(cls, args)
         if cls in _ABSTRACT:
-            concrete = [
-                self._container(one, (*args, ...) if one is tuple and args else args)
-                for one in _ABSTRACT[cls]
-            ]
+            concrete = [self._container(one, (*args, ...) if one is tuple and args else args) for one in _ABSTRACT[cls]]
             shown = f"[{', '.join(self.compile(arg).name for arg in args)}]" if args else ""
             return _union(concrete, f"{cls.__name__}{shown}")
         if not isinstance(cls, type):
@@ -1610,7 +1599,7 @@ class _Compiler:
         if issubclass(cls, enum.Enum) and cls.__members__:
             return _enum_plan(cls)
         if hasattr(cls, "__dataclass_fields__") or _is_named_tuple(cls) or _is_typed_dict(cls):
-            return self._object(hint, cls, args)
+            return self._object(cls, args)
         if hasattr(cls, "model_validate_json") and hasattr(cls, "model_dump"):
             return _pydantic_plan(hint)
         if hasattr(cls, "__struct_fields__") and "msgspec" in sys.modules:
@@ -1629,12 +1618,10 @@ class _Compiler:
             return _dict_plan(self.compile(args[0]), self.compile(args[1]))
         if cls is not tuple or not args or args[-1] is Ellipsis:
             return _series_plan(cls, self.compile(args[0]) if args else self._any)
-        if args == ((),):  # tuple[()] in older spellings
-            args = ()
         return _tuple_plan([self.compile(arg) for arg in args])
 
-    def _object(self, hint: Any, cls: Any, args: tuple[Any, ...]) -> _Plan:
-        key = (hint, repr(args))
+    def _object(self, cls: Any, args: tuple[Any, ...]) -> _Plan:
+        key = (cls, repr(args))  # by their text, because some hints cannot be hashed
         plan = self._named.get(key)
         if plan is not None:
             return plan
@@ -1644,16 +1631,24 @@ class _Compiler:
         hints = _class_hints(cls, self._locals)
         given = dict(zip(getattr(cls, "__parameters__", ()), args, strict=False))
         fields: list[_Field] = []
+        self._enter()
         for name, required in _fields(cls, hints):
             field_hint = _substitute(hints.get(name, Any), given)
             if isinstance(field_hint, dataclasses.InitVar):
                 reason = f"its InitVar {name!r} cannot be read back; give it a default or make it a field"
                 refusing = _unsupported_plan(plan.name, cls, reason)
                 plan.encode, plan.decode = refusing.encode, refusing.decode
-                return plan
+                break
             fields.append(_Field(name, self.compile(field_hint), required))
-        _fill_object(plan, cls, fields, is_dict=is_dict)
+        else:
+            _fill_object(plan, cls, fields, is_dict=is_dict)
+        self._open -= 1
         return plan
+
+    def _enter(self) -> None:
+        self._open += 1
+        if self._open > _MAX_DEPTH // 2:  # a generic class may hold itself with ever longer arguments
+            raise _EndlessHint
 
 
 _SCALARS: dict[Any, Callable[[], _Plan]] = {
@@ -1773,9 +1768,7 @@ def _annotations(cls: type) -> dict[str, Any]:
 
 # --- Text -------------------------------------------------------------------------------------------------
 
-_ENCODE = json.JSONEncoder(
-    ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False
-).encode
+_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False).encode
 _ENCODE_ASCII = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
 
 
@@ -1790,8 +1783,8 @@ def _dump(data: Any) -> str:
     """Compact JSON that UTF-8 can write: lone surrogates, as in the names of odd files, are escaped."""
     try:
         text = _ENCODE(data)
-    except (ValueError, TypeError) as error:  # from the dumps of other libraries: nan, huge ints, odd objects
-        raise _Misfit(f"cannot be written as JSON: {error}") from None
+    except (ValueError, TypeError):  # from the dump of a model: this library's own plans refuse earlier
+        raise _Misfit("holds what JSON cannot write, such as nan or an infinity; its model should convert it") from None
     if text.isascii():
         return text
     try:
@@ -1803,6 +1796,14 @@ def _dump(data: Any) -> str:
             ) from None
         return _ENCODE_ASCII(data)
     return text
+
+
+def _dump_fails(data: Any) -> bool:
+    try:
+        _dump(data)
+    except _Misfit:
+        return True
+    return False
 
 
 def _load(text: str, where: str) -> Any:

@@ -1,0 +1,683 @@
+"""The app: tasks and schedules, and what runs them. It starts, drains and stops the parts, and has no rules of its own.
+
+app = App()
+
+@app.every("30s")
+async def poll() -> None: ...
+
+async with app: ...              # or FastAPI(lifespan=app.lifespan), app.run(), `tickwork run module:app`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from .clock import SystemClock
+from .context import _current
+from .dispatch import Dispatcher, value_of
+from .durations import seconds
+from .errors import DuplicateName, InvalidOption, InvalidPayload, NotRunning, UnknownSchedule, UnknownTask
+from .handle import Job
+from .jobs import JobState, NewJob, new_id
+from .options import positive
+from .policies import Policies
+from .scheduler import Entry, Scheduler
+from .stores.memory import MemoryStore
+from .tasks import Declarations, EnqueueOptions, ScheduleSpec, Task
+from .triggers import Trigger, upcoming
+from .workers import Workers
+from .zones import zone_key
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from contextlib import AbstractAsyncContextManager
+    from datetime import datetime
+    from typing import Self
+
+    from .clock import Clock
+    from .context import Context
+    from .jobs import JobRecord
+    from .policies import FirstPolicy, OverlapPolicy
+    from .runners.process import ProcessRunner
+    from .stores.base import Answer, Store
+    from .tasks import AnyTask
+
+logger = logging.getLogger("tickwork.app")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+F = TypeVar("F", bound="Callable[..., Any]")
+
+IDLE = (JobState.QUEUED, JobState.RUNNING)
+"""With no job in these states an app is idle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """What a stop found and did.
+
+    Attributes:
+        unstarted: How many claimed jobs were given back before they began.
+        cut: Task and job id of those that had to be cancelled, or left behind in a thread.
+    """
+
+    unstarted: int = 0
+    cut: list[str] = field(default_factory=list)
+
+
+class Schedule:
+    """A schedule of an app: what it will do next, and the means to change that."""
+
+    __slots__ = ("_app", "_entry")
+
+    def __init__(self, app: App, entry: Entry) -> None:
+        self._app, self._entry = app, entry
+
+    def __repr__(self) -> str:
+        return f"<Schedule {self.name} {self.trigger!r}>"
+
+    @property
+    def name(self) -> str:
+        """Its name: the task's, unless it was given one."""
+        return self._entry.name
+
+    @property
+    def task(self) -> AnyTask:
+        """The task whose jobs it makes."""
+        return self._entry.task
+
+    @property
+    def trigger(self) -> Trigger:
+        """When it fires."""
+        return self._entry.trigger
+
+    @property
+    def policies(self) -> Policies:
+        """How it treats its fire times."""
+        return self._entry.policies
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether its fire times are let pass."""
+        return self._entry.row is not None and self._entry.row.paused
+
+    @property
+    def error(self) -> BaseException | None:
+        """What its trigger raised, which has stopped it; None: it is well."""
+        return self._entry.broken
+
+    def next(self, n: int = 1) -> list[datetime]:
+        """Return the next `n` fire times (UTC), fewer when the trigger ends; a pause is not looked at."""
+        return upcoming(self._entry.trigger, self._app._clock.now(), positive("n", n))
+
+    async def pause(self) -> None:
+        """Let fire times pass until `resume`. A job under way goes on."""
+        await self._app._scheduler_now().pause(self.name, paused=True)
+
+    async def resume(self) -> None:
+        """Fire again, from now on: what was due meanwhile is not made up for."""
+        await self._app._scheduler_now().pause(self.name, paused=False)
+
+    async def run_now(self) -> Job[Any] | None:
+        """Make a job now, beside the fire times, and return it; None when overlap "skip" forbids it."""
+        fired = await self._app._scheduler_now().run_now(self.name)
+        if fired.job is None:
+            logger.warning("schedule %s not run: its last job %s is not finished", self.name, fired.blocked_by)
+            return None
+        return Job(self._app, fired.job.id, fired.job.task)
+
+    async def history(self, limit: int = 100) -> list[Answer]:
+        """Return what became of its fire times, the newest first."""
+        return await self._app._store_now().ledger(self.name, limit=positive("limit", limit))
+
+
+class Schedules(Mapping[str, Schedule]):
+    """The schedules of an app, by name."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def __getitem__(self, name: str) -> Schedule:
+        try:
+            return Schedule(self._app, self._app._entries[name])
+        except KeyError:
+            raise UnknownSchedule(name, list(self._app._entries)) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._app._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._app._entries)
+
+    def __len__(self) -> int:
+        return len(self._app._entries)
+
+    async def add(
+        self,
+        task: AnyTask,
+        trigger: Trigger,
+        *,
+        name: str | None = None,
+        overlap: OverlapPolicy = "skip",
+        first: FirstPolicy = "later",
+    ) -> Schedule:
+        """Add a schedule, also while the app runs.
+
+        Args:
+            task: A task of the app.
+            trigger: When it fires.
+            name: Its name; None: the task's.
+            overlap: See `App.schedule`.
+            first: See `App.schedule`.
+
+        Raises:
+            UnknownTask: The app does not include the task.
+            DuplicateName: There is a schedule with this name.
+        """
+        if not isinstance(trigger, Trigger):
+            raise InvalidOption("trigger", "a trigger such as Every(...) or Cron(...)", trigger)
+        self._app._known(task)
+        spec = ScheduleSpec(trigger, name, Policies(overlap=overlap, first=first))
+        entry = self._app._declare(task, spec)
+        if self._app._scheduler is not None:
+            try:
+                await self._app._scheduler.add(entry)
+            except BaseException:
+                self._app._entries.pop(entry.name, None)
+                raise
+        return Schedule(self._app, entry)
+
+    async def remove(self, name: str) -> None:
+        """Remove a schedule, also while the app runs. Its jobs stay."""
+        if name not in self:
+            raise UnknownSchedule(name, list(self))
+        if self._app._scheduler is not None:
+            await self._app._scheduler.remove(name)
+        del self._app._entries[name]
+
+
+class App(Declarations):
+    """Tasks and schedules, a scheduler and N workers.
+
+    Args:
+        url: Where jobs are kept; None: in memory.
+        tasks: Modules and tasks to include.
+        workers: How many jobs run at the same time.
+        timezone: The zone of cron expressions and times of day that name none; an IANA key.
+        lifespan: Opens what jobs need, as `ctx.state`: called with the app, returns an async context manager.
+        drain_seconds: How long running jobs may go on when the app stops.
+        cancel_seconds: How long a cancelled job may take to end before it is abandoned.
+        max_queued: How many jobs may wait; beyond that `enqueue` waits.
+        max_processes: Size of the process pool; None: as many as there are processors.
+        clock: Tells the time; None: the real one.
+
+    Raises:
+        InvalidOption: An option out of its range.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        tasks: Iterable[ModuleType | AnyTask] = (),
+        workers: int = 20,
+        timezone: str = "UTC",
+        lifespan: Callable[[App], Any] | None = None,
+        drain_seconds: float | str | timedelta = 10.0,
+        cancel_seconds: float | str | timedelta = 5.0,
+        max_queued: int = 100_000,
+        max_processes: int | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        if url is not None:
+            raise InvalidOption("url", "None: jobs are kept in memory, other stores are still to come", url)
+        self.workers = positive("workers", workers)
+        self.timezone = zone_key(timezone)
+        self.drain_seconds = seconds(drain_seconds, "drain_seconds", allow_zero=True)
+        self.cancel_seconds = seconds(cancel_seconds, "cancel_seconds", allow_zero=True)
+        self.max_queued = positive("max_queued", max_queued)
+        self.max_processes = positive("max_processes", max_processes or os.cpu_count() or 1)
+        if lifespan is not None and not callable(lifespan):
+            raise InvalidOption("lifespan", "a function that returns an async context manager", lifespan)
+        self._user_lifespan = lifespan
+        self._clock: Clock = clock or SystemClock()
+        self._tasks: dict[str, AnyTask] = {}
+        self._names: dict[str, AnyTask] = {}
+        self._entries: dict[str, Entry] = {}
+        self._start_hooks: list[Callable[..., Any]] = []
+        self._error_hooks: list[Callable[..., Any]] = []
+        self.schedules = Schedules(self)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._store: Store | None = None
+        self._engine: Workers | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._scheduler: Scheduler | None = None
+        self._loops: set[asyncio.Task[Any]] = set()
+        self._resources = AsyncExitStack()
+        self._failed: asyncio.Future[BaseException] | None = None
+        self.include(*tasks)
+
+    # -- tasks ------------------------------------------------------------------------------------------------------
+
+    def include(self, *tasks: ModuleType | AnyTask) -> None:
+        """Take in tasks, or all tasks of modules, with their schedules.
+
+        Raises:
+            DuplicateName: Another task or schedule has the name.
+            NotRunning: The app has started.
+        """
+        for entry in tasks:
+            if isinstance(entry, Task):
+                self._register(entry)
+            elif isinstance(entry, ModuleType):
+                for value in list(vars(entry).values()):
+                    # What a module imported from another belongs there, unless it is included by name.
+                    if isinstance(value, Task) and value.fn.__module__ == entry.__name__:
+                        self._register(value)
+            else:
+                raise InvalidOption(
+                    "tasks", "modules and tasks", entry, remedy="decorate the function with @task() or @every(...)"
+                )
+
+    def _made(self, task: AnyTask, spec: ScheduleSpec | None) -> None:
+        if task.name not in self._tasks:
+            self._register(task)
+        elif spec is not None:
+            self._known(task)
+            self._declare(task, spec)
+
+    def _register(self, task: AnyTask) -> None:
+        if self._tasks.get(task.name) is task:
+            return
+        if self._loop is not None:
+            raise NotRunning(f"task {task.name!r} cannot be included: the app has started")
+        for name in (task.name, *task.aliases):
+            if name in self._names:
+                raise DuplicateName("task", name, 'give one of them another: name="..."')
+        for spec in task.schedules:
+            self._declare(task, spec)
+        self._tasks[task.name] = task
+        self._names.update(dict.fromkeys((task.name, *task.aliases), task))
+
+    def _declare(self, task: AnyTask, spec: ScheduleSpec) -> Entry:
+        name = spec.name or task.name
+        if name in self._entries:
+            raise DuplicateName("schedule", name, 'give one of them another: name="..."')
+        try:
+            task.codec.encode((), {})
+        except InvalidPayload as error:
+            raise InvalidOption(
+                "task", "callable without arguments by a schedule", task.name, remedy=str(error)
+            ) from error
+        entry = Entry(name, task, spec.trigger.in_timezone(self.timezone), spec.policies)
+        for warning in entry.trigger.warnings:
+            logger.warning("schedule %s: %s", name, warning)
+        self._entries[name] = entry
+        return entry
+
+    def _known(self, task: AnyTask) -> AnyTask:
+        if self._tasks.get(getattr(task, "name", "")) is not task:
+            raise UnknownTask(getattr(task, "name", task), known=list(self._tasks))
+        return task
+
+    @property
+    def tasks(self) -> Mapping[str, AnyTask]:
+        """The tasks of the app, by name."""
+        return dict(self._tasks)
+
+    def on_start(self, fn: F) -> F:
+        """Register a function, called with no argument when the app has started. One that raises stops the start."""
+        self._start_hooks.append(fn)
+        return fn
+
+    def on_error(self, fn: F) -> F:
+        """Register a function, called with (context, exception) for each failed attempt; what it raises is logged."""
+        self._error_hooks.append(fn)
+        return fn
+
+    # -- jobs -------------------------------------------------------------------------------------------------------
+
+    async def enqueue(self, task: Task[Any, Any, P, R], *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Enqueue a job of a task in this app; see `Task.enqueue`.
+
+        Raises:
+            UnknownTask: The app does not include the task.
+        """
+        job: Job[R] = await self.enqueue_task(task, args, kwargs, EnqueueOptions(), wait=True)
+        return job
+
+    async def enqueue_task(
+        self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], options: EnqueueOptions, *, wait: bool
+    ) -> Job[Any]:
+        """Enqueue a job with options; what `Task.enqueue` and its kin call."""
+        self._known(task)
+        store = self._store_now()
+        now = self._clock.now()
+        run_at = options.run_at or (now if options.delay is None else now + timedelta(seconds=options.delay))
+        new = NewJob(
+            id=new_id(now),
+            task=task.name,
+            payload=task.codec.encode(args, kwargs),
+            run_at=run_at,
+            queue=options.queue or task.options_.queue,
+            priority=task.options_.priority if options.priority is None else options.priority,
+        )
+        # A job that waits for room may wait for itself: the worker that could make room is its own.
+        await store.enqueue([new], wait=wait and _current.get(None) is None)
+        return Job(self, new.id, new.task)
+
+    def enqueue_from_thread(
+        self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], options: EnqueueOptions
+    ) -> Job[Any]:
+        """Enqueue from another thread, waiting there."""
+        self._store_now()
+        loop = self._loop
+        assert loop is not None
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is loop:
+            raise NotRunning("enqueue_sync would block the app's own loop; use `await task.enqueue(...)` here")
+        future = asyncio.run_coroutine_threadsafe(self.enqueue_task(task, args, kwargs, options, wait=True), loop)
+        return future.result()
+
+    async def job(self, job_id: str) -> Job[Any]:
+        """Return the handle of a job by its id.
+
+        Raises:
+            UnknownJob: The store does not know it.
+        """
+        record = await self._store_now().job(job_id)
+        return Job(self, record.id, record.task)
+
+    async def result_of(self, job_id: str, timeout: float | None) -> Any:
+        """Wait for a job's end and return its value; see `Job.result`."""
+        store, dispatcher = self._store_now(), self._dispatcher
+        assert dispatcher is not None
+        with dispatcher.waiting(job_id) as waiter:
+            finished = asyncio.ensure_future(store.wait_finished(job_id))
+            ends: list[asyncio.Future[Any]] = [finished, waiter.told]
+            try:
+                await asyncio.wait(ends, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+                if finished.done():
+                    record = finished.result()
+                    return value_of(record, self._names.get(record.task), waiter.error)
+                if waiter.told.done():
+                    raise waiter.told.result()
+            finally:
+                finished.cancel()
+        raise TimeoutError(f"job {job_id} has not ended within {timeout:g} s; it goes on")
+
+    async def cancel_job(self, job_id: str) -> bool:
+        """Cancel a job, waiting or running; see `Job.cancel`."""
+        record = (await self._store_now().cancel([job_id]))[0]
+        assert self._dispatcher is not None
+        if record is None:
+            return False
+        if record.state is JobState.RUNNING:
+            return self._dispatcher.cancel_here(job_id)
+        return record.state is JobState.CANCELLED
+
+    async def record_of(self, job_id: str) -> JobRecord:
+        """Return what the store holds of a job."""
+        return await self._store_now().job(job_id)
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the app has started and not begun to stop."""
+        return self._store is not None
+
+    @property
+    def failed_count(self) -> int:
+        """How many attempts have failed since the start."""
+        return 0 if self._dispatcher is None else self._dispatcher.failed_count
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @asynccontextmanager
+    async def lifespan(self, web_app: Any = None) -> AsyncIterator[dict[str, Any]]:
+        """Run beside a web application: `FastAPI(lifespan=app.lifespan)`, `Starlette(lifespan=app.lifespan)`.
+
+        Yields a mapping, as they expect: it becomes `request.state.tickwork`, the app.
+        """
+        async with self:
+            yield {"tickwork": self}
+
+    def run(self, *, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> int:
+        """Run until SIGINT or SIGTERM, then drain; a second signal means now.
+
+        Returns:
+            The exit status: 0 after a clean drain, 3 when the start failed, 4 when jobs had to be cut.
+        """
+        from .program import run
+
+        return run(self, loop_factory=loop_factory)
+
+    async def start(self, *, schedules: bool = True) -> None:
+        """Open the store and the user's resources, start workers and scheduler.
+
+        Args:
+            schedules: Fire schedules too; without, the app only runs what is enqueued.
+
+        Raises:
+            NotRunning: It has started already.
+            Exception: Whatever the user's lifespan or an `on_start` function raises; everything is closed again.
+        """
+        if self._loop is not None:
+            raise NotRunning("the app has started already; one app runs once at a time")
+        self._loop = asyncio.get_running_loop()
+        self._failed = self._loop.create_future()
+        try:
+            await self._start(schedules)
+        except BaseException:
+            await self._guarded(self._stop(0.0))
+            raise
+        logger.info("started: %d tasks, %d schedules, %d workers", len(self._tasks), len(self._entries), self.workers)
+
+    async def _start(self, schedules: bool) -> None:
+        store = MemoryStore(self._clock, max_queued=self.max_queued)
+        await store.open()
+        self._store = store
+        self._engine = Workers(
+            self.workers,
+            self.workers,
+            cancel_seconds=self.cancel_seconds,
+            time=self._clock.monotonic,
+            call_later=self._clock.call_later,
+            processes=self._make_processes,
+        )
+        self._dispatcher = Dispatcher(
+            store,
+            self._engine,
+            self._clock,
+            self._names,
+            name=f"{os.getpid()}-{secrets.token_hex(4)}",
+            on_error=self._hear_error,
+        )
+        if self._user_lifespan is not None:
+            self._dispatcher.state = await self._resources.enter_async_context(_opened(self._user_lifespan, self))
+        self._engine.start()
+        for task in self._tasks.values():
+            task.bind(self)
+        self._supervise(self._dispatcher.write(), "writer")
+        self._supervise(self._dispatcher.feed(), "feeder")
+        if schedules:
+            self._scheduler = Scheduler(store, self._clock)
+            for entry in list(self._entries.values()):
+                await self._scheduler.add(entry)
+            self._supervise(self._scheduler.run(), "scheduler")
+        for hook in self._start_hooks:
+            if inspect.isawaitable(made := hook()):
+                await made
+
+    def _supervise(self, work: Any, name: str) -> None:
+        """Run a loop of the app. Its death is the app's: loud, and the end of `run`."""
+        task = asyncio.ensure_future(work)
+        task.set_name(f"tickwork-{name}")
+        self._loops.add(task)
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            self._loops.discard(task)
+            if task.cancelled():
+                return
+            error = task.exception() or RuntimeError(f"the {name} returned")
+            logger.critical("the %s of the app died; the app no longer works", name, exc_info=error)
+            if self._failed is not None and not self._failed.done():
+                self._failed.set_result(error)
+
+        task.add_done_callback(ended)
+
+    def _make_processes(self) -> ProcessRunner:
+        from .runners.process import ProcessRunner  # many apps never start a process
+
+        return ProcessRunner(self.max_processes)
+
+    def _hear_error(self, context: Context, error: BaseException) -> None:
+        for hook in self._error_hooks:
+            try:
+                if inspect.iscoroutine(made := hook(context, error)):
+                    task = asyncio.ensure_future(made)
+                    self._loops.add(task)
+                    task.add_done_callback(self._hook_ended)
+            except Exception:
+                logger.exception("on_error function %r raised", hook)
+
+    def _hook_ended(self, task: asyncio.Task[Any]) -> None:
+        self._loops.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("an on_error function raised", exc_info=task.exception())
+
+    async def stop(self, drain_seconds: float | None = None) -> Stopped:
+        """Drain and stop: fire and claim no more, give unstarted jobs back, let running ones end, cancel the rest.
+
+        Args:
+            drain_seconds: How long running jobs may go on; None: as the app says. Cancelled ones get
+                `cancel_seconds`; what ignores even that is abandoned.
+
+        Returns:
+            What was given back and what was cut. A second call finds nothing to do.
+
+        A cancelled stop hurries: running jobs are cancelled at once, and it ends as soon as they have.
+        """
+        if self._loop is None:
+            return Stopped()
+        return await self._guarded(self._stop(self.drain_seconds if drain_seconds is None else drain_seconds))
+
+    def hurry(self) -> None:
+        """End a drain under way: what still runs is cancelled at once."""
+        if self._engine is not None:
+            self._engine.hurry()
+
+    async def _guarded(self, stopping: Any) -> Stopped:
+        """Bring a stop to its end, also when this is cancelled: then quicker."""
+        task = asyncio.ensure_future(stopping)
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.shield(task)
+            except asyncio.CancelledError as error:
+                if not task.done():
+                    cancelled = error
+                    self.hurry()
+            except Exception:
+                pass
+        if cancelled is not None:
+            raise cancelled
+        stopped: Stopped = task.result()
+        return stopped
+
+    async def _stop(self, drain_seconds: float) -> Stopped:
+        engine, dispatcher, store = self._engine, self._dispatcher, self._store
+        self._scheduler = None
+        await self._end_loops("scheduler", "feeder")
+        for task in self._tasks.values():
+            task.unbind(self)
+        unstarted, cut = 0, []
+        try:
+            if engine is not None and dispatcher is not None:
+                unstarted = await dispatcher.give_back()
+                cut = [run.describe() for run in await engine.stop(drain_seconds)]
+                await self._end_loops("writer")
+                await dispatcher.flush()
+                dispatcher.end_waiting()
+        finally:
+            try:
+                await self._resources.aclose()
+            finally:
+                await self._end_loops()
+                if store is not None:
+                    await store.close()
+                self._store = self._loop = None
+                for entry in self._entries.values():
+                    entry.row = entry.next_at = None
+        level = logging.WARNING if cut else logging.INFO
+        logger.log(level, "stopped: %d unstarted jobs given back, %d cut%s", unstarted, len(cut), _listed(cut))
+        return Stopped(unstarted, cut)
+
+    async def _end_loops(self, *names: str) -> None:
+        wanted = {f"tickwork-{name}" for name in names}
+        tasks = [task for task in self._loops if not names or task.get_name() in wanted]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def wait_failed(self) -> BaseException:
+        """Wait until a part of the app dies, which it should not, and return why."""
+        assert self._failed is not None
+        return await asyncio.shield(self._failed)
+
+    async def wait_idle(self) -> None:
+        """Wait until no job is queued or running. Jobs scheduled for later are not waited for."""
+        store, dispatcher = self._store_now(), self._dispatcher
+        assert dispatcher is not None
+        while True:
+            dispatcher.changed.clear()
+            counts = await store.counts()
+            if not any(counts[state] for state in IDLE):
+                return
+            await dispatcher.changed.wait()
+
+    def _store_now(self) -> Store:
+        if self._store is None:
+            raise NotRunning("the app is not running; use `async with app`, app.run() or `tickwork run`")
+        return self._store
+
+    def _scheduler_now(self) -> Scheduler:
+        self._store_now()
+        if self._scheduler is None:
+            raise NotRunning("the app's scheduler is not running")
+        return self._scheduler
+
+
+def _opened(lifespan: Callable[[App], Any], app: App) -> AbstractAsyncContextManager[Any]:
+    if inspect.isasyncgenfunction(lifespan):
+        lifespan = asynccontextmanager(lifespan)
+    made = lifespan(app)
+    if not hasattr(made, "__aenter__"):
+        raise InvalidOption(
+            "lifespan", "a function that returns an async context manager", made, remedy="use @asynccontextmanager"
+        )
+    return made  # type: ignore[no-any-return]
+
+
+def _listed(names: list[str]) -> str:
+    return f": {', '.join(names)}" if names else ""

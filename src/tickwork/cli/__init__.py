@@ -1,0 +1,93 @@
+"""The command `tickwork`: run an app, look at it, trigger its tasks.
+
+Tables go to stdout, logs and errors to stderr. A mistake of the user ends in one line, never in a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from .. import __version__
+from ..errors import TickworkError
+from ..program import OK, USAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EPILOG = """\
+TARGET is module:app, module, or path/file.py (imported by its stem, its folder first on sys.path);
+the name of the app may be left out where there is one.
+
+exit status: 0 clean, 1 a job failed, 2 usage or import error, 3 start failed, 4 jobs had to be cut
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status.
+
+    Args:
+        arguments: The words after the command's name; None: those of this process.
+    """
+    parser = _parser()
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit as ended:  # argparse has said what is wrong, or has helped
+        return ended.code if isinstance(ended.code, int) else USAGE
+    from . import commands
+
+    try:
+        status: int = getattr(commands, f"run_{options.command}")(options)
+    except TickworkError as error:
+        print(f"tickwork: {error}", file=sys.stderr)
+        return USAGE
+    except BrokenPipeError:  # the reader of a table has gone: `tickwork list | head -1`
+        sys.stderr.close()
+        return OK
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tickwork",
+        description="Scheduled and background work inside an asyncio program.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"tickwork {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, summary: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name, help=summary, description=summary, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        command.add_argument("target", metavar="TARGET", help="module:app, module, or path/file.py")
+        command.add_argument("-v", "--verbose", action="store_true", help="more in the log, tracebacks of imports too")
+        return command
+
+    run = add("run", "Run the app until SIGINT or SIGTERM, then drain.")
+    run.add_argument("--until-idle", action="store_true", help="end when no job is queued or running")
+    run.add_argument("--reload", action="store_true", help="start anew when a Python file below the folder changes")
+    run.add_argument("--uvloop", action="store_true", help="run on uvloop (extra 'uvloop')")
+
+    listing = add("list", "List tasks and schedules.")
+    listing.add_argument("--json", action="store_true", help="as JSON")
+
+    upcoming = add("next", "Show the next fire times of the app's schedules.")
+    upcoming.add_argument("-n", type=_count, default=5, metavar="N", help="how many of each schedule (5)")
+    upcoming.add_argument("--tz", metavar="ZONE", help="show them in this zone (the app's)")
+    upcoming.add_argument("--json", action="store_true", help="as JSON")
+
+    trigger = add("trigger", "Run a task once, here and now, and print its result as JSON.")
+    trigger.add_argument("name", metavar="NAME", help="a task or schedule; its last part will do where it is unique")
+    trigger.add_argument("--args", default="[]", metavar="JSON", help="a list of arguments, or an object of named ones")
+    return parser
+
+
+def _count(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {word!r}")
+    return int(word)

@@ -1,0 +1,71 @@
+"""Tables and JSON on stdout, logs on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
+    """Print rows: with rich on a terminal where it is installed, else as plain columns."""
+    if sys.stdout.isatty():
+        try:
+            _rich_table(columns, rows, title)
+        except ImportError:
+            pass
+        else:
+            return
+    if title:
+        print(title)
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    for row in (columns, *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for row in rows:
+        drawn.add_row(*map(Text, row))
+    Console().print(drawn)  # it honours NO_COLOR itself
+
+
+def as_json(value: Any) -> None:
+    """Print a value as indented JSON."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
+
+
+class _Lines(logging.Formatter):
+    """One line for each record: local time with its zone, level, logger, text; coloured on a terminal."""
+
+    def __init__(self, *, coloured: bool) -> None:
+        super().__init__("%(asctime)s %(levelname)-8s %(message)s", "%Y-%m-%d %H:%M:%S%z")
+        self._coloured = coloured
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        colour = COLOURS.get(record.levelno) if self._coloured else None
+        return f"\x1b[{colour}m{line}\x1b[0m" if colour else line
+
+
+def log_to_stderr(*, verbose: bool) -> None:
+    """Set up logging for a program that is nothing but a tickwork app."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines(coloured=sys.stderr.isatty() and not os.environ.get("NO_COLOR")))
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])
+    logging.getLogger("asyncio").setLevel(logging.INFO if verbose else logging.WARNING)

@@ -1,0 +1,373 @@
+"""Between the store and the workers: claims fill the buffer, ends go back to the store.
+
+Two loops. The feeder claims what is due while there is room in the buffer. The writer hands the ends of attempts to
+the store, all that have come together in one call. Workers know neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import contextmanager
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from .context import Context
+from .errors import InvalidPayload, JobCancelled, JobError, JobFailed, JobParked, JobTimedOut, ResultExpired
+from .jobs import JobState, Outcome
+from .payloads import ErrorInfo, describe_exception
+from .policies import state_after
+from .stores.base import Finish, Lease
+from .workers import Run, place_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from datetime import datetime
+
+    from .clock import Clock
+    from .jobs import JobRecord
+    from .stores.base import Store
+    from .tasks import AnyTask
+    from .workers import Workers
+
+logger = logging.getLogger("tickwork.jobs")
+
+RETRY_STORE_SECONDS = 1.0
+"""How soon a store that raised is asked again: soon enough for a person, seldom enough for a store in trouble."""
+
+
+class Waiter:
+    """Somebody in this process who waits for a job: told of its end sooner, and with the original exception."""
+
+    __slots__ = ("count", "error", "told")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.told: asyncio.Future[JobError] = asyncio.get_running_loop().create_future()
+        self.error: BaseException | None = None
+
+
+class JobRun(Run):
+    """One attempt of a stored job."""
+
+    __slots__ = ("_dispatcher", "context_", "record", "started_at", "task")
+
+    def __init__(self, dispatcher: Dispatcher, record: JobRecord, task: AnyTask, state: Any) -> None:
+        args, kwargs = task.codec.decode(record.payload)
+        self.context_ = Context(
+            job_id=record.id,
+            task=task.name,
+            attempt=record.attempt + 1,
+            schedule=record.schedule,
+            fire_time=record.fire_time,
+            state=state,
+        )
+        if task.wants_context:
+            args = (self.context_, *args)
+        context = dispatcher.base_context.copy()
+        context.run(self.context_.activate)
+        super().__init__(task.fn, args, kwargs, place_of(task.fn, task.options_.run_in), task.options_.timeout, context)
+        self._dispatcher = dispatcher
+        self.record = record
+        self.task = task
+        self.started_at: datetime | None = None
+
+    @property
+    def lease(self) -> Lease:
+        """The right to write about the job."""
+        return Lease(self.record.id, self.record.token)
+
+    def describe(self) -> str:
+        """Return task and job id."""
+        return f"{self.task.name} job={self.record.id}"
+
+    def started(self) -> None:
+        """Say so, once."""
+        self.started_at = self._dispatcher.now()
+        logger.info("start %s attempt=%d", self.describe(), self.context_.attempt, extra=self.extra())
+
+    def overran(self, outcome: Outcome) -> None:
+        """Tell who waits here; the store hears of it when the thread has ended."""
+        self._dispatcher.tell(self, outcome, None)
+
+    def succeeded(self, value: Any) -> None:
+        """Hand the result to the store."""
+        self._dispatcher.ended(self, Outcome.SUCCEEDED, value, None)
+
+    def ended(self, outcome: Outcome, error: BaseException | None) -> None:
+        """Hand the error to the store."""
+        self._dispatcher.ended(self, outcome, None, error)
+
+    def extra(self) -> dict[str, Any]:
+        """Return what log records about the job carry."""
+        return {"job_id": self.record.id, "task": self.task.name, "attempt": self.context_.attempt}
+
+
+class Dispatcher:
+    """Feeds the workers from a store and writes what they did.
+
+    Args:
+        store: Where jobs are.
+        workers: Who runs them.
+        clock: Tells the time.
+        tasks: The tasks that this process knows, by name and alias.
+        name: Who claims: names this process in the store.
+        on_error: Hears of every failed attempt.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        workers: Workers,
+        clock: Clock,
+        tasks: Mapping[str, AnyTask],
+        *,
+        name: str,
+        on_error: Callable[[Context, BaseException], None],
+    ) -> None:
+        self._store = store
+        self._workers = workers
+        self._clock = clock
+        self._tasks = tasks
+        self._name = name
+        self._on_error = on_error
+        self.now = clock.now
+        self.base_context = copy_context()
+        self.state: Any = None
+        """What the user's lifespan yielded."""
+        self.failed_count = 0
+        self.changed = asyncio.Event()
+        """Set whenever an end has been written or a claim has found nothing."""
+        self._runs: dict[str, JobRun] = {}
+        self._claimed: list[JobRun] = []
+        self._waiters: dict[str, Waiter] = {}
+        self._outbox: list[Finish] = []
+        self._leases_back: list[Lease] = []
+        self._written = asyncio.Event()
+
+    # -- from the store to the workers ------------------------------------------------------------------------------
+
+    async def feed(self) -> None:
+        """Claim what is due, for ever."""
+        buffer = self._workers.buffer
+        while True:
+            room = max(1, buffer.maxsize - buffer.qsize())
+            try:
+                records = await self._store.claim(worker=self._name, tasks=self._tasks.keys(), limit=room)
+            except Exception:
+                logger.exception("the store failed to hand out jobs; asking again in %g s", RETRY_STORE_SECONDS)
+                await self._pause()
+                continue
+            if not records:
+                self.changed.set()
+                await self._store.wait_claimable()
+                continue
+            self._claimed = [run for record in records if (run := self._admit(record)) is not None]
+            while self._claimed:
+                await buffer.put(self._claimed[0])
+                del self._claimed[0]
+
+    def _admit(self, record: JobRecord) -> JobRun | None:
+        """Make a run of a claimed job, or park it when its arguments do not fit the function."""
+        task = self._tasks[record.task]
+        try:
+            run = JobRun(self, record, task, self.state)
+        except InvalidPayload as error:
+            logger.error("park %s job=%s: %s", task.name, record.id, error)
+            self._write(
+                Finish(
+                    lease=Lease(record.id, record.token),
+                    state=JobState.PARKED,
+                    attempt=record.attempt,
+                    deaths=record.deaths,
+                    error=describe_exception(error).to_json(),
+                )
+            )
+            return None
+        self._runs[record.id] = run
+        self._workers.unfinished += 1
+        return run
+
+    async def _pause(self) -> None:
+        done = asyncio.Event()
+        timer = self._clock.call_later(RETRY_STORE_SECONDS, done.set)
+        try:
+            await done.wait()
+        finally:
+            timer.cancel()
+
+    async def give_back(self) -> int:
+        """Return what was claimed and not begun, and how many. The feeder must have ended."""
+        unstarted = [run for run in (*self._workers.buffer.take_all(), *self._claimed) if isinstance(run, JobRun)]
+        self._claimed = []
+        for run in unstarted:
+            self._runs.pop(run.record.id, None)
+        self._workers.left(len(unstarted))
+        if unstarted:
+            await self._store.release([run.lease for run in unstarted])
+        return len(unstarted)
+
+    # -- from the workers to the store ------------------------------------------------------------------------------
+
+    def ended(self, run: JobRun, outcome: Outcome, value: Any, error: BaseException | None) -> None:
+        """Take the end of an attempt: log it, tell who waits, and queue it for the store."""
+        record = run.record
+        self._runs.pop(record.id, None)
+        if run.stop_reason == "stop" and outcome is Outcome.CANCELLED:
+            logger.warning("gave back %s: it had not ended when the app stopped", run.describe(), extra=run.extra())
+            self._leases_back.append(run.lease)
+            self._written.set()
+            return
+        deaths = record.deaths + (outcome is Outcome.LOST)
+        state = state_after(outcome, deaths)
+        result = problem = None
+        if outcome is Outcome.SUCCEEDED:
+            try:
+                result = run.task.codec.encode_result(value)
+            except InvalidPayload as unfit:
+                problem = describe_exception(unfit).to_json()
+                logger.warning("%s succeeded, but its result cannot be kept: %s", run.describe(), unfit)
+        else:
+            error = error if error is not None else JobCancelled(record.id, run.task.name)
+            if outcome is Outcome.TIMED_OUT:
+                timed_out = JobTimedOut(record.id, run.task.name, run.timeout or 0.0)
+                timed_out.__cause__ = error
+                error = timed_out
+            problem = describe_exception(error).to_json()
+        self._report(run, outcome, state, error)
+        self.tell(run, outcome, error)
+        self._write(
+            Finish(
+                lease=run.lease,
+                state=state,
+                attempt=record.attempt + (outcome is not Outcome.LOST),
+                deaths=deaths,
+                started_at=run.started_at,
+                result=result,
+                error=problem,
+            )
+        )
+
+    def _report(self, run: JobRun, outcome: Outcome, state: JobState, error: BaseException | None) -> None:
+        took = 0.0 if run.started_at is None else (self._clock.now() - run.started_at).total_seconds()
+        line = "end %s %s took=%.3fs", run.describe(), outcome, took
+        if outcome in (Outcome.SUCCEEDED, Outcome.CANCELLED):
+            logger.info(*line, extra=run.extra())
+            return
+        self.failed_count += 1
+        if run.record.id in self._waiters:  # they raise it
+            logger.warning(*line, extra=run.extra())
+        else:
+            logger.error(*line, extra=run.extra(), exc_info=error)
+        if state is JobState.QUEUED:
+            logger.warning("%s runs again: its process died under it", run.describe())
+        if error is not None:
+            self._on_error(run.context_, error)
+
+    def tell(self, run: JobRun, outcome: Outcome, error: BaseException | None) -> None:
+        """Tell who waits in this process, with the original exception; success they hear from the store."""
+        waiter = self._waiters.get(run.record.id)
+        if waiter is None or waiter.told.done():
+            return
+        waiter.error = error
+        if outcome is Outcome.TIMED_OUT and error is None:
+            waiter.told.set_result(JobTimedOut(run.record.id, run.task.name, run.timeout or 0.0))
+        elif outcome is Outcome.CANCELLED and error is None:
+            waiter.told.set_result(JobCancelled(run.record.id, run.task.name))
+
+    def _write(self, finish: Finish) -> None:
+        self._outbox.append(finish)
+        self._written.set()
+
+    async def write(self) -> None:
+        """Hand ends to the store, for ever."""
+        while True:
+            await self._written.wait()
+            try:
+                await self.flush()
+            except Exception:
+                logger.exception(
+                    "the store failed to take %d ends of jobs; trying again in %g s",
+                    len(self._outbox),
+                    RETRY_STORE_SECONDS,
+                )
+                await self._pause()
+
+    async def flush(self) -> None:
+        """Hand what has ended to the store now. When the store raises, everything is kept for the next try."""
+        while self._outbox:
+            batch = self._outbox[:]
+            accepted = await self._store.finish(batch)
+            del self._outbox[: len(batch)]
+            for finish, was_accepted in zip(batch, accepted, strict=True):
+                if not was_accepted:
+                    logger.warning(
+                        "the end of job %s came too late: it has another owner or was removed", finish.lease.job_id
+                    )
+        while self._leases_back:
+            back = self._leases_back[:]
+            await self._store.release(back)
+            del self._leases_back[: len(back)]
+        self._written.clear()
+        self.changed.set()
+
+    # -- people -----------------------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> list[JobRun]:
+        """The attempts under way here."""
+        return [run for run in self._workers.running if isinstance(run, JobRun)]
+
+    def cancel_here(self, job_id: str) -> bool:
+        """Cancel an attempt that this process holds."""
+        run = self._runs.get(job_id)
+        return run is not None and self._workers.cancel(run)
+
+    @contextmanager
+    def waiting(self, job_id: str) -> Iterator[Waiter]:
+        """Be told of a job's end inside the block."""
+        waiter = self._waiters.setdefault(job_id, Waiter())
+        waiter.count += 1
+        try:
+            yield waiter
+        finally:
+            waiter.count -= 1
+            if not waiter.count:
+                self._waiters.pop(job_id, None)
+
+    def end_waiting(self) -> None:
+        """Tell everybody who still waits that this app has stopped."""
+        for job_id, waiter in self._waiters.items():
+            if not waiter.told.done():
+                waiter.told.set_result(JobCancelled(job_id, "?", "the app stopped before it had ended"))
+
+
+def value_of(record: JobRecord, task: AnyTask | None, original: BaseException | None) -> Any:
+    """Return the result of an ended job, or raise what became of it.
+
+    Args:
+        record: The job, finished or parked.
+        task: Its task, where this process knows it.
+        original: The exception it raised, where that was in this process.
+    """
+    error = None if record.error is None else ErrorInfo.from_json(record.error)
+    match record.state:
+        case JobState.SUCCEEDED:
+            if record.result is None:
+                if error is not None:
+                    raise InvalidPayload(f"result of {record.task}", error.message)
+                raise ResultExpired(record.id, record.task)
+            if task is None:
+                raise JobParked(record.id, record.task, "its task is not known here, so its result cannot be read")
+            return task.codec.decode_result(record.result)
+        case JobState.CANCELLED:
+            raise JobCancelled(record.id, record.task)
+        case JobState.PARKED:
+            raise JobParked(record.id, record.task, "unknown" if error is None else error.message)
+    if isinstance(original, JobTimedOut):
+        raise original
+    if error is None:
+        raise JobFailed(record.id, record.task, "unknown", "", "")
+    if error.type == f"{JobTimedOut.__module__}.{JobTimedOut.__qualname__}" and task is not None:
+        raise JobTimedOut(record.id, record.task, task.options_.timeout or 0.0)
+    raise JobFailed(record.id, record.task, error.type, error.message, error.traceback) from original

@@ -1,0 +1,140 @@
+"""Jobs: what they are made of, their states, and the moves between the states.
+
+    scheduled ──► queued ──► running ──► succeeded
+        ▲           ▲ │         │  ├───► failed
+        │           │ │         │  ├───► cancelled
+        └───────────┼─┼─ retry ─┤  └───► parked ──► queued
+                    └─┼ release ┘           ▲
+                      └─────────────────────┘
+
+`MOVES` is the table; every store goes through `JobRecord.moved`, which raises `IllegalMove` for anything else.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from .errors import IllegalMove
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    SCHEDULED = "scheduled"
+    """Waits for its time (`delay`, `at`, the pause before a retry). A claim moves it on once it is due."""
+    QUEUED = "queued"
+    """Due, and waiting for a worker."""
+    RUNNING = "running"
+    """Claimed by a worker, which holds its lease; in the worker's buffer or under way."""
+    SUCCEEDED = "succeeded"
+    """Ended with a result."""
+    FAILED = "failed"
+    """Its attempts are used up; kept for a person to see."""
+    CANCELLED = "cancelled"
+    """Ended by a person, a program or a shutdown that could not give it back."""
+    PARKED = "parked"
+    """Nobody can run it as it stands; the reason is in its error."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing more will happen to the job by itself."""
+        return self in FINISHED
+
+
+FINISHED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+
+MOVES: dict[JobState, frozenset[JobState]] = {
+    JobState.SCHEDULED: frozenset({JobState.QUEUED, JobState.CANCELLED, JobState.PARKED}),
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.PARKED}),
+    JobState.RUNNING: frozenset(
+        {
+            JobState.SUCCEEDED,
+            JobState.FAILED,
+            JobState.CANCELLED,
+            JobState.PARKED,
+            JobState.QUEUED,  # release, rescue
+            JobState.SCHEDULED,  # retry
+        }
+    ),
+    JobState.PARKED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
+    # A person may run a finished job once more.
+    JobState.FAILED: frozenset({JobState.QUEUED}),
+    JobState.CANCELLED: frozenset({JobState.QUEUED}),
+    JobState.SUCCEEDED: frozenset(),
+}
+
+
+class Outcome(StrEnum):
+    """How one attempt ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    """The process that ran it died."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A request to run a task, before a store has taken it."""
+
+    id: str
+    task: str
+    payload: str
+    """The arguments, as the codec's JSON."""
+    run_at: datetime
+    """Not before this instant (UTC)."""
+    queue: str = "default"
+    priority: int = 0
+    """Higher runs first; within one priority, the order of arrival."""
+    schedule: str | None = None
+    fire_time: datetime | None = None
+    """The instant at which the schedule said it was due; None for jobs that no schedule made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord(NewJob):
+    """A job as a store holds it: one immutable snapshot."""
+
+    state: JobState
+    enqueued_at: datetime
+    attempt: int = 0
+    """Attempts that have ended or were begun by the present owner."""
+    deaths: int = 0
+    """Worker processes that died under it."""
+    token: int = 0
+    """Grows with each claim; a write with an older one is refused."""
+    lease_expires_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    result: str | None = None
+    """The result, as JSON."""
+    error: str | None = None
+    """The last attempt's error, as the JSON of `ErrorInfo`."""
+    cancel_requested: bool = False
+
+    def moved(self, state: JobState, **changes: Any) -> JobRecord:
+        """Return the record in its next state.
+
+        Raises:
+            IllegalMove: The state does not follow from the present one.
+        """
+        if state not in MOVES[self.state]:
+            raise IllegalMove(self.id, self.state, state)
+        return replace(self, state=state, **changes)
+
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no letters that look like digits
+
+
+def new_id(now: datetime) -> str:
+    """Return a job id: 20 letters and digits that sort by creation time (milliseconds), with 50 random bits."""
+    number = (int(now.timestamp() * 1000) << 50) | secrets.randbits(50)
+    return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(95, -1, -5))

@@ -1,0 +1,279 @@
+"""Due fire times become jobs: one heap, one sleeping task.
+
+The scheduler sleeps until the earliest fire time, answers everything that is due then in one call of the store, and
+sleeps again. What to do with a fire time is decided by `policies`, what has become of it is known by the store; here
+is only the waiting. A trigger that raises puts its own schedule aside and no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from . import policies
+from .durations import format_seconds
+from .errors import UnknownSchedule
+from .jobs import NewJob, new_id
+from .stores.base import Declare, Firing, Pause, Remove
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from .clock import Clock
+    from .policies import Policies
+    from .stores.base import Fired, ScheduleRow, Store
+    from .tasks import AnyTask
+    from .triggers import Trigger
+
+logger = logging.getLogger("tickwork.scheduler")
+
+RETRY_STORE_SECONDS = 1.0
+"""How soon a store that raised is asked again. The fire times wait: nothing is lost by it."""
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A schedule as the scheduler holds it."""
+
+    name: str
+    task: AnyTask
+    trigger: Trigger
+    policies: Policies
+    row: ScheduleRow | None = None
+    """What the store has; None before the app has started."""
+    next_at: datetime | None = None
+    """The next fire time; None: paused, finished or broken."""
+    broken: BaseException | None = None
+    """What its trigger raised, when it did."""
+    ticket: int = field(default=0)
+    """Which heap entry is the valid one."""
+
+
+class Scheduler:
+    """Answers the fire times of its schedules.
+
+    Args:
+        store: Takes the firings.
+        clock: Tells the time and wakes it.
+    """
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self.entries: dict[str, Entry] = {}
+        self._heap: list[tuple[datetime, int, Entry]] = []
+        self._tickets = itertools.count(1)
+        self._changed = asyncio.Event()
+        self.last_pass_at: datetime | None = None
+        """When the last pass was made."""
+
+    # -- schedules --------------------------------------------------------------------------------------------------
+
+    async def add(self, entry: Entry) -> None:
+        """Take a schedule in: make its row known to the store and plan its next fire time."""
+        row = (await self._store.set_schedule([_declare(entry)]))[0]
+        assert row is not None
+        entry.row = row
+        self.entries[entry.name] = entry
+        if row.version == 1 and entry.policies.first == "now" and not row.paused:
+            now = self._clock.now()
+            firing = Firing(
+                schedule=entry.name,
+                version=row.version,
+                watermark=row.watermark,
+                job=self._job(entry, now),
+                overlap=entry.policies.overlap,
+            )
+            self._take(entry, (await self._store.fire([firing]))[0])
+        self._plan(entry)
+        if entry.next_at is None and entry.broken is None and not row.paused:
+            logger.warning("schedule %s will not run: %r has no fire time after now", entry.name, entry.trigger)
+
+    async def remove(self, name: str) -> None:
+        """Forget a schedule. Its jobs stay."""
+        entry = self.entry(name)
+        await self._store.set_schedule([Remove(name=name)])
+        del self.entries[name]
+        entry.ticket = 0
+
+    async def pause(self, name: str, *, paused: bool) -> None:
+        """Pause or resume a schedule; resuming starts from now, also for one whose trigger has raised."""
+        entry = self.entry(name)
+        entry.row = (await self._store.set_schedule([Pause(name=name, paused=paused)]))[0]
+        entry.broken = None
+        self._plan(entry)
+
+    async def run_now(self, name: str) -> Fired:
+        """Make a job now. Overlap applies; the schedule's own fire times do not move."""
+        entry = self.entry(name)
+        firing = Firing(
+            schedule=name,
+            version=None,
+            watermark=None,
+            job=self._job(entry, None),
+            overlap=entry.policies.overlap,
+        )
+        return (await self._store.fire([firing]))[0]
+
+    def entry(self, name: str) -> Entry:
+        """Return a schedule by name, or raise UnknownSchedule."""
+        try:
+            return self.entries[name]
+        except KeyError:
+            raise UnknownSchedule(name, list(self.entries)) from None
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Answer fire times, for ever."""
+        while True:
+            self._note_jump()
+            now = self.last_pass_at = self._clock.now()
+            due = self._pop_due(now)
+            if due and not await self._answer(due, now):
+                await self._sleep(RETRY_STORE_SECONDS)
+                continue
+            delay = self._clock.max_sleep_seconds
+            if self._heap:
+                delay = min(delay, (self._heap[0][0] - self._clock.now()).total_seconds())
+            if delay > 0:
+                await self._sleep(delay if self._heap else None)
+            elif due:
+                await asyncio.sleep(0)  # a schedule as fast as this loop must leave turns to the others
+
+    async def _sleep(self, seconds: float | None) -> None:
+        """Sleep until something changes, at most `seconds`."""
+        timer = None if seconds is None else self._clock.call_later(seconds, self._changed.set)
+        try:
+            await self._changed.wait()
+        finally:
+            self._changed.clear()
+            if timer is not None:
+                timer.cancel()
+
+    def _note_jump(self) -> None:
+        moved = self._clock.jump()
+        if moved:
+            logger.warning(
+                "the clock was set %s by %s, or the machine slept; what fell due is answered now, nothing runs twice",
+                "forwards" if moved > 0 else "back",
+                format_seconds(round(abs(moved), 3)),
+            )
+
+    def _pop_due(self, now: datetime) -> list[Entry]:
+        due = []
+        while self._heap and self._heap[0][0] <= now:
+            _, ticket, entry = heapq.heappop(self._heap)
+            if ticket == entry.ticket:  # else it was planned anew, or removed
+                due.append(entry)
+        return due
+
+    async def _answer(self, due: list[Entry], now: datetime) -> bool:
+        """Fire all that is due in one call, and return whether the store took it."""
+        firings = []
+        fired_entries = []
+        for entry in due:
+            firing = self._decide(entry, now)
+            if firing is None:
+                self._plan(entry)
+            else:
+                firings.append(firing)
+                fired_entries.append(entry)
+        if not firings:
+            return True
+        try:
+            answers = await self._store.fire(firings)
+        except Exception:
+            logger.exception("the store failed to take %d fire times; trying again", len(firings))
+            for entry in fired_entries:
+                self._push(entry, entry.next_at)
+            return False
+        for entry, answer in zip(fired_entries, answers, strict=True):
+            self._take(entry, answer)
+            self._plan(entry)
+        return True
+
+    def _decide(self, entry: Entry, now: datetime) -> Firing | None:
+        row = entry.row
+        if row is None or row.paused or entry.broken is not None:
+            return None
+        try:
+            found = policies.due(entry.trigger, row.watermark, now)
+        except Exception as error:
+            self._set_aside(entry, error)
+            return None
+        if found is None:
+            return None
+        if found.missed != 0:
+            logger.warning(
+                "schedule %s: %s fire times passed while nothing could run, from %s on; the latest, %s, runs now",
+                entry.name,
+                "many" if found.missed is None else found.missed,
+                found.first.isoformat(),
+                found.fire_time.isoformat(),
+            )
+        return Firing(
+            schedule=entry.name,
+            version=row.version,
+            watermark=found.fire_time,
+            job=self._job(entry, found.fire_time),
+            overlap=entry.policies.overlap,
+            missed_first=None if found.missed == 0 else found.first,
+            missed_count=found.missed,
+        )
+
+    def _job(self, entry: Entry, fire_time: datetime | None) -> NewJob:
+        now = self._clock.now()
+        return NewJob(
+            id=new_id(now),
+            task=entry.task.name,
+            payload=entry.task.codec.encode((), {}),
+            run_at=now,
+            queue=entry.task.options_.queue,
+            priority=entry.task.options_.priority,
+            schedule=entry.name,
+            fire_time=fire_time,
+        )
+
+    def _take(self, entry: Entry, answer: Fired) -> None:
+        """Keep what the store answered."""
+        if answer.row is None:
+            logger.warning("schedule %s is gone from the store and stops", entry.name)
+            self.entries.pop(entry.name, None)
+        entry.row = answer.row
+        if answer.outcome == "skipped":
+            logger.warning("schedule %s skipped: its last job %s is not finished", entry.name, answer.blocked_by)
+
+    def _plan(self, entry: Entry) -> None:
+        """Find the next fire time and line up for it."""
+        row = entry.row
+        at = None
+        if row is not None and not row.paused and entry.broken is None:
+            try:
+                at = entry.trigger.next(row.watermark)
+            except Exception as error:
+                self._set_aside(entry, error)
+        self._push(entry, at)
+
+    def _push(self, entry: Entry, at: datetime | None) -> None:
+        entry.next_at = at
+        entry.ticket = next(self._tickets)
+        if at is not None:
+            heapq.heappush(self._heap, (at, entry.ticket, entry))
+        self._changed.set()
+
+    def _set_aside(self, entry: Entry, error: BaseException) -> None:
+        entry.broken = error
+        logger.error(
+            "the trigger of schedule %s raised, so it stops; resume() tries it again", entry.name, exc_info=error
+        )
+
+
+def _declare(entry: Entry) -> Declare:
+    return Declare(
+        name=entry.name, task=entry.task.name, trigger=repr(entry.trigger), fingerprint=entry.trigger.fingerprint
+    )

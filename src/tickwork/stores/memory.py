@@ -1,0 +1,434 @@
+"""The store without a file: the same meaning, gone with the process.
+
+Nothing here waits in the middle of a change, and the loop runs one thing at a time: that makes each verb a transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections import deque
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from ..errors import QueueFull, UnknownJob, UnknownSchedule
+from ..jobs import JobRecord, JobState, NewJob
+from ..policies import MAX_DEATHS
+from .base import Answer, Capabilities, Declare, Finish, Fired, Pause, Remove, ScheduleRow, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from datetime import datetime
+
+    from ..clock import Clock, Timer
+    from .base import Firing, Lease, ScheduleChange
+
+KEEP = 1000
+"""Finished jobs kept, and ledger rows for each schedule: enough to look back at, a few megabytes at the most."""
+
+_Queued = tuple[int, int, str]
+"""A heap entry: minus the priority, the order of arrival, the job's id."""
+
+
+class MemoryStore(Store):
+    """Jobs and schedules in dictionaries and heaps.
+
+    Args:
+        clock: Tells the time.
+        max_queued: How many jobs may wait before `enqueue` waits too.
+    """
+
+    capabilities = Capabilities(notify=True)
+
+    def __init__(self, clock: Clock, *, max_queued: int = 100_000) -> None:
+        self._clock = clock
+        self._max_queued = max_queued
+        self._jobs: dict[str, JobRecord] = {}
+        self._queues: dict[str, list[_Queued]] = {}
+        self._later: list[tuple[datetime, int, str]] = []
+        self._order = itertools.count()
+        self._waiting_count = 0
+        self._schedules: dict[str, ScheduleRow] = {}
+        self._unfinished: dict[str, set[str]] = {}
+        self._ledger: dict[str, deque[Answer]] = {}
+        self._finished: deque[str] = deque()
+        self._tokens = itertools.count(1)
+        self._claimable = asyncio.Event()
+        self._alarm: Timer | None = None
+        self._alarm_at: datetime | None = None
+        self._ended: dict[str, asyncio.Event] = {}
+        self._room: deque[asyncio.Future[None]] = deque()
+
+    async def open(self) -> None:
+        """Nothing to connect to."""
+
+    async def close(self) -> None:
+        """Set no more alarms."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = self._alarm_at = None
+
+    # -- producers ------------------------------------------------------------------------------------------------
+
+    async def enqueue(self, jobs: Sequence[NewJob], *, wait: bool = True) -> list[JobRecord]:
+        """See `Store.enqueue`."""
+        if len(jobs) > self._max_queued:
+            raise QueueFull("store", self._max_queued, f"{len(jobs)} jobs at once never fit; enqueue them in parts")
+        while self._room or self._waiting_count + len(jobs) > self._max_queued:
+            if not wait:
+                raise QueueFull("store", self._max_queued, "await enqueue(...) to wait for room, or raise max_queued")
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._room.append(turn)
+            try:
+                await turn
+            except BaseException:
+                if turn in self._room:
+                    self._room.remove(turn)
+                else:
+                    self._make_room()  # it was this one's turn: hand it on
+                raise
+            if self._waiting_count + len(jobs) <= self._max_queued:
+                break
+        records = [self._insert(job) for job in jobs]
+        self._make_room()
+        return records
+
+    def _insert(self, job: NewJob) -> JobRecord:
+        now = self._clock.now()
+        due = job.run_at <= now
+        record = JobRecord(
+            id=job.id,
+            task=job.task,
+            payload=job.payload,
+            run_at=job.run_at,
+            queue=job.queue,
+            priority=job.priority,
+            schedule=job.schedule,
+            fire_time=job.fire_time,
+            state=JobState.QUEUED if due else JobState.SCHEDULED,
+            enqueued_at=now,
+        )
+        self._jobs[job.id] = record
+        self._waiting_count += 1
+        if job.schedule is not None:
+            self._unfinished.setdefault(job.schedule, set()).add(job.id)
+        self._line_up(record)
+        return record
+
+    def _line_up(self, record: JobRecord) -> None:
+        """Put a record where its turn will come."""
+        if record.state is JobState.QUEUED:
+            line = self._queues.setdefault(record.queue, [])
+            heapq.heappush(line, (-record.priority, next(self._order), record.id))
+            self._claimable.set()
+        else:
+            heapq.heappush(self._later, (record.run_at, next(self._order), record.id))
+            self._set_alarm()
+
+    def _make_room(self) -> None:
+        """Wake the producer that has waited longest, when there is room."""
+        if self._room and self._waiting_count < self._max_queued:
+            turn = self._room.popleft()
+            if not turn.done():
+                turn.set_result(None)
+
+    async def fire(self, firings: Sequence[Firing]) -> list[Fired]:
+        """See `Store.fire`."""
+        return [self._fire(firing) for firing in firings]
+
+    def _fire(self, firing: Firing) -> Fired:
+        row = self._schedules.get(firing.schedule)
+        if row is None:
+            return Fired(None, None)
+        if firing.version is not None:
+            if row.version != firing.version or row.paused:
+                return Fired(None, row)
+            assert firing.watermark is not None
+            row = self._schedules[row.name] = replace(row, version=row.version + 1, watermark=firing.watermark)
+        if firing.missed_first is not None and firing.watermark is not None:
+            self._answer(
+                Answer(
+                    schedule=row.name,
+                    first=firing.missed_first,
+                    last=firing.watermark,
+                    count=firing.missed_count,
+                    outcome="missed",
+                )
+            )
+        unfinished = self._unfinished.get(row.name)
+        blocked_by = min(unfinished) if unfinished and firing.overlap == "skip" else None
+        record = self._insert(firing.job) if blocked_by is None else None
+        fire_time = firing.job.fire_time
+        if fire_time is not None:
+            self._answer(
+                Answer(
+                    schedule=row.name,
+                    first=fire_time,
+                    last=fire_time,
+                    count=1,
+                    outcome="ran" if record else "skipped",
+                    job_id=firing.job.id if record else blocked_by,
+                )
+            )
+        return Fired("ran" if record else "skipped", row, record, blocked_by)
+
+    def _answer(self, answer: Answer) -> None:
+        self._ledger.setdefault(answer.schedule, deque(maxlen=KEEP)).append(answer)
+
+    async def set_schedule(self, changes: Sequence[ScheduleChange]) -> list[ScheduleRow | None]:
+        """See `Store.set_schedule`."""
+        return [self._change(change) for change in changes]
+
+    def _change(self, change: ScheduleChange) -> ScheduleRow | None:
+        row = self._schedules.get(change.name)
+        match change:
+            case Remove():
+                self._schedules.pop(change.name, None)
+                self._ledger.pop(change.name, None)
+                return None
+            case Pause():
+                if row is None:
+                    raise UnknownSchedule(change.name, list(self._schedules))
+                if row.paused == change.paused:
+                    return row
+                watermark = row.watermark if change.paused else self._clock.now()
+                row = replace(row, paused=change.paused, version=row.version + 1, watermark=watermark)
+            case Declare():
+                if row is not None and row.fingerprint == change.fingerprint and row.task == change.task:
+                    return row
+                row = ScheduleRow(
+                    name=change.name,
+                    task=change.task,
+                    trigger=change.trigger,
+                    fingerprint=change.fingerprint,
+                    version=1 if row is None else row.version + 1,
+                    watermark=self._clock.now(),
+                    paused=row is not None and row.paused,
+                )
+        self._schedules[row.name] = row
+        return row
+
+    # -- workers --------------------------------------------------------------------------------------------------
+
+    async def claim(
+        self,
+        *,
+        worker: str,
+        tasks: Collection[str],
+        limit: int,
+        queues: Collection[str] | None = None,
+        lease_seconds: float | None = None,
+    ) -> list[JobRecord]:
+        """See `Store.claim`."""
+        self._promote()
+        now = self._clock.now()
+        expires = None if lease_seconds is None else now + timedelta(seconds=lease_seconds)
+        claimed: list[JobRecord] = []
+        passed: list[tuple[list[_Queued], _Queued]] = []
+        lines = [line for name, line in self._queues.items() if queues is None or name in queues]
+        while len(claimed) < limit and (open_lines := [line for line in lines if line]):
+            line = min(open_lines)  # by their first entries: priority, then arrival
+            entry = heapq.heappop(line)
+            record = self._jobs.get(entry[2])
+            if record is None or record.state is not JobState.QUEUED:
+                continue  # cancelled or gone: its entry stayed behind
+            if record.task not in tasks:
+                passed.append((line, entry))
+                continue
+            record = record.moved(JobState.RUNNING, token=next(self._tokens), lease_expires_at=expires)
+            self._jobs[record.id] = record
+            self._waiting_count -= 1
+            claimed.append(record)
+        for line, entry in passed:
+            heapq.heappush(line, entry)
+        if not claimed:
+            self._claimable.clear()
+        self._make_room()
+        return claimed
+
+    def _promote(self) -> None:
+        """Queue the scheduled jobs that are due."""
+        now = self._clock.now()
+        while self._later and self._later[0][0] <= now:
+            record = self._jobs.get(heapq.heappop(self._later)[2])
+            if record is not None and record.state is JobState.SCHEDULED:
+                record = self._jobs[record.id] = record.moved(JobState.QUEUED)
+                self._line_up(record)
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        """Wake whoever waits for work when the next scheduled job is due."""
+        if not self._later:
+            return
+        due = self._later[0][0]
+        if self._alarm is not None:
+            if self._alarm_at is not None and self._alarm_at <= due:
+                return
+            self._alarm.cancel()
+        delay = max(0.0, (due - self._clock.now()).total_seconds())
+        self._alarm_at = due
+        self._alarm = self._clock.call_later(min(delay, self._clock.max_sleep_seconds), self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = self._alarm_at = None
+        self._promote()
+
+    def _owned(self, lease: Lease) -> JobRecord | None:
+        record = self._jobs.get(lease.job_id)
+        if record is None or record.state is not JobState.RUNNING or record.token != lease.token:
+            return None
+        return record
+
+    async def extend(self, leases: Sequence[Lease], lease_seconds: float) -> list[bool]:
+        """See `Store.extend`."""
+        expires = self._clock.now() + timedelta(seconds=lease_seconds)
+        answers = []
+        for lease in leases:
+            record = self._owned(lease)
+            if record is not None:
+                self._jobs[record.id] = replace(record, lease_expires_at=expires)
+            answers.append(record is not None)
+        return answers
+
+    async def progress(self, lease: Lease, *, started_at: datetime) -> bool:
+        """See `Store.progress`."""
+        record = self._owned(lease)
+        if record is None:
+            return False
+        self._jobs[record.id] = replace(record, started_at=started_at)
+        return True
+
+    async def finish(self, finishes: Sequence[Finish]) -> list[bool]:
+        """See `Store.finish`."""
+        return [self._finish(finish) for finish in finishes]
+
+    def _finish(self, finish: Finish) -> bool:
+        record = self._owned(finish.lease)
+        if record is None:
+            return False
+        changes = {
+            "attempt": finish.attempt,
+            "deaths": finish.deaths,
+            "started_at": finish.started_at or record.started_at,
+            "result": finish.result,
+            "error": finish.error,
+            "lease_expires_at": None,
+        }
+        if finish.state.is_finished:
+            changes["finished_at"] = self._clock.now()
+        if finish.run_at is not None:
+            changes["run_at"] = finish.run_at
+        self._place(record.moved(finish.state, **changes))
+        return True
+
+    def _place(self, record: JobRecord) -> None:
+        """Keep a record in its new state, and tell who waits for it."""
+        self._jobs[record.id] = record
+        if record.state in (JobState.QUEUED, JobState.SCHEDULED):
+            self._waiting_count += 1
+            self._line_up(record)
+            return
+        if record.schedule is not None and (unfinished := self._unfinished.get(record.schedule)):
+            unfinished.discard(record.id)
+        if record.state.is_finished:
+            self._finished.append(record.id)
+            while len(self._finished) > KEEP:
+                self._jobs.pop(self._finished.popleft(), None)
+        ended = self._ended.pop(record.id, None)
+        if ended is not None:
+            ended.set()
+
+    async def release(self, leases: Sequence[Lease]) -> list[bool]:
+        """See `Store.release`."""
+        answers = []
+        for lease in leases:
+            record = self._owned(lease)
+            if record is not None:
+                self._place(record.moved(JobState.QUEUED, lease_expires_at=None))
+            answers.append(record is not None)
+        return answers
+
+    async def rescue(self) -> list[JobRecord]:
+        """See `Store.rescue`."""
+        now = self._clock.now()
+        rescued = []
+        for record in list(self._jobs.values()):
+            expires = record.lease_expires_at
+            if record.state is JobState.RUNNING and expires is not None and expires <= now:
+                deaths = record.deaths + 1
+                state = JobState.PARKED if deaths >= MAX_DEATHS else JobState.QUEUED
+                moved = record.moved(state, deaths=deaths, lease_expires_at=None)
+                self._place(moved)
+                rescued.append(moved)
+        return rescued
+
+    async def beat(self, worker: str) -> None:
+        """There is one worker process: this one."""
+
+    # -- waiting --------------------------------------------------------------------------------------------------
+
+    async def wait_claimable(self) -> None:
+        """See `Store.wait_claimable`."""
+        self._promote()
+        await self._claimable.wait()
+
+    async def wait_finished(self, job_id: str) -> JobRecord:
+        """See `Store.wait_finished`."""
+        while True:
+            record = await self.job(job_id)
+            if record.state.is_finished or record.state is JobState.PARKED:
+                return record
+            await self._ended.setdefault(job_id, asyncio.Event()).wait()
+
+    # -- people ---------------------------------------------------------------------------------------------------
+
+    async def cancel(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
+        """See `Store.cancel`."""
+        answers: list[JobRecord | None] = []
+        for job_id in job_ids:
+            record = self._jobs.get(job_id)
+            if record is not None and not record.state.is_finished:
+                if record.state is JobState.RUNNING:
+                    self._jobs[job_id] = replace(record, cancel_requested=True)
+                else:
+                    if record.state is not JobState.PARKED:
+                        self._waiting_count -= 1
+                    self._place(record.moved(JobState.CANCELLED, finished_at=self._clock.now()))
+                    self._make_room()
+            answers.append(self._jobs.get(job_id))
+        return answers
+
+    async def prune(self) -> int:
+        """Nothing to do: the bounds are kept with every write."""
+        return 0
+
+    async def job(self, job_id: str) -> JobRecord:
+        """See `Store.job`."""
+        try:
+            return self._jobs[job_id]
+        except KeyError:
+            raise UnknownJob(job_id) from None
+
+    async def jobs(
+        self, *, state: JobState | None = None, schedule: str | None = None, limit: int = 100
+    ) -> list[JobRecord]:
+        """See `Store.jobs`."""
+        matching = (
+            record
+            for record in reversed(self._jobs.values())
+            if (state is None or record.state is state) and (schedule is None or record.schedule == schedule)
+        )
+        return list(itertools.islice(matching, limit))
+
+    async def counts(self) -> dict[JobState, int]:
+        """See `Store.counts`."""
+        counts = dict.fromkeys(JobState, 0)
+        for record in self._jobs.values():
+            counts[record.state] += 1
+        return counts
+
+    async def ledger(self, schedule: str, *, limit: int = 100) -> list[Answer]:
+        """See `Store.ledger`."""
+        return list(itertools.islice(reversed(self._ledger.get(schedule, ())), limit))

@@ -1,0 +1,554 @@
+"""Tasks: functions with options, and the decorators that make them.
+
+A decorated function stays callable as it was. Beside that it is a `Task`: it has a name, which is its durable
+identity, options, the schedules that were declared on it, and `enqueue`.
+
+    @every("30s")                       # a task with a schedule
+    async def poll() -> None: ...
+
+    @task(run_in="process", timeout=30) # a task to be enqueued
+    def thumbnail(path: Path) -> Path: ...
+
+Nothing is registered by decorating: an app collects tasks, by its own decorators or by `include`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+
+from .context import Context
+from .durations import seconds
+from .errors import DuplicateName, InvalidOption, NotImportable, NotRunning
+from .options import one_of, text, whole
+from .policies import Policies
+from .runners.reference import import_main, reference, task_name
+from .triggers import At, Cron, Every, Trigger, parse_every
+from .workers import RUN_IN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+    from datetime import time, timedelta
+
+    from .handle import Job
+    from .payloads import Codec
+    from .policies import FirstPolicy, OverlapPolicy
+    from .triggers import DstRule
+    from .workers import RunIn
+
+_LONG_AGO = datetime(1, 1, 2, tzinfo=UTC)
+
+C = ParamSpec("C")
+"""The parameters of the function itself."""
+V = TypeVar("V")
+"""What calling the function gives: the result, or a coroutine of it."""
+P = ParamSpec("P")
+"""The parameters of `enqueue`: the function's without an injected `Context`."""
+R = TypeVar("R")
+"""The type of the result."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOptions:
+    """How jobs of a task run.
+
+    Attributes:
+        run_in: "loop", "thread" or "process"; None: coroutine functions on the loop, plain ones in a thread.
+        timeout: Seconds that an attempt may run; None: no limit.
+        queue: The named queue its jobs wait in.
+        priority: Higher runs first.
+    """
+
+    run_in: RunIn | None = None
+    timeout: float | None = None
+    queue: str = "default"
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnqueueOptions:
+    """What `task.options(...)` changes for the jobs enqueued through it; None: as the task says."""
+
+    run_at: datetime | None = None
+    delay: float | None = None
+    queue: str | None = None
+    priority: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleSpec:
+    """A schedule as declared on a task, before an app has it."""
+
+    trigger: Trigger
+    name: str | None
+    policies: Policies
+
+
+class Binding(Protocol):
+    """A started app, as its tasks see it."""
+
+    async def enqueue_task(
+        self,
+        task: AnyTask,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: EnqueueOptions,
+        *,
+        wait: bool,
+    ) -> Any:
+        """Enqueue a job and return its handle."""
+
+    def enqueue_from_thread(
+        self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], options: EnqueueOptions
+    ) -> Any:
+        """Do the same from another thread, waiting there."""
+
+
+class Task(Generic[C, V, P, R]):
+    """A function with a name and options; call it as before, or `enqueue` it.
+
+    Attributes:
+        fn: The function.
+        name: The durable identity: `module.qualname`, with `__main__` replaced by the file's stem.
+        aliases: Names under which older jobs may still wait.
+        options_: How its jobs run.
+        schedules: The schedules declared on it.
+    """
+
+    __tickwork_task__ = True
+    """Tells a child process to look behind the decorator."""
+
+    def __init__(
+        self,
+        fn: Callable[C, V],
+        *,
+        name: str | None = None,
+        aliases: Sequence[str] = (),
+        options: TaskOptions | None = None,
+    ) -> None:
+        if isinstance(fn, type) or not callable(fn):
+            raise InvalidOption("fn", "a function", fn)
+        functools.update_wrapper(cast("Any", self), fn)
+        self.__qualname__: str = getattr(fn, "__qualname__", repr(fn))
+        self.fn = fn
+        self.name = task_name(fn) if name is None else text("name", name)
+        self.aliases = tuple(text("aliases", alias) for alias in aliases)
+        self.options_ = TaskOptions() if options is None else options
+        self.wants_context = _wants_context(fn)
+        self.schedules: list[ScheduleSpec] = []
+        self._apps: list[Binding] = []
+        self._codec: Codec | None = None
+        if self.options_.run_in == "process" and "<" in self.__qualname__:
+            raise NotImportable(fn, "it is a lambda or defined inside another function")
+
+    def __call__(self, *args: C.args, **kwargs: C.kwargs) -> V:
+        """Call the function, here and now, as if it had not been decorated."""
+        return self.fn(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """Be refused as a method: a job has no instance to be called on."""
+        if instance is None:
+            return self
+        raise InvalidOption("fn", "a function", self.name, remedy="a method cannot be a task; decorate a function")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes by import name."""
+        found = reference(self)
+        return _find_task, (found.module, found.qualname, found.path)
+
+    @property
+    def codec(self) -> Codec:
+        """The codec of its arguments and its result."""
+        if self._codec is None:
+            from .payloads import Codec
+
+            self._codec = Codec(self.fn, name=self.name, skip_first=self.wants_context)
+        return self._codec
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Enqueue a job that calls the function with these arguments, and return its handle.
+
+        Waits while the store is full. A cancelled call has enqueued nothing.
+
+        Raises:
+            NotRunning: No started app, or more than one, includes this task; name it: `app.enqueue(task, ...)`.
+            InvalidPayload: An argument does not fit the function, or cannot be written as JSON.
+            QueueFull: The store is full and this is called inside a job, where waiting could wait for itself.
+        """
+        return await self._app().enqueue_task(self, args, kwargs, EnqueueOptions(), wait=True)  # type: ignore[no-any-return]
+
+    async def enqueue_nowait(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Enqueue like `enqueue`, and raise `QueueFull` where that would wait for room."""
+        return await self._app().enqueue_task(self, args, kwargs, EnqueueOptions(), wait=False)  # type: ignore[no-any-return]
+
+    def enqueue_sync(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Enqueue from a thread that is not the loop's, and wait there until the job is stored."""
+        return self._app().enqueue_from_thread(self, args, kwargs, EnqueueOptions())  # type: ignore[no-any-return]
+
+    def options(
+        self,
+        *,
+        delay: float | str | timedelta | None = None,
+        at: datetime | None = None,
+        priority: int | None = None,
+        queue: str | None = None,
+    ) -> TaskWithOptions[P, R]:
+        """Return the task with other options, for `.enqueue(...)`.
+
+        Args:
+            delay: Not before this long from now: "30s", seconds, timedelta.
+            at: Not before this instant (an aware datetime); not together with `delay`.
+            priority: Higher runs first.
+            queue: The queue to wait in.
+        """
+        if delay is not None and at is not None:
+            raise InvalidOption("at", "given without delay", at, remedy="use one of the two")
+        return TaskWithOptions(
+            self,
+            EnqueueOptions(
+                run_at=None if at is None else At(at).next(_LONG_AGO),
+                delay=None if delay is None else seconds(delay, "delay", allow_zero=True),
+                queue=None if queue is None else text("queue", queue),
+                priority=None if priority is None else whole("priority", priority),
+            ),
+        )
+
+    def bind(self, app: Binding) -> None:
+        """Take enqueues to this app from now on. Called when it starts."""
+        self._apps.append(app)
+
+    def unbind(self, app: Binding) -> None:
+        """No longer do so. Called when the app stops."""
+        if app in self._apps:
+            self._apps.remove(app)
+
+    def _app(self) -> Binding:
+        if len(self._apps) == 1:
+            return self._apps[0]
+        found = "no started app includes" if not self._apps else f"{len(self._apps)} started apps include"
+        raise NotRunning(f"{found} task {self.name!r}; say which: app.enqueue(task, ...) with a started app")
+
+
+AnyTask = Task[Any, Any, Any, Any]
+
+
+class TaskWithOptions(Generic[P, R]):
+    """A task and options for the jobs enqueued through it; made by `Task.options`."""
+
+    __slots__ = ("_options", "_task")
+
+    def __init__(self, task: AnyTask, options: EnqueueOptions) -> None:
+        self._task, self._options = task, options
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Do what `Task.enqueue` does, with these options."""
+        return await self._task._app().enqueue_task(self._task, args, kwargs, self._options, wait=True)  # type: ignore[no-any-return]
+
+    async def enqueue_nowait(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Do what `Task.enqueue_nowait` does, with these options."""
+        return await self._task._app().enqueue_task(self._task, args, kwargs, self._options, wait=False)  # type: ignore[no-any-return]
+
+    def enqueue_sync(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Do what `Task.enqueue_sync` does, with these options."""
+        return self._task._app().enqueue_from_thread(self._task, args, kwargs, self._options)  # type: ignore[no-any-return]
+
+
+class Decorator(Protocol):
+    """Turns a function, or a task that has one, into a task."""
+
+    # The overloads overlap on purpose: the first that fits is the most exact one.
+    @overload
+    def __call__(self, fn: Task[C, V, P, R], /) -> Task[C, V, P, R]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /
+    ) -> Task[Concatenate[Context, P], Coroutine[Any, Any, R], P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[Concatenate[Context, P], R], /) -> Task[Concatenate[Context, P], R, P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, Coroutine[Any, Any, R], P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Task[P, R, P, R]: ...
+
+
+class Declarations:
+    """The decorators. Each is a method, so that an app can also register what they make; see `tickwork.App`."""
+
+    def _made(self, task: AnyTask, spec: ScheduleSpec | None) -> None:
+        """Hear of a task that was made, or of a schedule added to one."""
+
+    def task(
+        self,
+        *,
+        name: str | None = None,
+        aliases: Sequence[str] = (),
+        run_in: RunIn | None = None,
+        timeout: float | str | timedelta | None = None,
+        queue: str = "default",
+        priority: int = 0,
+    ) -> Decorator:
+        """Make a task of the function.
+
+        Args:
+            name: Its durable identity; None: `module.qualname`.
+            aliases: Former names, under which jobs may still wait.
+            run_in: "loop", "thread", "process"; None: coroutine functions on the loop, others in a thread.
+            timeout: How long a job may run: "30s", seconds, timedelta; None: no limit.
+            queue: The named queue its jobs wait in.
+            priority: Higher runs first.
+
+        Raises:
+            InvalidOption: An option has no meaning.
+            NotImportable: A lambda or a nested function with `run_in="process"`.
+        """
+        options = _options(run_in, timeout, queue, priority)
+        return self._decorator(None, name, aliases, options)
+
+    def schedule(
+        self,
+        trigger: Trigger,
+        *,
+        name: str | None = None,
+        aliases: Sequence[str] = (),
+        overlap: OverlapPolicy = "skip",
+        first: FirstPolicy = "later",
+        run_in: RunIn | None = None,
+        timeout: float | str | timedelta | None = None,
+        queue: str = "default",
+        priority: int = 0,
+    ) -> Decorator:
+        """Make a task of the function, and run it whenever the trigger fires.
+
+        Args:
+            trigger: Any trigger: `Every`, `Cron`, `At`, their unions, or one of your own.
+            name: The name of the task and its first schedule; on a function that is a task already, of this
+                schedule.
+            aliases: As in `task`, like `run_in`, `timeout`, `queue` and `priority`.
+            overlap: "skip": not while the last job of the schedule is unfinished; "allow": as often as it fires.
+            first: "later": at the first fire time; "now": also when the app starts (durable stores: the first time).
+            run_in: See `task`.
+            timeout: See `task`.
+            queue: See `task`.
+            priority: See `task`.
+        """
+        if not isinstance(trigger, Trigger):
+            raise InvalidOption("trigger", "a trigger such as Every(...) or Cron(...)", trigger)
+        policies = Policies(overlap=overlap, first=first)
+        options = _options(run_in, timeout, queue, priority)
+        return self._decorator(ScheduleSpec(trigger, name, policies), name, aliases, options)
+
+    def every(
+        self,
+        period: str | float | timedelta,
+        *,
+        at: str | time | Sequence[str | time] | None = None,
+        timezone: str | None = None,
+        anchor: datetime | None = None,
+        name: str | None = None,
+        aliases: Sequence[str] = (),
+        overlap: OverlapPolicy = "skip",
+        first: FirstPolicy = "later",
+        run_in: RunIn | None = None,
+        timeout: float | str | timedelta | None = None,
+        queue: str = "default",
+        priority: int = 0,
+    ) -> Decorator:
+        """Run the function every so often: `every("30s")`, `every("day", at="05:00")`, `every("monday", at="09:30")`.
+
+        Args:
+            period: "30s", "1h30m", seconds, a timedelta: elapsed time on a grid from the Unix epoch. Or "day",
+                "hour" or a weekday, with `at`: the wall clock of the zone.
+            at: "HH:MM" or "HH:MM:SS", or several; ":MM" for "hour".
+            timezone: IANA key; None: the app's.
+            anchor: Moves the grid: fire times are whole periods away from this instant.
+            name: See `schedule`, like all that follow.
+            aliases: See `task`.
+            overlap: See `schedule`.
+            first: See `schedule`.
+            run_in: See `task`.
+            timeout: See `task`.
+            queue: See `task`.
+            priority: See `task`.
+        """
+        trigger: Trigger
+        if anchor is None:
+            trigger = parse_every(period, at=at, timezone=timezone)
+        elif at is None:
+            trigger = Every(period, anchor=anchor)
+        else:
+            raise InvalidOption("anchor", "given without at", anchor, remedy="the wall clock has no grid to move")
+        return self.schedule(
+            trigger,
+            name=name,
+            aliases=aliases,
+            overlap=overlap,
+            first=first,
+            run_in=run_in,
+            timeout=timeout,
+            queue=queue,
+            priority=priority,
+        )
+
+    def cron(
+        self,
+        expression: str,
+        *,
+        timezone: str | None = None,
+        dst: DstRule = "cron",
+        seconds: str | None = None,
+        name: str | None = None,
+        aliases: Sequence[str] = (),
+        overlap: OverlapPolicy = "skip",
+        first: FirstPolicy = "later",
+        run_in: RunIn | None = None,
+        timeout: float | str | timedelta | None = None,
+        queue: str = "default",
+        priority: int = 0,
+    ) -> Decorator:
+        """Run the function by a cron expression; see `Cron` for what it may hold.
+
+        Args:
+            expression: Five fields: "0 5 * * mon-fri".
+            timezone: IANA key; None: the app's.
+            dst: What happens at clock changes: "cron", "skip" or "both".
+            seconds: "first" or "last", for six and seven fields.
+            name: See `schedule`, like all that follow.
+            aliases: See `task`.
+            overlap: See `schedule`.
+            first: See `schedule`.
+            run_in: See `task`.
+            timeout: See `task`.
+            queue: See `task`.
+            priority: See `task`.
+        """
+
+        def decorate(fn: Any) -> Any:
+            # H is seeded with the schedule's name, which may only be known now.
+            seed = name or (fn.name if isinstance(fn, Task) else task_name(fn))
+            trigger = Cron(expression, timezone=timezone, dst=dst, seconds=cast("Any", seconds), name=seed)
+            return self.schedule(
+                trigger,
+                name=name,
+                aliases=aliases,
+                overlap=overlap,
+                first=first,
+                run_in=run_in,
+                timeout=timeout,
+                queue=queue,
+                priority=priority,
+            )(fn)
+
+        # What is wrong is refused where it stands, before a function is there; only H has to wait for its seed.
+        Cron(expression, timezone=timezone, dst=dst, seconds=cast("Any", seconds), name=name or "seed")
+        return decorate
+
+    def at(
+        self,
+        when: datetime | str,
+        *,
+        timezone: str | None = None,
+        name: str | None = None,
+        aliases: Sequence[str] = (),
+        run_in: RunIn | None = None,
+        timeout: float | str | timedelta | None = None,
+        queue: str = "default",
+        priority: int = 0,
+    ) -> Decorator:
+        """Run the function once, at an instant.
+
+        Args:
+            when: An aware datetime, or ISO text with an offset; without one, `timezone` says what it means.
+            timezone: IANA key for a `when` without an offset.
+            name: See `schedule`, like all that follow.
+            aliases: See `task`.
+            run_in: See `task`.
+            timeout: See `task`.
+            queue: See `task`.
+            priority: See `task`.
+        """
+        return self.schedule(
+            At(when, timezone=timezone),
+            name=name,
+            aliases=aliases,
+            run_in=run_in,
+            timeout=timeout,
+            queue=queue,
+            priority=priority,
+        )
+
+    def _decorator(
+        self, spec: ScheduleSpec | None, name: str | None, aliases: Sequence[str], options: TaskOptions
+    ) -> Decorator:
+        def decorate(fn: Any) -> Any:
+            if isinstance(fn, Task):
+                made: AnyTask = fn
+                if spec is None:
+                    raise InvalidOption("fn", "a function", fn, remedy=f"{fn.name!r} is a task already")
+                if options != TaskOptions() or aliases:
+                    raise InvalidOption(
+                        "options",
+                        "given once",
+                        options,
+                        remedy="put them on the decorator next to the function",
+                    )
+                if spec.name is None and made.schedules:
+                    raise DuplicateName("schedule", made.name, 'give the second one a name: name="..."')
+            else:
+                made = Task(fn, name=name, aliases=aliases, options=options)
+            if spec is not None:
+                made.schedules.append(spec)
+            self._made(made, spec)
+            return made
+
+        return decorate
+
+
+_plain = Declarations()
+task = _plain.task
+schedule = _plain.schedule
+every = _plain.every
+cron = _plain.cron
+at = _plain.at
+
+
+def _options(run_in: RunIn | None, timeout: float | str | timedelta | None, queue: str, priority: int) -> TaskOptions:
+    return TaskOptions(
+        run_in=one_of("run_in", run_in, (None, *RUN_IN)),
+        timeout=None if timeout is None else seconds(timeout, "timeout"),
+        queue=text("queue", queue),
+        priority=whole("priority", priority),
+    )
+
+
+def _find_task(module: str, qualname: str, path: str | None) -> Any:
+    """Import a task by name; the other half of `Task.__reduce__`."""
+    found: Any = import_module(module) if path is None else import_main(module, path)
+    for name in qualname.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def _wants_context(fn: Callable[..., Any]) -> bool:
+    """Return whether the first parameter is annotated `Context`."""
+    try:
+        first = next(iter(inspect.signature(fn).parameters.values()), None)
+    except (TypeError, ValueError):
+        return False
+    if first is None or first.annotation is inspect.Parameter.empty:
+        return False
+    annotation = first.annotation
+    if isinstance(annotation, str):
+        # Postponed annotations: names that exist for type checkers only must not matter here.
+        namespace = getattr(inspect.unwrap(fn), "__globals__", {})
+        try:
+            annotation = eval(annotation, dict(namespace))
+        except Exception:
+            return annotation.strip("'\"") in ("Context", "tickwork.Context")
+    return annotation is Context
