@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cron_oracle import Oracle
-from tickwork import cron, zones
-from tickwork.cron import parse, search
+from tickwork import zones
+from tickwork.cron import _MAX_WINDOWS, Plan, _parse, fire_after, parse
 from tickwork.errors import InvalidCron, InvalidOption
 from tickwork.triggers import Cron, DstRule, upcoming
 
@@ -330,7 +330,7 @@ def test_h_stays_in_its_range(number: int) -> None:
     assert found.hour in (5, 6)
 
 
-def upcoming_walls(plan: cron.Plan, after: datetime, n: int) -> list[datetime]:
+def upcoming_walls(plan: Plan, after: datetime, n: int) -> list[datetime]:
     walls = []
     for _ in range(n):
         found = plan.first_after(after)
@@ -729,8 +729,8 @@ def test_the_answer_does_not_depend_on_what_was_asked_before(expression: str, mo
     warm = trigger.next(after)
 
     fresh_zone = zones.Zone(zone, ZoneInfo(zone))
-    cron._parse.cache_clear()
-    assert cron.fire_after(parse(expression), fresh_zone, after) == warm
+    _parse.cache_clear()
+    assert fire_after(parse(expression), fresh_zone, after) == warm
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=SLOW_CHECKS)
@@ -757,16 +757,32 @@ def test_a_mutated_expression_is_read_or_refused_with_a_reason(
         assert found is None or found > at("2026-10-24")
 
 
+class CountingZone(zones.Zone):
+    """Counts the windows looked at."""
+
+    __slots__ = ("looks",)
+    looks: int
+
+    def at(self, instant: datetime) -> zones.Window:
+        self.looks += 1
+        return super().at(instant)
+
+
+def count_looks(expression: str, zone: CountingZone, after: datetime, dst: str) -> tuple[datetime | None, int]:
+    zone.looks = 0
+    return fire_after(parse(expression), zone, after, dst), zone.looks
+
+
 @settings(max_examples=200, deadline=None, suppress_health_check=SLOW_CHECKS)
 @given(expressions(), MOMENTS, RULES)
 def test_every_search_is_bounded_in_steps(expression: str, moment: tuple[str, datetime], dst: DstRule) -> None:
-    zone, after = moment
-    trigger = make(expression, zone, dst)
-    if trigger is None:
+    key, after = moment
+    if make(expression, key, dst) is None:
         return
 
-    _, steps = search(parse(expression), zones.get_zone(zone), after, dst)
-    assert steps <= cron._MAX_WINDOWS + 1
+    _, looks = count_looks(expression, CountingZone(key, ZoneInfo(key)), after, dst)
+
+    assert looks <= _MAX_WINDOWS + 1
 
 
 def test_a_time_that_lies_in_a_gap_each_time_ends_the_search() -> None:
@@ -776,14 +792,24 @@ def test_a_time_that_lies_in_a_gap_each_time_ends_the_search() -> None:
     assert trigger.next(at("2026-01-01")) is None
 
 
+def test_a_search_that_never_ends_otherwise_is_cut_off() -> None:
+    zone = CountingZone(NEW_YORK, ZoneInfo(NEW_YORK))
+
+    found, looks = count_looks("30 2 * 3 0#2", zone, at("2026-01-01"), "skip")
+
+    assert found is None
+    assert looks == _MAX_WINDOWS + 1
+
+
 @pytest.mark.parametrize(
-    ("expression", "bound"), [("* * * * *", 2), ("30 2 * * *", 3), ("0 0 29 2 *", 5), ("0 0 29 2 */7", 6)]
+    ("expression", "bound"),
+    [("* * * * *", 2), ("30 2 * * *", 2), ("0 0 1 1 *", 3), ("0 0 29 2 *", 3), ("0 0 29 2 */7", 3)],
 )
-def test_a_search_takes_few_steps(expression: str, bound: int) -> None:
-    after = at("1980-01-01")
+def test_a_search_looks_at_few_windows(expression: str, bound: int) -> None:
+    zone, after = CountingZone("Europe/Berlin", ZoneInfo("Europe/Berlin")), at("1980-01-01")
     for _ in range(50):
-        found, steps = search(parse(expression), zones.get_zone("Europe/Berlin"), after)
-        assert steps <= bound
+        found, looks = count_looks(expression, zone, after, "cron")
+        assert looks <= bound
         assert found is not None
         after = found
 
