@@ -252,6 +252,21 @@ def test_two_spellings_of_one_meaning(one: str, other: str) -> None:
     assert parse(one).canonical == parse(other).canonical
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("0 0 2-31,L * *", "0 0 * * *"),
+        ("0 0 15 * 1", "0 0 */15 * 1"),
+        ("0 0 * * 1#1", "0 0 * * 1"),
+        ("0 0 15W * *", "0 0 15 * *"),
+        ("0 0 31 * *", "0 0 L * *"),
+        ("0 1 * * *", "1 0 * * *"),
+    ],
+)
+def test_two_spellings_of_two_meanings(one: str, other: str) -> None:
+    assert parse(one).canonical != parse(other).canonical
+
+
 def test_the_last_day_and_the_nearest_weekday_stay_in_their_month() -> None:
     assert fires("0 0 L * *", "2024-01-31 12:00", 2) == ["2024-02-29 00:00", "2024-03-31 00:00"]
     assert fires("0 0 1W 8 *", "2026-01-01", 1) == ["2026-08-03 00:00"]  # the 1st is a Saturday

@@ -436,7 +436,8 @@ class Plan:
         self.canonical = f"{self._show_days()}{limits} at {times}"
 
     def _show_days(self) -> str:
-        all_days, all_weekdays = len(self._month_days) >= 31, len(self._weekdays) == 7 and not self._nth
+        all_days = self._month_days.issuperset(range(1, 32))
+        all_weekdays = len(self._weekdays) == 7 and not self._nth
         if (all_days and all_weekdays) or (self._either and (all_days or all_weekdays)):
             return "every day"
         month_days = [

@@ -265,9 +265,11 @@ class Decorator(Protocol):
 
     # The overloads overlap on purpose: the first that fits is the most exact one.
     @overload
-    def __call__(self, fn: Task[C, V, P, R], /) -> Task[C, V, P, R]: ...
-    @overload
     def __call__(  # type: ignore[overload-overlap]
+        self, fn: Task[C, V, P, R], /
+    ) -> Task[C, V, P, R]: ...
+    @overload
+    def __call__(
         self, fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /
     ) -> Task[Concatenate[Context, P], Coroutine[Any, Any, R], P, R]: ...
     @overload

@@ -233,8 +233,9 @@ class Cron(_Declared):
         with `*` follows the wall clock: nothing for times that a gap swallows, every pass of a repeated
         hour. Any other runs once, right after the gap that swallowed it, and once, in the first pass, in a
         repeated hour. croniter and APScheduler run it in both passes, Quartz in the second only, and Quartz,
-        systemd and Kubernetes drop what a gap swallows. Moves of three hours and more (two for nobody, a
-        whole day in Apia 2011) are corrections of the calendar: nothing is replayed or left out.
+        systemd and Kubernetes drop what a gap swallows. A move forward by three hours or more, or back by
+        more than three (Apia skipped a day in 2011), is a correction of the calendar: nothing is replayed or
+        left out.
         `dst="skip"`: whatever the expression, nothing for a gap and the first pass only.
         `dst="both"`: whatever the expression, once after a gap, and both passes.
         Where both day fields are restricted, either matches; a day field that begins with `*` does not

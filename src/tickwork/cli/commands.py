@@ -142,7 +142,8 @@ def _find(app: App, name: str) -> AnyTask:
     if name in tasks:
         return tasks[name]
     if name in app.schedules:
-        return app.schedules[name].task
+        made: AnyTask = app.schedules[name].task
+        return made
     ending: list[AnyTask] = [task for task in tasks.values() if task.name.endswith(f".{name}")]
     if len(ending) == 1:
         return ending[0]
