@@ -246,7 +246,9 @@ class App(Declarations):
         self.drain_seconds = seconds(drain_seconds, "drain_seconds", allow_zero=True)
         self.cancel_seconds = seconds(cancel_seconds, "cancel_seconds", allow_zero=True)
         self.max_queued = positive("max_queued", max_queued)
-        self.max_processes = positive("max_processes", max_processes or os.cpu_count() or 1)
+        self.max_processes = positive(
+            "max_processes", (os.cpu_count() or 1) if max_processes is None else max_processes
+        )
         if lifespan is not None and not callable(lifespan):
             raise InvalidOption("lifespan", "a function that returns an async context manager", lifespan)
         self._user_lifespan = lifespan

@@ -335,7 +335,9 @@ class Pool:
         self.buffer = positive("buffer", buffer)
         self.timeout = None if timeout is None else seconds(timeout, "timeout")
         self.run_in = one_of("run_in", run_in, (None, *RUN_IN))
-        self.max_processes = positive("max_processes", max_processes or os.cpu_count() or 1)
+        self.max_processes = positive(
+            "max_processes", (os.cpu_count() or 1) if max_processes is None else max_processes
+        )
         self.cancel_seconds = seconds(cancel_seconds, "cancel_seconds")
         self._ids = itertools.count(1)
         self._context = copy_context()
