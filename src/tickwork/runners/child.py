@@ -392,17 +392,27 @@ def _stand_in_for_main(child: _Child) -> None:
 
 def _keep_forks_apart(sock: socket.socket, lifeline: int) -> None:
     """Let a process that a job forks be nobody's child: it must not hold the socket open or answer on it."""
+    if sys.platform == "win32":
+        return
+    masks: list[set[signal.Signals] | set[int]] = []
+
+    def hold_signals() -> None:  # else one that reaches the fork before `leave` would be ignored
+        masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM)))
+
+    def release_signals() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop())
 
     def leave() -> None:
         global _child
-        _child = None
-        sock.close()
-        os.close(lifeline)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
+        if _child is not None:  # in a fork of the fork there is nothing to leave
+            _child = None
+            sock.close()
+            os.close(lifeline)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
+        release_signals()
 
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=leave)
+    os.register_at_fork(before=hold_signals, after_in_parent=release_signals, after_in_child=leave)
 
 
 def _memory() -> int:

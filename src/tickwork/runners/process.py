@@ -262,9 +262,7 @@ class ProcessRunner:
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
-                waiter.set_exception(
-                    NotRunning("the process runner was closed while this job waited for a child")
-                )
+                waiter.set_exception(NotRunning("the process runner was closed while this job waited for a child"))
 
     async def _wait_until_gone(self, timeout: float) -> None:
         waits: set[asyncio.Future[None]] = {child.gone for child in self._children}
@@ -302,9 +300,7 @@ class ProcessRunner:
             known = _Known(reference(fn), task_name(fn))
             plain = getattr(fn, "fn", fn)
             if inspect.iscoroutinefunction(plain) or inspect.isasyncgenfunction(plain):
-                raise InvalidOption(
-                    "function", "a plain function", known.name, remedy="async ones run in the loop"
-                )
+                raise InvalidOption("function", "a plain function", known.name, remedy="async ones run in the loop")
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
             self._known[fn] = known
@@ -368,9 +364,7 @@ class ProcessRunner:
 
     def _fill(self) -> None:
         """Start processes for those who wait, as far as there is room."""
-        while (
-            not self._closed and len(self._waiting) > len(self._starting) and self._slots < self.max_processes
-        ):
+        while not self._closed and len(self._waiting) > len(self._starting) and self._slots < self.max_processes:
             self._slots += 1
             task = asyncio.get_running_loop().create_task(self._start(), name="tickwork-start-process")
             self._starting.add(task)
@@ -403,9 +397,7 @@ class ProcessRunner:
         loop = asyncio.get_running_loop()
         started: Future[_Process] = Future()
         try:
-            threading.Thread(
-                target=_start_process, args=(started,), name="tickwork-start-process", daemon=True
-            ).start()
+            threading.Thread(target=_start_process, args=(started,), name="tickwork-start-process", daemon=True).start()
             process = await asyncio.wrap_future(started)
         except BaseException:
             started.add_done_callback(_discard)
@@ -454,9 +446,7 @@ class _Process(NamedTuple):
 class _Child(asyncio.BufferedProtocol):
     """One child process as its parent sees it: its connection, its one call, its end."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, process: _Process, on_gone: Callable[[_Child], None]
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, process: _Process, on_gone: Callable[[_Child], None]) -> None:
         self.pid = process.popen.pid
         self.exit_code: int | None = None
         self.has_exited = False
@@ -490,9 +480,7 @@ class _Child(asyncio.BufferedProtocol):
         """Tell whether it is starting or has a call that is not answered."""
         return self._transport is None or (self._reply is not None and not self._reply.done())
 
-    async def ask(
-        self, frame: list[Piece], name: str, on_message: Callable[[str, Any], None] | None = None
-    ) -> _Answer:
+    async def ask(self, frame: list[Piece], name: str, on_message: Callable[[str, Any], None] | None = None) -> _Answer:
         """Send a frame and return its answer; whoever leaves before the answer came leaves a killed child.
 
         Raises:
@@ -738,9 +726,7 @@ else:
         environment = {**os.environ, "__PYVENV_LAUNCHER__": sys.executable}
         # A virtual environment's python.exe starts another process; the socket must be shared with that one.
         executable = getattr(sys, "_base_executable", sys.executable)
-        popen = subprocess.Popen(
-            _command("main_from_stdin()", executable), stdin=subprocess.PIPE, env=environment
-        )
+        popen = subprocess.Popen(_command("main_from_stdin()", executable), stdin=subprocess.PIPE, env=environment)
         sock, child_sock = socket.socketpair()
         assert popen.stdin is not None
         share = child_sock.share(popen.pid)
@@ -774,9 +760,7 @@ def _encode_call(
         raise InvalidPayload(f"arguments of {name}", _unpicklable(args, error)) from error
 
 
-def _name_the_culprit(
-    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], context: dict[str, Any] | None
-) -> None:
+def _name_the_culprit(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], context: dict[str, Any] | None) -> None:
     entries = [(f"argument {number}", value) for number, value in enumerate(args, 1)]
     entries += [(f"argument {key!r}", value) for key, value in kwargs.items()]
     for where, value in [*entries, ("context", context)]:
