@@ -54,8 +54,8 @@ test-slow: $(VENV)/.dev
 
 test-uvloop: $(VENV)/.dev
 	@if $(BIN)/python -c 'import uvloop' 2>/dev/null; then \
-	  echo 'TICKWORK_TEST_LOOP=uvloop $(BIN)/python -m pytest'; \
-	  TICKWORK_TEST_LOOP=uvloop $(BIN)/python -m pytest; \
+	  echo 'TICKWORK_TEST_LOOP=uvloop $(BIN)/python -m pytest -m "not slow"'; \
+	  TICKWORK_TEST_LOOP=uvloop $(BIN)/python -m pytest -m "not slow"; \
 	elif [ -n "$$CI" ]; then echo 'uvloop is not installed: a failure in CI' >&2; exit 1; \
 	else echo 'uvloop is not installed: not tested'; fi
 
