@@ -292,10 +292,9 @@ class App(Declarations):
                 )
 
     def _made(self, task: AnyTask, spec: ScheduleSpec | None) -> None:
-        if task.name not in self._tasks:
+        if self._tasks.get(task.name) is not task:
             self._register(task)
         elif spec is not None:
-            self._known(task)
             self._declare(task, spec)
 
     def _register(self, task: AnyTask) -> None:

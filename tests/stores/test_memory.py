@@ -217,6 +217,7 @@ async def test_cancelling_ends_what_waits_and_marks_what_runs(store: MemoryStore
     assert three is None
     assert await claim(store) == []
     assert await store.finish([finish(record, JobState.CANCELLED)]) == [True]
+    assert await store.cancel([running.id, waiting.id]) == [None, None]
 
 
 async def test_waiting_for_a_job_ends_when_it_is_finished_or_parked(store: MemoryStore, clock: HandClock) -> None:

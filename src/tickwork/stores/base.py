@@ -289,7 +289,11 @@ class Store(ABC):
 
     @abstractmethod
     async def cancel(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
-        """Cancel jobs that wait, and mark those that run. Returns them as they are then; None: unknown."""
+        """Cancel jobs that wait, and mark those that run.
+
+        Returns:
+            Each job as it is then; None where there was nothing to cancel: it is finished, or unknown.
+        """
 
     @abstractmethod
     async def prune(self) -> int:

@@ -389,15 +389,17 @@ class MemoryStore(Store):
         answers: list[JobRecord | None] = []
         for job_id in job_ids:
             record = self._jobs.get(job_id)
-            if record is not None and not record.state.is_finished:
-                if record.state is JobState.RUNNING:
-                    self._jobs[job_id] = replace(record, cancel_requested=True)
-                else:
-                    if record.state is not JobState.PARKED:
-                        self._waiting_count -= 1
-                    self._place(record.moved(JobState.CANCELLED, finished_at=self._clock.now()))
-                    self._make_room()
-            answers.append(self._jobs.get(job_id))
+            if record is None or record.state.is_finished:
+                answers.append(None)
+                continue
+            if record.state is JobState.RUNNING:
+                self._jobs[job_id] = replace(record, cancel_requested=True)
+            else:
+                if record.state is not JobState.PARKED:
+                    self._waiting_count -= 1
+                self._place(record.moved(JobState.CANCELLED, finished_at=self._clock.now()))
+                self._make_room()
+            answers.append(self._jobs[job_id])
         return answers
 
     async def prune(self) -> int:
