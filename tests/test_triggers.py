@@ -505,7 +505,7 @@ def test_excluded_dates_take_the_zone_of_the_app() -> None:
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Pacific/Apia", "Australia/Lord_Howe"])
 @pytest.mark.parametrize("start", ["2026-03-07", "2026-03-28", "2026-10-24", "2011-12-28", "2026-04-03"])
 def test_excluded_dates_agree_with_the_calendar_around_clock_changes(zone: str, start: str) -> None:
-    days = {date.fromisoformat(start) + timedelta(days=n) for n in (1, 2, 4)}
+    days = {date.fromisoformat(start) + timedelta(days=n) for n in (1, 3, 4)}
     plain, excluding = Every("10m"), Every("10m").exclude(days).in_timezone(zone)
 
     expected = [

@@ -223,7 +223,9 @@ class _Reader:
             return self.read_hash(text, hashed)
         if self.field is _WEEKDAY and ("#" in text or "l" in text.replace("jul", "")):
             return ",".join(self.read_special_weekday(item, text) for item in text.split(","))
-        return ",".join(self.read_item(item, text) for item in text.split(","))
+        read = [self.read_item(item, text) for item in text.split(",")]
+        # croniter counts the L of "2-31,L" as a 31st day and takes the list for the whole month.
+        return ",".join([item for item in read if item != "l"] or ["l"])
 
     def read_item(self, item: str, text: str) -> str:
         if star := re.fullmatch(_STAR, item):
@@ -412,8 +414,8 @@ class Plan:
         minutes, hours, self._month_days, months, self._weekdays = values[:5]
         seconds = values[5] if len(values) > 5 else frozenset({0})
         years = values[6] if len(values) > 6 and not {"*", "*/1"}.intersection(texts[6].split(",")) else None
-        if "l" in expanded[2]:
-            self._month_days |= {0}  # 0 stands for the last day
+        if "l" in texts[2].split(","):
+            self._month_days |= {0}  # stands for the last day
         if nearest_weekdays:
             self._month_days = frozenset()  # croniter lists the 15 of "15W" as a plain day, too
         self._nearest = frozenset(nearest_weekdays)
