@@ -219,9 +219,7 @@ def hardware() -> str:
 
 
 def spread(values: list[float], form: str) -> str:
-    low, middle, high = (
-        format(value, form) for value in (min(values), statistics.median(values), max(values))
-    )
+    low, middle, high = (format(value, form) for value in (min(values), statistics.median(values), max(values)))
     return f"{middle} ({low}-{high})"
 
 
@@ -246,9 +244,7 @@ def table(rates: dict[str, list[float]], reasons: dict[str, str], jobs_of: dict[
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--jobs", type=int, default=100_000)
-    parser.add_argument(
-        "--peer-jobs", type=int, default=5_000, help="for the peers, which are slower (default 5000)"
-    )
+    parser.add_argument("--peer-jobs", type=int, default=5_000, help="for the peers, which are slower (default 5000)")
     parser.add_argument("--workers", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no-peers", action="store_true")
@@ -271,10 +267,7 @@ def main() -> int:
                 reasons[key] = found.reason
             else:
                 pythons[key] = found.python
-    jobs_of = {
-        key: min(options.jobs, options.peer_jobs) if CONTESTANTS[key].peer else options.jobs
-        for key in pythons
-    }
+    jobs_of = {key: min(options.jobs, options.peer_jobs) if CONTESTANTS[key].peer else options.jobs for key in pythons}
 
     rates: dict[str, list[float]] = {key: [] for key in pythons}
     for number in range(options.rounds):
