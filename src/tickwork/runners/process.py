@@ -93,7 +93,7 @@ class RemoteError(TickworkError):
 
 
 class _NotSent(Exception):
-    """The child was gone before it had the whole call, so that the function cannot have started."""
+    """The child was gone before it had read the whole call, so that the function cannot have started."""
 
 
 class _Known(NamedTuple):
@@ -484,7 +484,7 @@ class _Child(asyncio.BufferedProtocol):
         """Send a frame and return its answer; whoever leaves before the answer came leaves a killed child.
 
         Raises:
-            _NotSent: The connection was lost before the child had the whole frame.
+            _NotSent: The connection was lost before the child had read the whole frame.
             ProcessDied: The child ended without an answer.
         """
         transport = self._transport
@@ -605,6 +605,10 @@ class _Child(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_lost = True
         self.resume_writing()
+        # It was closed before all was sent, or before all was read (the kernel tells by a reset): as a child reads
+        # the whole call before it starts the function, this one has not started.
+        if isinstance(exc, BrokenPipeError | ConnectionResetError):
+            self.fail(_NotSent())
         self._settle()
 
     def pause_writing(self) -> None:

@@ -200,7 +200,7 @@ def _main_name(module: ModuleType) -> tuple[str, str | None]:
     file = getattr(module, "__file__", None)
     if not file or file.startswith("<"):
         raise _NoName("it is defined in an interactive session or by python -c")
-    path = os.path.abspath(file)
+    path = file if os.path.isabs(file) else os.path.abspath(file)
     stem, extension = os.path.splitext(os.path.basename(path))
     if extension != ".py" or "." in stem:
         raise _NoName(f"its script {path!r} cannot be imported under its name, which should be NAME.py")
