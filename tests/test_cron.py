@@ -297,8 +297,9 @@ def test_a_year_list_ends() -> None:
     assert [found.year for found in upcoming(trigger, at("2026-01-01"), 5)] == [2030, 2099]
 
 
-def test_a_year_list_in_the_past_is_finished() -> None:
-    assert Cron("0 0 1 1 * 0 2020", seconds="last").next(at("2026-01-01")) is None
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin"])
+def test_a_year_list_in_the_past_is_finished(zone: str) -> None:
+    assert Cron("0 0 1 1 * 0 2020", seconds="last", timezone=zone).next(at("2026-01-01")) is None
 
 
 def test_a_starred_year_has_no_end() -> None:
@@ -556,6 +557,24 @@ def test_an_unknown_place_of_the_second_is_refused() -> None:
         parse("* * * * * *", "middle")
 
     assert str(caught.value) == 'seconds must be "first", "last" or None, got \'middle\''
+
+
+def test_a_name_that_is_no_text_is_refused() -> None:
+    with pytest.raises(InvalidOption) as caught:
+        parse("H * * * *", name=5)  # type: ignore[arg-type]
+
+    assert str(caught.value) == "name must be a text or None, got 5"
+
+
+def test_whatever_croniter_raises_becomes_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AttributeError
+
+    monkeypatch.setattr("croniter.croniter", refuse)
+
+    with pytest.raises(InvalidCron) as caught:
+        parse("17 4 9 * *")
+    assert caught.value.reason == "AttributeError"
 
 
 def test_equal_expressions_share_one_plan() -> None:
@@ -852,6 +871,15 @@ def test_at_the_end_of_time_there_is_none_and_no_overflow(text: str) -> None:
 
 
 # --- zones -------------------------------------------------------------------------------------------------
+
+
+def test_a_zone_forgets_what_it_found_without_changing_its_answers() -> None:
+    trigger = Cron("0 0 1 1,7 *", timezone="Europe/Berlin")
+
+    first = upcoming(trigger, at("1900-01-01"), 10)
+    upcoming(trigger, at("1910-01-01"), 1_300)
+
+    assert upcoming(trigger, at("1900-01-01"), 10) == first
 
 
 def check_windows(key: str, first: int, last: int) -> None:

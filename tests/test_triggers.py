@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -269,7 +270,7 @@ def test_a_fingerprint_is_the_same_in_another_process() -> None:
             capture_output=True,
             text=True,
             check=True,
-            env={"PYTHONHASHSEED": seed, "PATH": ""},
+            env={**os.environ, "PYTHONHASHSEED": seed},
         ).stdout
         for seed in ("1", "2", "3")
     }
@@ -291,6 +292,7 @@ def test_a_cron_without_a_zone_is_in_utc_and_takes_the_zone_of_the_app() -> None
 
     assert trigger.next(at("2026-01-01")) == at("2026-01-01T05:00")
     assert (trigger.timezone, seoul.timezone) == (None, "Asia/Seoul")
+    assert seoul.dst == "skip"
     assert seoul.next(at("2026-01-01")) == at("2026-01-01T20:00")
     assert seoul == Cron("0 5 * * *", dst="skip", name="x", timezone="Asia/Seoul")
 
@@ -419,6 +421,19 @@ def test_at_a_time_that_does_not_exist_names_the_gap(when: str, zone: str, gap: 
         f"when must be a time that exists in {zone}, got {str(datetime.fromisoformat(when))!r};"
         f" clocks there go from {gap}"
     )
+
+
+def test_at_a_time_that_does_not_exist_is_refused_with_either_fold() -> None:
+    gap = datetime.fromisoformat("2026-03-29T02:30").replace(fold=1)
+
+    with pytest.raises(InvalidInstant, match="from 2026-03-29 02:00:00 straight to 2026-03-29 03:00:00"):
+        At(gap, timezone="Europe/Berlin")
+
+
+@pytest.mark.parametrize("when", ["0001-01-01T00:00", "9999-12-31T23:00"])
+def test_at_the_ends_of_time_is_refused(when: str) -> None:
+    with pytest.raises(InvalidInstant, match="a time between the years 4 and 9989"):
+        At(when, timezone="Europe/Berlin")
 
 
 def test_at_a_time_shown_twice_means_the_first_unless_fold_says_otherwise() -> None:
