@@ -442,6 +442,11 @@ class App(Declarations):
         return self._store is not None
 
     @property
+    def running(self) -> list[str]:
+        """Task and job id of the attempts under way here. Another thread may ask."""
+        return [] if self._dispatcher is None else [run.describe() for run in self._dispatcher.running]
+
+    @property
     def failed_count(self) -> int:
         """How many attempts have failed since the start."""
         return 0 if self._dispatcher is None else self._dispatcher.failed_count

@@ -1,24 +1,32 @@
 """An app as a program: a loop of its own, signals, an exit that cannot hang, an exit status.
 
-The first SIGINT or SIGTERM drains, the second means now. The handler runs in the main thread between two
-instructions, so it is heard also while a job blocks the loop; a loop that stays blocked is left by force when the time
-for draining has passed, with the stack of what held it.
+The first SIGINT or SIGTERM drains, the second means now, the third does not wait at all. The handler runs in the main
+thread between two instructions, so it is heard also while a job blocks the loop. A loop that stays blocked is left by
+force when the time for draining has passed: a thread, the guard, waits for that and names what held it.
+
+Whatever a signal handler touches must be safe to touch in the middle of anything: it puts into a `SimpleQueue` and
+calls `call_soon_threadsafe`, and takes no lock. Starting a thread there could wait for ever for a lock that the
+interrupted code holds.
 """
 
 from __future__ import annotations
 
 import asyncio
-import faulthandler
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
-from contextlib import suppress
+import traceback
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from .errors import NotRunning, TickworkError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
     from .app import App, Stopped
 
@@ -29,88 +37,126 @@ OK, JOB_FAILED, USAGE, START_FAILED, CUT = range(5)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-LAST_SECONDS = 2.0
-"""Beyond all limits of the drain: the time that closing takes when nothing is stuck, with a wide margin."""
+LAST_SECONDS = 3.0
+"""Beyond all limits of the drain: the time that closing takes. Some hundredths; a worker, a child process
+and a task that do not end take a second each."""
+
+WORDS_SECONDS = 1.0
+"""How long the last words may take: a pipe that nobody reads blocks them, and the exit must not wait for it."""
 
 
 def run(
-    app: App, *, until_idle: bool = False, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    app: App,
+    *,
+    work: Callable[[], Coroutine[Any, Any, int]] | None = None,
+    schedules: bool = True,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    is_last: bool = False,
 ) -> int:
-    """Run an app until a signal, or until it is idle, and return the exit status."""
-    return Program(app, until_idle=until_idle).run(loop_factory or asyncio.new_event_loop)
-
-
-class Program:
-    """One run of an app in the main thread.
+    """Run an app until a signal, or until `work` is done, and return the exit status.
 
     Args:
         app: The app.
-        until_idle: End when no job is queued or running.
-    """
+        work: Called when the app has started; its status is the program's. None: only a signal ends it.
+        schedules: Fire schedules, too.
+        loop_factory: Makes the loop; None: asyncio's own.
+        is_last: The process has nothing else to do: signals that come afterwards are ignored.
 
-    def __init__(self, app: App, *, until_idle: bool = False) -> None:
+    Raises:
+        NotRunning: This is not the main thread, which alone hears signals, or a loop runs in it already.
+    """
+    program = Program(app, work=work, schedules=schedules, is_last=is_last)
+    return program.run(loop_factory or asyncio.new_event_loop)
+
+
+class Program:
+    """One run of an app in the main thread; see `run`."""
+
+    def __init__(
+        self, app: App, *, work: Callable[[], Coroutine[Any, Any, int]] | None, schedules: bool, is_last: bool
+    ) -> None:
         self._app = app
-        self._until_idle = until_idle
+        self._work = work
+        self._schedules = schedules
+        self._is_last = is_last
         self._signals = 0
         self._stop: asyncio.Event
         self._loop: asyncio.AbstractEventLoop
-        self._guard: threading.Timer | None = None
+        self._limits: SimpleQueue[float | None] = SimpleQueue()
 
     def run(self, loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> int:
         """Run it and return the exit status."""
-        self._loop = loop = loop_factory()
+        _check_place()
         self._stop = asyncio.Event()
+        loop = self._loop = loop_factory()
+        guard = threading.Thread(target=self._watch, name="tickwork-guard", daemon=True)
+        guard.start()
         before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
         try:
             asyncio.set_event_loop(loop)
-            return loop.run_until_complete(self._main())
+            status = loop.run_until_complete(self._main())
         finally:
-            _close(loop)
+            stuck = _close(loop)
             asyncio.set_event_loop(None)
             for number, handler in before.items():
-                signal.signal(number, handler)
-            if self._guard is not None:
-                self._guard.cancel()
+                signal.signal(number, signal.SIG_IGN if self._is_last else handler or signal.SIG_DFL)
+            self._limits.put(None)
+            guard.join(WORDS_SECONDS)
+        if stuck:
+            logger.warning("left behind, because they ignore their cancellation: %s", ", ".join(stuck))
+            status = CUT
+        _bound_exit()
+        return status
 
     async def _main(self) -> int:
-        app = self._app
+        with _woken_by_signals(self._loop):
+            if (failure := await self._start()) is not None:
+                return failure
+            return await self._until_stopped()
+
+    async def _start(self) -> int | None:
+        """Start the app, and return the status of the program where that is its end."""
+        start = asyncio.ensure_future(self._app.start(schedules=self._schedules))
+        stop = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({start, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not start.done():
+            start.cancel()
         try:
-            if not await self._unless_stopped(app.start()):
-                return OK
-        except Exception:
-            logger.exception("the app could not start")
+            await start
+        except asyncio.CancelledError:
+            return OK
+        except TickworkError as error:  # says all there is to say
+            logger.critical("the app could not start: %s", error)
             return START_FAILED
-        waits: list[Coroutine[Any, Any, Any]] = [self._stop.wait(), app.wait_failed()]
-        if self._until_idle:
-            waits.append(app.wait_idle())
-        tasks = [asyncio.ensure_future(wait) for wait in waits]
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        died = tasks[1].done()
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-        failed = app.failed_count
+        except Exception:
+            logger.critical("the app could not start", exc_info=True)
+            return START_FAILED
+        return None
+
+    async def _until_stopped(self) -> int:
+        app = self._app
+        stop, died = asyncio.ensure_future(self._stop.wait()), asyncio.ensure_future(app.wait_failed())
+        work = asyncio.ensure_future(self._until_signal() if self._work is None else self._work())
+        await asyncio.wait({stop, died, work}, return_when=asyncio.FIRST_COMPLETED)
+        has_died = died.done()
         try:
             stopped: Stopped = await app.stop(0.0 if self._signals > 1 else None)
         except Exception:
             logger.exception("the app could not stop cleanly")
             return CUT
-        if stopped.cut or died:
+        # Work that waited for a job has heard of its end by now, and needs a moment to say so.
+        await asyncio.wait({work}, timeout=WORDS_SECONDS)
+        for task in (stop, died, work):
+            task.cancel()
+        await asyncio.wait({stop, died, work}, timeout=WORDS_SECONDS)
+        if stopped.cut or has_died:
             return CUT
-        return JOB_FAILED if self._until_idle and failed else OK
+        return work.result() if work.done() and not work.cancelled() else OK
 
-    async def _unless_stopped(self, starting: Coroutine[Any, Any, None]) -> bool:
-        """Await the start, and return whether it came to its end before a signal."""
-        start, stop = asyncio.ensure_future(starting), asyncio.ensure_future(self._stop.wait())
-        await asyncio.wait({start, stop}, return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        if not start.done():
-            start.cancel()
-            with suppress(asyncio.CancelledError):
-                await start
-            return False
-        start.result()
-        return True
+    async def _until_signal(self) -> int:
+        await self._stop.wait()
+        return OK
 
     # -- signals ----------------------------------------------------------------------------------------------------
 
@@ -118,51 +164,146 @@ class Program:
         self._signals += 1
         app = self._app
         if self._signals == 1:
-            self._guard_exit(app.drain_seconds + app.cancel_seconds + LAST_SECONDS)
-            self._loop.call_soon_threadsafe(self._begin_stop, signal.Signals(number).name)
+            self._limits.put(app.drain_seconds + app.cancel_seconds + LAST_SECONDS)
+            self._soon(self._begin_stop, signal.Signals(number).name)
         else:
-            self._guard_exit(app.cancel_seconds + LAST_SECONDS if self._signals == 2 else 0.0)
-            self._loop.call_soon_threadsafe(app.hurry)
+            self._limits.put(app.cancel_seconds + LAST_SECONDS if self._signals == 2 else 0.0)
+            self._soon(app.hurry)
+
+    def _soon(self, call: Callable[..., None], *args: Any) -> None:
+        with suppress(RuntimeError):  # the loop is closed: what the signal asks for has happened
+            self._loop.call_soon_threadsafe(call, *args)
 
     def _begin_stop(self, name: str) -> None:
         logger.info("%s: draining; once more to stop now", name)
         self._stop.set()
 
-    def _guard_exit(self, limit: float) -> None:
-        """See to it that the program ends within `limit` seconds, whatever holds the loop."""
-        if self._guard is not None:
-            self._guard.cancel()
-        self._guard = threading.Timer(limit, self._leave, args=(limit,))
-        self._guard.daemon = True
-        self._guard.start()
+    # -- the guard, a thread ----------------------------------------------------------------------------------------
 
-    def _leave(self, limit: float) -> None:
-        logger.critical("the loop has not ended within %g s; leaving it. What holds it:", limit)
-        leave(CUT, show_stacks=True)
+    def _watch(self) -> None:
+        """See to it that the program ends within the last limit put, whatever holds the loop; None: it has ended."""
+        limit = self._limits.get()
+        while limit is not None:
+            try:
+                limit = self._limits.get(timeout=limit)
+            except Empty:
+                leave(CUT, self._accuse)
+
+    def _accuse(self) -> None:
+        logger.critical(
+            "the loop does not end, so it is left; cut: %s\n%s",
+            ", ".join(self._app.running) or "no job: something else holds it",
+            _stacks(),
+        )
 
 
-def leave(status: int, *, show_stacks: bool = False) -> None:
-    """End the process now, without waiting for threads; what was printed and logged is kept."""
-    if show_stacks:
-        with suppress(Exception):  # a stderr without a file has no place for stacks
-            faulthandler.dump_traceback(sys.stderr, all_threads=True)
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
-    logging.shutdown()
+def leave(status: int, last_words: Callable[[], None] | None = None) -> None:
+    """End the process now, without waiting for threads; what was printed and logged is kept.
+
+    Args:
+        status: The exit status.
+        last_words: Says why. It runs in a thread and may take no longer than `WORDS_SECONDS`.
+    """
+
+    def speak() -> None:
+        if last_words is not None:
+            last_words()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        logging.shutdown()
+
+    with suppress(RuntimeError):  # no thread can be started any more
+        speaker = threading.Thread(target=speak, name="tickwork-last-words", daemon=True)
+        speaker.start()
+        speaker.join(WORDS_SECONDS)
     os._exit(status)
 
 
-def _close(loop: asyncio.AbstractEventLoop) -> None:
-    """Close a loop within bounds: `asyncio.run` waits for ever for a task or thread that does not end."""
+def _check_place() -> None:
+    if threading.current_thread() is not threading.main_thread():
+        raise NotRunning("app.run() needs the main thread, which alone hears signals; use `async with app` here")
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise NotRunning("app.run() makes a loop of its own, and one is running here; use `async with app`")
+
+
+@contextmanager
+def _woken_by_signals(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Let a signal wake the loop also when the system delivers it to another thread than the main one.
+
+    The handler runs in the main thread, which may just sleep in a call that only its own signals interrupt.
+    """
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        reader.setblocking(False)
+        writer.setblocking(False)
+        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        if before != -1:  # uvloop, and the loop of Windows, do it by themselves
+            signal.set_wakeup_fd(before)
+            yield
+            return
+        loop.add_reader(reader, reader.recv, 4096)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(-1)
+            loop.remove_reader(reader)
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> list[str]:
+    """Close a loop within bounds, and return what did not end.
+
+    `asyncio.run` waits for ever for a task or a thread that does not end.
+    """
+    stuck: list[str] = []
     try:
         tasks = asyncio.all_tasks(loop)
         for task in tasks:
             task.cancel()
         if tasks:
-            loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
+            _, pending = loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
+            stuck = [_describe(task) for task in pending if not task.get_name().startswith("tickwork-")]
         loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), 1.0))
     except TimeoutError:
-        logger.warning("an async generator did not end")
+        stuck.append("an async generator")
     finally:
         loop.close()
+    return stuck
+
+
+def _describe(task: asyncio.Task[Any]) -> str:
+    return f"task {getattr(task.get_coro(), '__qualname__', None) or task.get_name()}"
+
+
+def _bound_exit() -> None:
+    """Let threads of the user's that do not end hold the exit of the interpreter for a moment only."""
+    me = threading.current_thread()
+    if not any(thread is not me and not thread.daemon for thread in threading.enumerate()):
+        return
+    is_exiting = threading.Event()
+
+    def watch() -> None:
+        is_exiting.wait()
+        for thread in threading.enumerate():
+            if not thread.daemon and thread is not me:
+                thread.join(LAST_SECONDS)
+                if thread.is_alive():
+                    leave(CUT, lambda: logger.critical("left behind: threads that do not end\n%s", _stacks()))
+
+    threading.Thread(target=watch, name="tickwork-exit", daemon=True).start()
+    # `atexit` comes too late: the interpreter waits for threads before it. What concurrent.futures uses is not public.
+    threading._register_atexit(is_exiting.set)  # type: ignore[attr-defined]
+
+
+def _stacks() -> str:
+    """Return where the main thread and those that may be busy with a job are."""
+    frames = sys._current_frames()
+    told = []
+    for thread in threading.enumerate():
+        frame = frames.get(thread.ident or 0)
+        if frame is not None and thread.name not in ("tickwork-guard", "tickwork-last-words", "tickwork-exit"):
+            told.append(f"{thread.name}:\n{''.join(traceback.format_stack(frame))}".rstrip())
+    return "\n".join(told)

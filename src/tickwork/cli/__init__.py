@@ -6,6 +6,8 @@ Tables go to stdout, logs and errors to stderr. A mistake of the user ends in on
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -43,11 +45,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"tickwork: {error}", file=sys.stderr)
         return USAGE
     except BrokenPipeError:  # the reader of a table has gone: `tickwork list | head -1`
-        sys.stderr.close()
-        return OK
-    except KeyboardInterrupt:
-        return 130
-    return status
+        status = OK
+    except KeyboardInterrupt:  # while the target was imported: nothing has begun
+        return 128 + signal.SIGINT
+    return status if _flush() else 1
+
+
+def _flush() -> bool:
+    """Write out what was printed, here where a failure can still be said, and return whether it could be written."""
+    if sys.stdout is None:
+        return True
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # The interpreter tries again when it ends, and complains.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return True
+        print(f"tickwork: cannot write: {error.strerror}", file=sys.stderr)
+        return False
+    return True
 
 
 def _parser() -> argparse.ArgumentParser:

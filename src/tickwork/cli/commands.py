@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
+import inspect
 import json
 import logging
 import sys
 from datetime import UTC
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from ..durations import format_seconds
-from ..errors import InvalidOption, InvalidTarget, JobError, UnknownTask
-from ..program import JOB_FAILED, OK, START_FAILED, leave
+from ..errors import InvalidOption, InvalidPayload, JobError, JobFailed, UnknownTask
+from ..program import CUT, JOB_FAILED, OK, leave
 from ..program import run as run_program
 from ..zones import zone_key
 from .output import as_json, log_to_stderr, table
@@ -20,11 +21,14 @@ from .target import load
 
 if TYPE_CHECKING:
     import argparse
+    import asyncio
     from collections.abc import Callable
     from datetime import datetime
 
     from ..app import App, Schedule
     from ..tasks import AnyTask
+
+logger = logging.getLogger("tickwork.program")
 
 
 def run_run(options: argparse.Namespace) -> int:
@@ -36,8 +40,19 @@ def run_run(options: argparse.Namespace) -> int:
 
         return run_reloading(options)
     app = load(options.target, show_traceback=options.verbose)
-    status = run_program(app, until_idle=options.until_idle, loop_factory=factory)
-    if status:
+
+    async def until_idle() -> int:
+        await app.wait_idle()
+        return JOB_FAILED if app.failed_count else OK
+
+    return _run(app, work=until_idle if options.until_idle else None, loop_factory=factory)
+
+
+def _run(app: App, **settings: Any) -> int:
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # what jobs print is seen when they print it
+    status = run_program(app, is_last=True, **settings)
+    if status == CUT:
         leave(status)  # a thread that was left behind must not hold the exit
     return status
 
@@ -93,7 +108,7 @@ def run_next(options: argparse.Namespace) -> int:
     app = load(options.target, show_traceback=options.verbose)
     zone = ZoneInfo(app.timezone if options.tz is None else zone_key(options.tz, "--tz"))
     times = sorted(
-        ((at, schedule.name) for schedule in app.schedules.values() for at in schedule.next(options.n)),
+        ((at, schedule.name) for schedule in app.schedules.values() for at in _next(schedule, options.n)),
         key=lambda row: row[0],
     )
     if options.json:
@@ -109,31 +124,22 @@ def run_trigger(options: argparse.Namespace) -> int:
     log_to_stderr(verbose=options.verbose)
     app = load(options.target, show_traceback=options.verbose)
     task = _find(app, options.name)
-    args, kwargs = _arguments(options.args)
-    task.codec.encode(args, kwargs)  # what does not fit is said before anything starts
-    status = asyncio.run(_trigger(app, task, args, kwargs))
-    sys.stdout.flush()
-    return status
+    args, kwargs = _arguments(task, options.args)  # what does not fit is said before anything starts
 
-
-async def _trigger(app: App, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    try:
-        await app.start(schedules=False)
-    except Exception:
-        logging.getLogger("tickwork.program").exception("the app could not start")
-        return START_FAILED
-    try:
+    async def once() -> int:
         job = await app.enqueue(task, *args, **kwargs)
         try:
             value = await job.result()
+        except InvalidPayload:
+            return OK  # it succeeded; that its result cannot be shown has been logged
         except JobError as error:
-            cause = error.__cause__
-            logging.getLogger("tickwork.program").error("%s", error, exc_info=cause)
+            cause = error.__cause__ if isinstance(error, JobFailed) else None
+            logger.error("%s", error, exc_info=cause)
             return JOB_FAILED
         print(task.codec.encode_result(value))
         return OK
-    finally:
-        await app.stop()
+
+    return _run(app, work=once, schedules=False)
 
 
 def _find(app: App, name: str) -> AnyTask:
@@ -150,19 +156,34 @@ def _find(app: App, name: str) -> AnyTask:
     if ending:
         names = ", ".join(task.name for task in ending)
         raise UnknownTask(name, remedy=f"several end so: {names}")
-    raise UnknownTask(name, known=list(tasks), remedy=f"the app has {', '.join(tasks) or 'no tasks'}")
+    known = [*tasks, *app.schedules, *(task.rpartition(".")[2] for task in tasks)]
+    raise UnknownTask(name, known=known, remedy=f"the app has {', '.join(tasks) or 'no tasks'}")
 
 
-def _arguments(text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _arguments(task: AnyTask, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Read arguments by the hints of the task: a path, a date or a dataclass is written as its JSON."""
     try:
         given = json.loads(text)
-    except ValueError as error:
-        raise InvalidTarget(text, f"--args is not JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidOption("--args", "JSON", text, remedy=str(error)) from None
     if isinstance(given, list):
-        return tuple(given), {}
-    if isinstance(given, dict):
-        return (), given
-    raise InvalidOption("--args", "a JSON list of arguments or an object of named ones", text)
+        names = _positional(task)
+        payload: dict[str, Any] = dict(zip(names, given, strict=False))
+        if len(given) > len(names):
+            payload["*"] = given[len(names) :]
+    elif isinstance(given, dict):
+        payload = given
+    else:
+        raise InvalidOption("--args", "a JSON list of arguments or an object of named ones", text)
+    return task.codec.decode(json.dumps(payload))
+
+
+def _positional(task: AnyTask) -> list[str]:
+    try:
+        parameters = list(inspect.signature(task.fn).parameters.values())[task.wants_context :]
+    except (TypeError, ValueError):  # one that tells nothing of its parameters
+        return []
+    return [entry.name for entry in parameters if entry.kind in (entry.POSITIONAL_ONLY, entry.POSITIONAL_OR_KEYWORD)]
 
 
 def _place(task: AnyTask) -> str:
@@ -173,8 +194,17 @@ def _place(task: AnyTask) -> str:
 
 
 def _first(schedule: Schedule) -> str | None:
-    times = schedule.next(1)
+    times = _next(schedule, 1)
     return _utc(times[0]) if times else None
+
+
+def _next(schedule: Schedule, count: int) -> list[datetime]:
+    """Return the next fire times; a trigger that raises has none, and hides those of no other schedule."""
+    try:
+        return schedule.next(count)
+    except Exception as error:
+        print(f"tickwork: the trigger of schedule {schedule.name} raised {error!r}", file=sys.stderr)
+        return []
 
 
 def _utc(at: datetime) -> str:

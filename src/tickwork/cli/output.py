@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
     """Print rows: with rich on a terminal where it is installed, else as plain columns."""
-    if sys.stdout.isatty():
+    if sys.stdout is not None and sys.stdout.isatty():
         try:
             _rich_table(columns, rows, title)
         except ImportError:
@@ -23,6 +24,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str =
             return
     if title:
         print(title)
+    _escape_what_cannot_be_shown()
     widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
     for row in (columns, *rows):
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -42,9 +44,15 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     Console().print(drawn)  # it honours NO_COLOR itself
 
 
+def _escape_what_cannot_be_shown() -> None:
+    """Let a name that the encoding of stdout lacks be escaped, not refused."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def as_json(value: Any) -> None:
     """Print a value as indented JSON."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(json.dumps(value, indent=2))
 
 
 COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
@@ -65,7 +73,8 @@ class _Lines(logging.Formatter):
 
 def log_to_stderr(*, verbose: bool) -> None:
     """Set up logging for a program that is nothing but a tickwork app."""
+    coloured = sys.stderr is not None and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines(coloured=sys.stderr.isatty() and not os.environ.get("NO_COLOR")))
+    handler.setFormatter(_Lines(coloured=coloured))
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])
     logging.getLogger("asyncio").setLevel(logging.INFO if verbose else logging.WARNING)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import site
 import sys
+import sysconfig
 import traceback
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from ..app import App
+
+LIBRARY = str(Path(__file__).parent.parent) + os.sep
 
 
 def load(target: str, *, show_traceback: bool = False) -> App:
@@ -50,9 +55,13 @@ def load(target: str, *, show_traceback: bool = False) -> App:
 
 
 def folder_of(target: str) -> Path:
-    """Return the folder that holds the target's code."""
+    """Return the folder that holds the target's code.
+
+    Raises:
+        InvalidTarget: It is the path of a file that is not there.
+    """
     where, _ = _split(target)
-    return Path(where).resolve().parent if _is_path(where) else Path.cwd()
+    return _file(target, where).parent if _is_path(where) else Path.cwd()
 
 
 def _split(target: str) -> tuple[str, str]:
@@ -67,18 +76,24 @@ def _is_path(where: str) -> bool:
     return where.endswith(".py") or os.sep in where or "/" in where
 
 
+def _file(target: str, where: str) -> Path:
+    path = Path(where).resolve()
+    if path.is_dir():
+        raise InvalidTarget(target, "it is a folder; name a file in it")
+    if not path.is_file():
+        raise InvalidTarget(target, "no such file")
+    return path
+
+
 def _import(target: str, where: str, show_traceback: bool) -> ModuleType:
-    if _is_path(where):
-        path = Path(where).resolve()
-        if path.is_dir():
-            raise InvalidTarget(target, "it is a folder; name a file in it")
-        if not path.is_file():
-            raise InvalidTarget(target, "no such file")
+    path = _file(target, where) if _is_path(where) else None
+    if path is not None:
         folder, name = path.parent, path.stem
-        if not name.isidentifier():
-            raise InvalidTarget(target, f"{name!r} cannot be a module's name; rename the file")
+        if path.suffix != ".py" or not name.isidentifier():
+            raise InvalidTarget(target, f"{path.name!r} cannot be imported; rename the file, such as to my_jobs.py")
+        _check_free(target, name)
     else:
-        path, folder, name = None, Path.cwd(), where
+        folder, name = Path.cwd(), where
         if not all(part.isidentifier() for part in name.split(".")):
             raise InvalidTarget(target, "neither a module nor a .py file")
     if sys.path[:1] != [str(folder)]:
@@ -93,19 +108,44 @@ def _import(target: str, where: str, show_traceback: bool) -> ModuleType:
         raise _import_failed(target, error, show_traceback) from None
     loaded = getattr(module, "__file__", None)
     if path is not None and (loaded is None or Path(loaded).resolve() != path):
-        raise InvalidTarget(target, f"its name {name!r} is taken by {loaded or 'a built-in module'}; rename the file")
+        raise _taken(target, name, str(loaded or "a built-in module"))
     return module
+
+
+def _check_free(target: str, name: str) -> None:
+    """Refuse a file that would hide a module which others import: its folder comes first on `sys.path`."""
+    if name in sys.stdlib_module_names:
+        raise _taken(target, name, "a standard module")
+    paths = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), site.getusersitepackages()}
+    found = PathFinder.find_spec(name, [path for path in sys.path if path in paths])
+    if found is not None and found.origin is not None:  # a folder without __init__.py gives way to a file
+        raise _taken(target, name, found.origin)
+
+
+def _taken(target: str, name: str, by: str) -> InvalidTarget:
+    return InvalidTarget(target, f"the module name {name!r} is taken by {by}; rename the file")
 
 
 def _import_failed(target: str, error: BaseException, show_traceback: bool) -> InvalidTarget:
     if show_traceback:
         traceback.print_exception(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    library, own = str(Path(__file__).parent.parent), ""
-    for frame in frames:
-        if not frame.filename.startswith(("<", library)) and frame.filename != importlib.__file__:
-            own = f" ({frame.filename}, line {frame.lineno})"
     if isinstance(error, SyntaxError) and error.filename:
-        own = f" ({error.filename}, line {error.lineno})"
-        return InvalidTarget(target, f"SyntaxError: {error.msg}{own}")
-    return InvalidTarget(target, f"{type(error).__name__}: {error}{own}")
+        return InvalidTarget(target, f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})")
+    message = " ".join(str(error).split())  # one line, whatever it holds
+    if isinstance(error, SystemExit):
+        said = f"it ends the program when it is imported: sys.exit({error.code!r})"
+    else:
+        said = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return InvalidTarget(target, said + _place(error))
+
+
+def _place(error: BaseException) -> str:
+    """Return file and line of the last frame in code of the user's, or of the last one at all."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(("<", LIBRARY)) and frame.filename != importlib.__file__
+    ]
+    foreign = tuple({sysconfig.get_path(key) + os.sep for key in ("stdlib", "platstdlib", "purelib", "platlib")})
+    own = [frame for frame in frames if not frame.filename.startswith(foreign)] or frames
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
