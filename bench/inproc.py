@@ -92,7 +92,8 @@ async def pool_plain(workers: int, jobs: int) -> float:
 
 
 async def pool_full(workers: int, jobs: int) -> float:
-    from tickwork import JobCancelled, Pool
+    from tickwork import Pool
+    from tickwork.errors import JobCancelled
 
     async with Pool(workers=workers, buffer=BUFFER, timeout=5) as pool:
         cancelled = set()
@@ -125,7 +126,7 @@ async def pool_full(workers: int, jobs: int) -> float:
 
 async def check_cancel(pool: Any) -> None:
     """Cancel jobs under way and one that waits, with nothing asked for beforehand."""
-    from tickwork import JobCancelled
+    from tickwork.errors import JobCancelled
 
     async def forever() -> None:
         await asyncio.Event().wait()
