@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from .runners.process import ProcessRunner
     from .stores.base import Answer, Store
     from .tasks import AnyTask
+    from .testing import Testing
 
 logger = logging.getLogger("tickwork.app")
 
@@ -267,6 +268,7 @@ class App(Declarations):
         self._loops: set[asyncio.Task[Any]] = set()
         self._resources = AsyncExitStack()
         self._failed: asyncio.Future[BaseException] | None = None
+        self._testing: Testing | None = None
         self.include(*tasks)
 
     # -- tasks ------------------------------------------------------------------------------------------------------
@@ -411,6 +413,8 @@ class App(Declarations):
             ends: list[asyncio.Future[Any]] = [finished, waiter.told]
             try:
                 await asyncio.wait(ends, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+                if self._testing is not None and any(end.done() for end in ends):
+                    self._testing.saw(job_id)
                 if finished.done():
                     record = finished.result()
                     return value_of(record, self._names.get(record.task), waiter.error)
@@ -499,7 +503,7 @@ class App(Declarations):
         logger.info("started: %d tasks, %d schedules, %d workers", len(self._tasks), len(self._entries), self.workers)
 
     async def _start(self, schedules: bool) -> None:
-        store = MemoryStore(self._clock, max_queued=self.max_queued)
+        store = self._make_store()
         await store.open()
         self._store = store
         self._engine = Workers(
@@ -534,6 +538,29 @@ class App(Declarations):
             if inspect.isawaitable(made := hook()):
                 await made
 
+    def testing(
+        self,
+        start: str | datetime = "2026-01-01T00:00",
+        *,
+        tz: str | None = None,
+        raise_errors: bool = True,
+    ) -> Testing:
+        """Run the app inside an `async with` block of a test, on virtual time: see `tickwork.testing`.
+
+        Args:
+            start: The wall time at the beginning: an aware datetime, or one without an offset, or an ISO 8601 text,
+                which are read in `tz`.
+            tz: The IANA key of the zone in which times are given and shown; None: the app's.
+            raise_errors: Errors of jobs that nobody awaited are raised in the test.
+
+        Raises:
+            InvalidInstant: `start` cannot be read, or clocks never show it in `tz`.
+            UnknownTimezone: There is no such zone.
+        """
+        from .testing import Testing
+
+        return Testing(self, start, self.timezone if tz is None else tz, raise_errors=raise_errors)
+
     def _supervise(self, work: Any, name: str) -> None:
         """Run a loop of the app. Its death is the app's: loud, and the end of `run`."""
         task = asyncio.ensure_future(work)
@@ -550,6 +577,12 @@ class App(Declarations):
                 self._failed.set_result(error)
 
         task.add_done_callback(ended)
+
+    def _make_store(self) -> Store:
+        """Return the store to open; what a test may ask for is in memory and keeps everything."""
+        if self._testing is not None:
+            return MemoryStore(self._clock, max_queued=self.max_queued, keep=self._testing.keep)
+        return MemoryStore(self._clock, max_queued=self.max_queued)
 
     def _make_processes(self) -> ProcessRunner:
         from .runners.process import ProcessRunner  # many apps never start a process

@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
 MAX_SLEEP_SECONDS = 30.0
 """The longest uninterrupted sleep on the real clock: the loop's timers run on the monotonic clock, which neither
@@ -49,6 +52,15 @@ class Clock(ABC):
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Timer:
         """Call `callback(*args)` on the running loop after `delay` seconds."""
 
+    def call_at(self, when: datetime, callback: Callable[..., object], *args: Any) -> Timer:
+        """Call `callback(*args)` on the running loop when the wall clock shows `when`, or earlier.
+
+        Timers of a loop do not follow a wall clock that is set, so the call may come early: after
+        `max_sleep_seconds`, or when the clock jumps. Whoever is called looks at `now()` and asks again.
+        """
+        delay = (when - self.now()).total_seconds()
+        return self.call_later(max(0.0, min(delay, self.max_sleep_seconds)), callback, *args)
+
     def jump(self) -> float:
         """Return by how many seconds the wall clock left the monotonic one since the last call, 0.0 if it did not.
 
@@ -80,3 +92,37 @@ class SystemClock(Clock):
         offset = time.time() - time.monotonic()
         moved, self._offset = offset - self._offset, offset
         return moved if abs(moved) >= JUMP_SECONDS else 0.0
+
+
+# --- virtual time and what happens outside of the loop ---------------------------------------------------------
+
+
+class Outside:
+    """How much is under way outside of a loop whose time is virtual. The time stands still meanwhile."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> None:
+        self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+
+
+virtual_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, Outside] = WeakKeyDictionary()
+"""The loops whose time is virtual: none, except in tests."""
+
+_NOTHING = nullcontext()
+
+
+def outside() -> AbstractContextManager[None]:
+    """Return a context manager around the wait for a thread, a process or a connection.
+
+    Real time passes there. A virtual clock cannot know how much, so it does not move on until the block is left.
+    """
+    if not virtual_loops:
+        return _NOTHING
+    return virtual_loops.get(asyncio.get_running_loop(), _NOTHING)

@@ -135,33 +135,49 @@ class Scheduler:
             now = self.last_pass_at = self._clock.now()
             due = self._pop_due(now)
             if due and not await self._answer(due, now):
-                await self._sleep(RETRY_STORE_SECONDS)
-                continue
-            delay = self._clock.max_sleep_seconds
-            if self._heap:
-                delay = min(delay, (self._heap[0][0] - self._clock.now()).total_seconds())
-            if delay > 0:
-                await self._sleep(delay if self._heap else None)
-            elif due:
-                await asyncio.sleep(0)  # a schedule as fast as this loop must leave turns to the others
+                await self._pause()
+            else:
+                await self._sleep()
 
-    async def _sleep(self, seconds: float | None) -> None:
-        """Sleep until something changes, at most `seconds`."""
-        timer = None if seconds is None else self._clock.call_later(seconds, self._changed.set)
+    async def _sleep(self) -> None:
+        """Sleep until the next fire time, or until something changes."""
+        self._changed.clear()  # whatever set it is in the heap
+        while self._heap and self._heap[0][1] != self._heap[0][2].ticket:
+            heapq.heappop(self._heap)
+        timer = None
+        if self._heap:
+            at = self._heap[0][0]
+            if at <= self._clock.now():
+                await asyncio.sleep(0)  # a schedule as fast as this loop must leave turns to the others
+                return
+            timer = self._clock.call_at(at, self._changed.set)
         try:
             await self._changed.wait()
         finally:
-            self._changed.clear()
             if timer is not None:
                 timer.cancel()
 
+    async def _pause(self) -> None:
+        """Give a store that raised some time, whatever changes meanwhile."""
+        over = asyncio.Event()
+        timer = self._clock.call_later(RETRY_STORE_SECONDS, over.set)
+        try:
+            await over.wait()
+        finally:
+            timer.cancel()
+
     def _note_jump(self) -> None:
         moved = self._clock.jump()
-        if moved:
+        if moved > 0:
             logger.warning(
-                "the clock was set %s by %s, or the machine slept; what fell due is answered now, nothing runs twice",
-                "forwards" if moved > 0 else "back",
-                format_seconds(round(abs(moved), 3)),
+                "the clock went forwards by %s, set or asleep; what fell due is answered now",
+                format_seconds(round(moved, 3)),
+            )
+        elif moved < 0:
+            logger.warning(
+                "the clock was set back by %s; no fire time is answered twice, so schedules go on when it has come "
+                "as far again",
+                format_seconds(round(-moved, 3)),
             )
 
     def _pop_due(self, now: datetime) -> list[Entry]:
@@ -193,8 +209,9 @@ class Scheduler:
                 self._push(entry, entry.next_at)
             return False
         for entry, answer in zip(fired_entries, answers, strict=True):
-            self._take(entry, answer)
-            self._plan(entry)
+            if self.entries.get(entry.name) is entry:  # else it was removed meanwhile
+                self._take(entry, answer)
+                self._plan(entry)
         return True
 
     def _decide(self, entry: Entry, now: datetime) -> Firing | None:

@@ -26,6 +26,7 @@ from collections import deque
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from .clock import outside
 from .errors import ProcessDied
 from .jobs import Outcome
 from .runners.thread import ThreadRunner
@@ -571,9 +572,11 @@ class Workers:
         if run.run_in == "process":
             if self._processes is None:
                 self._processes = self._make_processes()
-            value = await self._processes.run(run.fn, run.args, run.kwargs, describe=run.describe())
+            with outside():
+                value = await self._processes.run(run.fn, run.args, run.kwargs, describe=run.describe())
         elif run.run_in == "thread":
-            value = await self._in_thread(run, context, me)
+            with outside():
+                value = await self._in_thread(run, context, me)
         else:
             value = context.run(run.fn, *run.args, **run.kwargs)
         if inspect.iscoroutine(value):  # a plain function that made a coroutine: what it meant is to run it

@@ -38,12 +38,14 @@ class MemoryStore(Store):
     Args:
         clock: Tells the time.
         max_queued: How many jobs may wait before `enqueue` waits too.
+        keep: How many finished jobs are kept, and how many ledger rows for each schedule.
     """
 
     capabilities = Capabilities(notify=True)
 
-    def __init__(self, clock: Clock, *, max_queued: int = 100_000) -> None:
+    def __init__(self, clock: Clock, *, max_queued: int = 100_000, keep: int = KEEP) -> None:
         self._clock = clock
+        self._keep = keep
         self._max_queued = max_queued
         self._jobs: dict[str, JobRecord] = {}
         self._queues: dict[str, list[_Queued]] = {}
@@ -175,7 +177,7 @@ class MemoryStore(Store):
         return Fired("ran" if record else "skipped", row, record, blocked_by)
 
     def _answer(self, answer: Answer) -> None:
-        self._ledger.setdefault(answer.schedule, deque(maxlen=KEEP)).append(answer)
+        self._ledger.setdefault(answer.schedule, deque(maxlen=self._keep)).append(answer)
 
     async def set_schedule(self, changes: Sequence[ScheduleChange]) -> list[ScheduleRow | None]:
         """See `Store.set_schedule`."""
@@ -267,9 +269,8 @@ class MemoryStore(Store):
             if self._alarm_at is not None and self._alarm_at <= due:
                 return
             self._alarm.cancel()
-        delay = max(0.0, (due - self._clock.now()).total_seconds())
         self._alarm_at = due
-        self._alarm = self._clock.call_later(min(delay, self._clock.max_sleep_seconds), self._ring)
+        self._alarm = self._clock.call_at(due, self._ring)
 
     def _ring(self) -> None:
         self._alarm = self._alarm_at = None
@@ -334,7 +335,7 @@ class MemoryStore(Store):
             unfinished.discard(record.id)
         if record.state.is_finished:
             self._finished.append(record.id)
-            while len(self._finished) > KEEP:
+            while len(self._finished) > self._keep:
                 self._jobs.pop(self._finished.popleft(), None)
         ended = self._ended.pop(record.id, None)
         if ended is not None:
