@@ -42,6 +42,7 @@ DstRule = Literal["cron", "skip", "both"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_SECOND: Final = timedelta(seconds=1)
 _MIN_PERIOD: Final = 1_000  # microseconds; a loop turns about that often, and no timer is finer
 
 # How many fire times in a row an exclusion may remove before the trigger counts as finished. More than a day
@@ -180,17 +181,17 @@ class Every(_Declared):
         InvalidInstant: The anchor is naive.
     """
 
-    __slots__ = ("_anchor", "_period", "_start")
+    __slots__ = ("_anchor", "_origin", "_period")
 
     def __init__(self, period: str | float | timedelta, *, anchor: datetime | None = None) -> None:
-        self._period = microseconds(period, "period", minimum=_MIN_PERIOD)
+        self._period = microseconds(period, "period", minimum=_MIN_PERIOD) * _MICROSECOND
         self._anchor = None if anchor is None else _as_utc(anchor, "anchor")
-        self._start = 0 if self._anchor is None else (self._anchor - _EPOCH) // _MICROSECOND % self._period
+        self._origin = _EPOCH if self._anchor is None else _EPOCH + (self._anchor - _EPOCH) % self._period
 
     @property
     def period_seconds(self) -> float:
         """The period in seconds."""
-        return self._period / 1_000_000
+        return self._period / _SECOND
 
     @property
     def timezone(self) -> None:
@@ -200,19 +201,21 @@ class Every(_Declared):
     @property
     def fingerprint(self) -> str:
         """The period, and where the grid lies."""
-        return f"every {self._period}us" + (f" +{self._start}us" if self._start else "")
+        start = (self._origin - _EPOCH) // _MICROSECOND
+        return f"every {self._period // _MICROSECOND}us" + (f" +{start}us" if start else "")
 
     def next(self, after: datetime) -> datetime | None:
         """Return the first point of the grid strictly later than an instant; None past the year 9999."""
-        elapsed = (_as_utc(after) - _EPOCH) // _MICROSECOND - self._start
+        after = _as_utc(after)
         try:
-            return _EPOCH + timedelta(microseconds=(elapsed // self._period + 1) * self._period + self._start)
+            # Exact: a timedelta is whole microseconds.
+            return self._origin + ((after - self._origin) // self._period + 1) * self._period
         except OverflowError:
             return None
 
     def _arguments(self) -> _Arguments:
         named = {} if self._anchor is None else {"anchor": self._anchor}
-        return (format_microseconds(self._period),), named
+        return (format_microseconds(self._period // _MICROSECOND),), named
 
 
 class Cron(_Declared):
@@ -265,7 +268,8 @@ class Cron(_Declared):
         self._plan: Plan = parse(expression, seconds, name)
         self._timezone = None if timezone is None else zone_key(timezone)
         self._zone = get_zone(self._timezone or "UTC")
-        self.expression, self._dst, self._seconds, self._name = expression, dst, seconds, name
+        self._dst: DstRule = dst
+        self.expression, self._seconds, self._name = expression, seconds, name
 
     @property
     def timezone(self) -> str | None:
@@ -741,7 +745,7 @@ def newest(trigger: Trigger, after: datetime, now: datetime, n: int) -> list[dat
 def _last(trigger: Trigger, first: datetime, now: datetime) -> datetime:
     """Return the last fire time in [first, now]; `first` is one, not after `now`."""
     # Step back from now in doubling windows until one holds a fire time ...
-    known, span = first, timedelta(seconds=1)
+    known, span = first, _SECOND
     while now - span > known:
         found = trigger.next(now - span)
         if found is not None and found <= now:
@@ -765,7 +769,7 @@ def _last(trigger: Trigger, first: datetime, now: datetime) -> datetime:
 
 def _count(trigger: Trigger, first: datetime, last: datetime, limit: int) -> int | None:
     if isinstance(trigger, Every):
-        return (last - first) // timedelta(microseconds=trigger._period) + 1
+        return (last - first) // trigger._period + 1
     count = 1
     moment: datetime | None = first
     while moment is not None and moment < last:
