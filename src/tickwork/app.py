@@ -540,7 +540,7 @@ class App(Declarations):
 
     def testing(
         self,
-        start: str | datetime = "2026-01-01T00:00",
+        start: str | datetime | None = None,
         *,
         tz: str | None = None,
         raise_errors: bool = True,
@@ -549,7 +549,7 @@ class App(Declarations):
 
         Args:
             start: The wall time at the beginning: an aware datetime, or one without an offset, or an ISO 8601 text,
-                which are read in `tz`.
+                which are read in `tz`; None: 2026-01-01T00:00 UTC.
             tz: The IANA key of the zone in which times are given and shown; None: the app's.
             raise_errors: Errors of jobs that nobody awaited are raised in the test.
 

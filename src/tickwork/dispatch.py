@@ -311,6 +311,11 @@ class Dispatcher:
         self._written.clear()
         self.changed.set()
 
+    @property
+    def has_unwritten(self) -> bool:
+        """Whether ends of attempts wait for the store."""
+        return bool(self._outbox or self._leases_back)
+
     # -- people -----------------------------------------------------------------------------------------------------
 
     @property

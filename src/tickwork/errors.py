@@ -17,6 +17,7 @@
     ├── IllegalMove (RuntimeError)          a job state that does not follow from the last one
     ├── QueueFull (asyncio.QueueFull)
     ├── ProcessDied (RuntimeError)          a child process ended under a job
+    ├── VirtualTimeError (RuntimeError)     `tickwork.testing` cannot do what a test asks
     └── JobError                            what `await job.result()` raises
         ├── JobFailed                       cause: the original, where it is in this process
         ├── JobCancelled
@@ -238,6 +239,10 @@ class ProcessDied(TickworkError, RuntimeError):
             else f"with exit status {exit_code}"
         )
         super().__init__(f"process {pid} ended {how} while it ran {function!r}")
+
+
+class VirtualTimeError(TickworkError, RuntimeError):
+    """A test asks of virtual time, or of an app under test, what cannot be done as things stand."""
 
 
 class JobError(TickworkError):
