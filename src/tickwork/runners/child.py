@@ -45,6 +45,10 @@ MAIN_LOADED, USED_UP = 1, 2
 # read can bring; a quarter of that holds nearly every call.
 BUFFER_BYTES = 1 << 16
 
+# From this size on, memory for a frame is mapped. A bytearray is filled with zeros, which for 50 MB stops the
+# loop for as long as the kernel needs to find the pages; a mapping finds each page when data arrives for it.
+MAPPED_BYTES = 1 << 20
+
 # Numpy wants its data aligned; malloc gives no more than this.
 ALIGNMENT = 16
 
@@ -103,6 +107,18 @@ def decode(rest: memoryview | bytes, count: int) -> tuple[memoryview | bytes, li
     return view[position:], buffers
 
 
+def memory(size: int) -> memoryview:
+    """Return memory for a frame of `size` bytes, head included; it is freed with its last view."""
+    if size < MAPPED_BYTES:
+        return memoryview(bytearray(size))
+    import mmap
+
+    if sys.platform != "win32":
+        return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    else:
+        return memoryview(mmap.mmap(-1, size))
+
+
 def _padding(piece: Piece) -> bytes:
     return bytes(-len(piece) % ALIGNMENT)
 
@@ -151,7 +167,7 @@ class _Channel:
         kind, _, count, size = HEAD.unpack_from(target)
         end += size
         if end > len(target):
-            whole = memoryview(bytearray(end))
+            whole = memory(end)
             whole[:filled] = target[:filled]
             target = whole
         while filled < end:
@@ -392,27 +408,26 @@ def _stand_in_for_main(child: _Child) -> None:
 
 def _keep_forks_apart(sock: socket.socket, lifeline: int) -> None:
     """Let a process that a job forks be nobody's child: it must not hold the socket open or answer on it."""
-    if sys.platform == "win32":
-        return
-    masks: list[set[signal.Signals] | set[int]] = []
+    if sys.platform != "win32":
+        masks: list[set[signal.Signals] | set[int]] = []
 
-    def hold_signals() -> None:  # else one that reaches the fork before `leave` would be ignored
-        masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM)))
+        def hold_signals() -> None:  # else one that reaches the fork before `leave` would be ignored
+            masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM)))
 
-    def release_signals() -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop())
+        def release_signals() -> None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop())
 
-    def leave() -> None:
-        global _child
-        if _child is not None:  # in a fork of the fork there is nothing to leave
-            _child = None
-            sock.close()
-            os.close(lifeline)
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_DFL)
-        release_signals()
+        def leave() -> None:
+            global _child
+            if _child is not None:  # in a fork of the fork there is nothing to leave
+                _child = None
+                sock.close()
+                os.close(lifeline)
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, signal.SIG_DFL)
+            release_signals()
 
-    os.register_at_fork(before=hold_signals, after_in_parent=release_signals, after_in_child=leave)
+        os.register_at_fork(before=hold_signals, after_in_parent=release_signals, after_in_child=leave)
 
 
 def _memory() -> int:

@@ -631,7 +631,7 @@ class _Child(asyncio.BufferedProtocol):
                 return
             end = wire.HEAD.size + size
             if end > len(self._target):
-                whole = memoryview(bytearray(end))
+                whole = wire.memory(end)
                 whole[: self._filled] = self._target[: self._filled]
                 self._target = whole
             if self._filled < end:
