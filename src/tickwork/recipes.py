@@ -2,11 +2,13 @@
 
 @app.every("5s")
 async def record() -> None:
-await record_system_status("var/status.log")
+    await record_system_status("var/status.log")
 
 @app.cron("0 3 * * *")
 async def clean() -> None:
-await remove_old_files("var/tmp", prefix="temp_", older_than="7d", dry_run=True)
+    await remove_old_files("var/tmp", prefix="temp_", older_than="7d", dry_run=True)
+
+They are plain coroutine functions, of use without an app, too.
 """
 
 from __future__ import annotations
@@ -78,7 +80,7 @@ class Removed:
     Attributes:
         files: The files that were removed, or would be in a dry run, in order of their paths.
         size: Their bytes.
-        failed: Files that could not be removed, each with the reason.
+        failed: Files that could not be removed and folders that could not be read, each with the reason.
         dry_run: Whether everything is still there.
     """
 
@@ -113,6 +115,7 @@ async def remove_old_files(
         InvalidOption: `prefix` is empty or holds a path separator.
         FileNotFoundError: There is no such directory.
         NotADirectoryError: It is none.
+        PermissionError: It cannot be read.
     """
     import anyio.to_thread
 
@@ -131,7 +134,7 @@ async def remove_old_files(
         directory,
     )
     for path, reason in removed.failed:
-        logger.warning("could not remove %s: %s", path, reason)
+        logger.warning("left alone: %s: %s", path, reason)
     return removed
 
 
@@ -139,23 +142,39 @@ def _remove(directory: Path, prefix: str, before: float, recursive: bool, dry_ru
     files: list[str] = []
     failed: list[tuple[str, str]] = []
     size = 0
-    folders = [directory]
+    top = os.fspath(directory)
+    folders = [top]
     while folders:
-        with os.scandir(folders.pop()) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if recursive and entry.is_dir(follow_symlinks=False):
-                    folders.append(Path(entry.path))
-                if not entry.name.startswith(prefix):
-                    continue
-                try:
-                    found = entry.stat(follow_symlinks=False)
-                    if not stat.S_ISREG(found.st_mode) or found.st_mtime > before:
-                        continue
-                    if not dry_run:
-                        Path(entry.path).unlink()
-                except OSError as error:
-                    failed.append((entry.path, error.strerror or str(error)))
-                else:
+        folder = folders.pop()
+        try:
+            with os.scandir(folder) as entries:
+                found = list(entries)
+        except OSError as error:
+            if folder == top:
+                raise  # a wrong directory is a mistake; a folder below that cannot be read is a fact to report
+            failed.append((folder, error.strerror or str(error)))
+            continue
+        for entry in found:
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    if recursive:
+                        folders.append(entry.path)
+                elif entry.name.startswith(prefix) and (freed := _remove_one(entry, before, dry_run)) is not None:
                     files.append(entry.path)
-                    size += found.st_size
-    return Removed(sorted(files), size, failed, dry_run)
+                    size += freed
+            except OSError as error:
+                failed.append((entry.path, error.strerror or str(error)))
+    return Removed(sorted(files), size, sorted(failed), dry_run)
+
+
+def _remove_one(entry: os.DirEntry[str], before: float, dry_run: bool) -> int | None:
+    """Remove a plain file that is old enough, and return how many bytes that freed."""
+    found = entry.stat(follow_symlinks=False)
+    if not stat.S_ISREG(found.st_mode) or found.st_mtime > before:
+        return None
+    if not dry_run:
+        try:
+            os.unlink(entry.path)
+        except FileNotFoundError:
+            return None  # somebody else was quicker
+    return found.st_size

@@ -39,32 +39,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ended.code if isinstance(ended.code, int) else USAGE
     from . import commands
 
+    status = OK
     try:
-        status: int = getattr(commands, f"run_{options.command}")(options)
+        status = getattr(commands, f"run_{options.command}")(options)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a failure can still be said
     except TickworkError as error:
         print(f"tickwork: {error}", file=sys.stderr)
         return USAGE
     except BrokenPipeError:  # the reader of a table has gone: `tickwork list | head -1`
-        status = OK
+        _give_up_stdout()
+    except OSError as error:
+        _give_up_stdout()
+        print(f"tickwork: {error.strerror or error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:  # while the target was imported: nothing has begun
         return 128 + signal.SIGINT
-    return status if _flush() else 1
+    return status
 
 
-def _flush() -> bool:
-    """Write out what was printed, here where a failure can still be said, and return whether it could be written."""
-    if sys.stdout is None:
-        return True
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        # The interpreter tries again when it ends, and complains.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
-            return True
-        print(f"tickwork: cannot write: {error.strerror}", file=sys.stderr)
-        return False
-    return True
+def _give_up_stdout() -> None:
+    """Let what is still unwritten go nowhere: the interpreter would try again when it ends, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
