@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cron_oracle import Oracle
 from tickwork import zones
-from tickwork.cron import _MAX_WINDOWS, Plan, _parse, fire_after, parse
+from tickwork.cron_expression import _MAX_WINDOWS, Plan, _parse, fire_after, parse
 from tickwork.errors import InvalidCron, InvalidOption
 from tickwork.triggers import Cron, DstRule, upcoming
 

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from .app import Schedule as Schedule
     from .app import Stopped as Stopped
     from .context import Context as Context
+    from .errors import JobCancelled as JobCancelled
+    from .errors import JobError as JobError
+    from .errors import JobFailed as JobFailed
+    from .errors import JobParked as JobParked
+    from .errors import JobTimedOut as JobTimedOut
+    from .errors import QueueFull as QueueFull
+    from .errors import TickworkError as TickworkError
     from .handle import Job as Job
     from .jobs import JobRecord as JobRecord
     from .jobs import JobState as JobState
@@ -44,6 +51,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "app": ("App", "Schedule", "Stopped"),
     "context": ("Context",),
+    "errors": ("JobCancelled", "JobError", "JobFailed", "JobParked", "JobTimedOut", "QueueFull", "TickworkError"),
     "handle": ("Job",),
     "jobs": ("JobRecord", "JobState"),
     "pool": ("Loaded", "Pool", "PoolJob", "PoolStats", "Saved"),
@@ -78,6 +86,14 @@ __all__ = [
     "PoolJob",
     "PoolStats",
     "Saved",
+    # errors; all of them are in tickwork.errors
+    "JobCancelled",
+    "JobError",
+    "JobFailed",
+    "JobParked",
+    "JobTimedOut",
+    "QueueFull",
+    "TickworkError",
 ]
 
 

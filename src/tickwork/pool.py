@@ -147,13 +147,7 @@ class PoolJob(Run, Generic[T]):
         self.phase = WAITING
         self.stop_reason = None
         self.worker = None
-        # Jobs submitted from one place share one copy, which the garbage collector then visits once, not once a job.
-        context = copy_context()
-        if context == pool._context:
-            context = pool._context
-        else:
-            pool._context = context
-        self.context = context
+        self.context = copy_context()
         self.id = next(pool._ids)
         self._pool = pool
         self._outcome: Outcome | None = None
@@ -340,7 +334,6 @@ class Pool:
         )
         self.cancel_seconds = seconds(cancel_seconds, "cancel_seconds")
         self._ids = itertools.count(1)
-        self._context = copy_context()
         self._closed = True
         self._engine: Workers
 

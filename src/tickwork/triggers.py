@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from .cron import Plan, fire_after, parse
+from .cron_expression import Plan, fire_after, parse
 from .durations import format_microseconds, microseconds
 from .errors import InvalidInstant, InvalidOption, nearest
 from .zones import get_zone, resolve_wall, zone_key
