@@ -54,6 +54,10 @@ def die() -> None:
     os._exit(7)
 
 
+def sit_still(seconds: float) -> None:
+    time.sleep(seconds)
+
+
 def pid() -> int:
     return os.getpid()
 
@@ -508,7 +512,7 @@ async def test_a_timeout_in_a_process_kills_the_child() -> None:
     async with Pool(1, run_in="process", max_processes=1) as pool:
         first = await (await pool.submit(pid))
         with pytest.raises(JobTimedOut):
-            await (await pool.options(timeout=0.1, run_in="process").submit(time.sleep, 3600))
+            await (await pool.options(timeout=0.1, run_in="process").submit(sit_still, 3600))
         assert await (await pool.submit(pid)) != first
 
 

@@ -89,7 +89,7 @@ class Run:
         self.run_in = run_in
         self.timeout = timeout
         self.context = context
-        """The context variables to begin with; the worker gives the run a copy of its own."""
+        """The context variables, its own copy; given up to the worker at the start."""
         self.phase = WAITING
         self.stop_reason: StopReason | None = None
         self.worker: _Worker | None = None
@@ -506,7 +506,8 @@ class Workers:
             context = None
             try:
                 run.started()
-                context = run.context.copy()
+                context = run.context
+                del run.context  # a finished job that somebody keeps must not keep the variables, nor their weight
                 if run.run_in == "loop":
                     coroutine = run.fn(*run.args, **run.kwargs)
                     try:

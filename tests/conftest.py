@@ -1,0 +1,124 @@
+"""What every test runs under: a loop in debug mode, no blocking call of ours inside it, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+import psutil
+import pytest
+from blockbuster import BlockBuster
+
+from tickwork.testing import virtual_loop_factory
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+Backend = tuple[str, dict[str, Any]]
+
+REAL_LOOPS: dict[str, Backend] = {
+    "asyncio": ("asyncio", {"debug": True}),
+    "uvloop": ("asyncio", {"use_uvloop": True}),
+}
+VIRTUAL_LOOP: Backend = ("asyncio", {"loop_factory": virtual_loop_factory, "debug": True})
+
+LAST_SECONDS = 5.0
+"""How long threads and processes of a test may take to be gone: they have been told to end, and usually are."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "blocks(reason): blocks the loop on purpose")
+
+
+@pytest.fixture(scope="session")
+def real_backend() -> Backend:
+    """The real loop that TICKWORK_TEST_LOOP asks for."""
+    return REAL_LOOPS[os.environ.get("TICKWORK_TEST_LOOP") or "asyncio"]
+
+
+@pytest.fixture(scope="session")
+def virtual_backend() -> Backend:
+    """A loop on virtual time. A module that wants it overrides `anyio_backend` with it."""
+    return VIRTUAL_LOOP
+
+
+@pytest.fixture(scope="session")
+def anyio_backend(real_backend: Backend) -> Backend:
+    return real_backend
+
+
+class WaitUntil(Protocol):
+    async def __call__(self, condition: Callable[[], object], timeout: float = 5) -> None: ...
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> WaitUntil:
+    """`await wait_until(condition)`: real time passes, on a virtual loop too."""
+
+    async def wait(condition: Callable[[], object], timeout: float = 5) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not within {timeout} s: {inspect.getsource(condition).strip()}")
+            await asyncio.to_thread(time.sleep, 0.002)
+
+    return wait
+
+
+# --- what a test must not do, and must not leave -----------------------------------------------------------------
+
+
+def _is_async(item: Any) -> bool:
+    return inspect.iscoroutinefunction(getattr(item, "function", None))
+
+
+def _watch() -> BlockBuster:
+    watch = BlockBuster("tickwork")
+    for function in watch.functions.values():
+        # The first use of a zone reads its file: 0.1 ms, once in the life of a process.
+        function.can_block_in("tickwork/zones.py", "_load")
+    return watch
+
+
+@pytest.fixture(autouse=True)
+def _strict(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail on blocking calls below `tickwork` inside a loop, and on what is left behind."""
+    children = set(psutil.Process().children())
+    watch = _watch() if _is_async(request.node) else None
+    if watch is not None:
+        request.getfixturevalue("_no_task_left")
+        if request.node.get_closest_marker("blocks") is None:
+            watch.activate()
+            time.sleep.__module__, time.sleep.__qualname__ = "time", "sleep"  # so that a process finds it
+    try:
+        yield
+    finally:
+        if watch is not None:
+            watch.deactivate()
+    _expect_gone(_our_threads, "threads left")
+    _expect_gone(lambda: [child for child in psutil.Process().children() if child not in children], "processes left")
+
+
+@pytest.fixture
+async def _no_task_left() -> AsyncIterator[None]:
+    yield
+    runner = "TestRunner."  # the plugin's own tasks, in which this runs
+    left = [task for task in asyncio.all_tasks() if not task.get_coro().__qualname__.startswith(runner)]  # type: ignore[union-attr]
+    assert not left, "tasks left"
+    timers = [timer for timer in getattr(asyncio.get_running_loop(), "_scheduled", ()) if not timer.cancelled()]
+    assert not [timer for timer in timers if "tickwork" in repr(timer)], "timers left"
+
+
+def _our_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("tickwork-")]
+
+
+def _expect_gone(find: Callable[[], list[Any]], what: str) -> None:
+    deadline = time.monotonic() + LAST_SECONDS
+    while left := find():
+        assert time.monotonic() < deadline, f"{what}: {left}"
+        time.sleep(0.002)
