@@ -81,6 +81,8 @@ def _watch() -> BlockBuster:
     for function in watch.functions.values():
         # The first use of a zone reads its file: 0.1 ms, once in the life of a process.
         function.can_block_in("tickwork/zones.py", "_load")
+        # The first cron expression imports croniter: 50 ms, once, and in an app before its loop runs.
+        function.can_block_in("tickwork/cron_expression.py", "_parse")
     return watch
 
 

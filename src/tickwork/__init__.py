@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .tasks import every as every
     from .tasks import schedule as schedule
     from .tasks import task as task
+    from .ticks import Tick as Tick
     from .triggers import At as At
     from .triggers import Cron as Cron
     from .triggers import Every as Every
@@ -56,6 +57,7 @@ _HOMES = {
     "jobs": ("JobRecord", "JobState"),
     "pool": ("Loaded", "Pool", "PoolJob", "PoolStats", "Saved"),
     "tasks": ("Task", "at", "cron", "every", "schedule", "task"),
+    "ticks": ("Tick",),
     "triggers": ("At", "Cron", "Every", "Trigger"),
 }
 
@@ -79,6 +81,7 @@ __all__ = [
     "At",
     "Cron",
     "Every",
+    "Tick",
     "Trigger",
     # a pool
     "Loaded",

@@ -100,9 +100,10 @@ class SystemClock(Clock):
 class Outside:
     """How much is under way outside of a loop whose time is virtual. The time stands still meanwhile."""
 
-    __slots__ = ("count",)
+    __slots__ = ("clock", "count")
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
         self.count = 0
 
     def __enter__(self) -> None:
@@ -126,3 +127,9 @@ def outside() -> AbstractContextManager[None]:
     if not virtual_loops:
         return _NOTHING
     return virtual_loops.get(asyncio.get_running_loop(), _NOTHING)
+
+
+def running_clock() -> Clock:
+    """Return the clock of the running loop: the real one, or the virtual one that a test has given it."""
+    found = virtual_loops.get(asyncio.get_running_loop())
+    return SystemClock() if found is None else found.clock

@@ -165,7 +165,7 @@ class VirtualClock(Clock):
         self.autojump = autojump
         self.wake_count = 0
         self.loop: VirtualLoop | None = None
-        self._outside = Outside()
+        self._outside = Outside(self)
         self._wall_timers: set[_WallTimer] = set()
         self._timers: list[tuple[int, int, _Timer]] = []
         self._order = itertools.count()

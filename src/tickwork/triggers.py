@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from zoneinfo import ZoneInfo
 
+    from .ticks import Ticks
+
 __all__ = [
     "At",
     "Cron",
@@ -120,6 +122,12 @@ class Trigger(ABC):
                 raise InvalidOption("exclude", "a trigger that leaves some fire times", dates)
             return Exclusion(self, without=dates)
         return Exclusion(self, dates=dates)
+
+    def __aiter__(self) -> Ticks:
+        """Iterate over the fire times from now on, each when it has come: `async for tick in Every("30s")`."""
+        from .ticks import Ticks  # waiting is not a trigger's business; this is only where people look for it
+
+        return Ticks(self)
 
     def __or__(self, other: object) -> Trigger:
         """Return the union: due whenever one of them is, once when both are."""
