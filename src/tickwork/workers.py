@@ -246,6 +246,20 @@ def _close(run: Run, coroutine: Coroutine[Any, Any, Any]) -> None:
         coroutine.close()
     except BaseException as error:  # it yields or raises even while it is closed
         logger.warning("%s did not let itself be closed: %r", run.describe(), error)
+        _keep_for_ever(coroutine)
+
+
+def _keep_for_ever(coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Let a coroutine that cannot be closed never be finalized.
+
+    That would resume it once more, somewhere, perhaps after the end of the loop, where a loop around `except
+    BaseException` spins for ever and holds the exit of the program.
+    """
+    try:
+        from ctypes import py_object, pythonapi
+    except ImportError:  # not CPython
+        return
+    pythonapi.Py_IncRef(py_object(coroutine))
 
 
 class Workers:
