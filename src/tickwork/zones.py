@@ -19,7 +19,7 @@ from .errors import InvalidInstant, InvalidOption, UnknownTimezone, nearest
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-__all__ = ["FIRST", "LAST", "Window", "Zone", "get_zone", "resolve_wall", "zone_key"]
+__all__ = ["FIRST", "LAST", "Window", "Zone", "clock_change", "get_zone", "resolve_wall", "zone_key"]
 
 # Outside these years an offset could carry a datetime over its own limits.
 FIRST = datetime(3, 1, 1, tzinfo=UTC)
@@ -198,3 +198,29 @@ def resolve_wall(wall: datetime, key: str) -> datetime:
         str(wall),
         remedy=f"clocks there go from {before} straight to {before + after.shift}",
     )
+
+
+def clock_change(instant: datetime, key: str) -> str | None:
+    """Say how a change of a zone's clocks touches an instant (aware UTC), or return None.
+
+    Returns:
+        "after the gap 02:00-03:00" for the first instant after a gap, to which the times in it are moved;
+        "first pass of 02:00-03:00" and "second pass of 02:00-03:00" where the clocks show a time twice.
+    """
+    zone = get_zone(key)
+    window = zone.at(instant)
+    wall = instant + window.offset
+    if window.shift > _ZERO and instant == window.lo:
+        return f"after the gap {_span(wall - window.shift, wall)}"
+    if wall < window.repeat_end:
+        return f"second pass of {_span(window.lo + window.offset, window.repeat_end)}"
+    following = zone.at(window.hi)
+    again = window.hi + following.offset  # what the clocks show when they have been moved
+    if following.repeat_end > again and wall >= again:
+        return f"first pass of {_span(again, following.repeat_end)}"
+    return None
+
+
+def _span(begin: datetime, end: datetime) -> str:
+    days = "" if begin.date() == end.date() or end - begin < timedelta(days=1) else "%Y-%m-%d "
+    return f"{begin:{days}%H:%M}-{end:{days}%H:%M}"

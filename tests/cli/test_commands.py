@@ -224,7 +224,7 @@ def test_next_as_json_names_zone_and_instant(folder: Path) -> None:
     ended = tickwork("next", "-n", "2", "--tz", "America/New_York", "--json", "jobs.py", cwd=folder)
 
     found = json.loads(ended.out)
-    assert [sorted(entry) for entry in found] == [["at", "schedule", "utc"]] * 4
+    assert [sorted(entry) for entry in found] == [["at", "clock_change", "schedule", "utc"]] * 4
     at = [datetime.fromisoformat(entry["at"]) for entry in found]
     assert at == sorted(at)
     nightly = [entry for entry in found if entry["schedule"] == "jobs.nightly"]

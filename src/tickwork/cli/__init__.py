@@ -73,25 +73,32 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tickwork {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, summary: str) -> argparse.ArgumentParser:
+    def add(name: str, summary: str, *, needs_target: bool = True) -> argparse.ArgumentParser:
         command = commands.add_parser(
             name, help=summary, description=summary, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        command.add_argument("target", metavar="TARGET", help="module:app, module, or path/file.py")
+        if needs_target:
+            command.add_argument("target", metavar="TARGET", help="module:app, module, or path/file.py")
         command.add_argument("-v", "--verbose", action="store_true", help="more in the log, tracebacks of imports too")
         return command
 
     run = add("run", "Run the app until SIGINT or SIGTERM, then drain.")
     run.add_argument("--until-idle", action="store_true", help="end when no job is queued or running")
     run.add_argument("--reload", action="store_true", help="start anew when a Python file below the folder changes")
+    run.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)  # what --reload starts
     run.add_argument("--uvloop", action="store_true", help="run on uvloop (extra 'uvloop')")
 
     listing = add("list", "List tasks and schedules.")
     listing.add_argument("--json", action="store_true", help="as JSON")
 
-    upcoming = add("next", "Show the next fire times of the app's schedules.")
+    upcoming = add(
+        "next", "Show the next fire times of an app's schedules, or of a cron expression.", needs_target=False
+    )
+    what = upcoming.add_mutually_exclusive_group(required=True)
+    what.add_argument("target", metavar="TARGET", nargs="?", help="module:app, module, or path/file.py")
+    what.add_argument("--cron", metavar="EXPRESSION", help="an expression instead: --cron '0 5 * * mon-fri'")
     upcoming.add_argument("-n", type=_count, default=5, metavar="N", help="how many of each schedule (5)")
-    upcoming.add_argument("--tz", metavar="ZONE", help="show them in this zone (the app's)")
+    upcoming.add_argument("--tz", metavar="ZONE", help="the zone to show them in, and of --cron (the app's; UTC)")
     upcoming.add_argument("--json", action="store_true", help="as JSON")
 
     trigger = add("trigger", "Run a task once, here and now, and print its result as JSON.")

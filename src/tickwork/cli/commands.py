@@ -11,11 +11,13 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+from ..clock import SystemClock
 from ..durations import format_seconds
 from ..errors import InvalidOption, InvalidPayload, JobError, JobFailed, UnknownTask
 from ..program import CUT, JOB_FAILED, OK, leave
 from ..program import run as run_program
-from ..zones import zone_key
+from ..triggers import Cron, upcoming
+from ..zones import clock_change, zone_key
 from .output import as_json, log_to_stderr, table
 from .target import load
 
@@ -39,6 +41,10 @@ def run_run(options: argparse.Namespace) -> int:
         from .reload import run_reloading
 
         return run_reloading(options)
+    if options.supervised:
+        from .reload import end_with_supervisor
+
+        end_with_supervisor()
     app = load(options.target, show_traceback=options.verbose)
 
     async def until_idle() -> int:
@@ -105,17 +111,43 @@ def _described(app: App, task: AnyTask) -> dict[str, Any]:
 
 def run_next(options: argparse.Namespace) -> int:
     """Show the next fire times."""
-    app = load(options.target, show_traceback=options.verbose)
-    zone = ZoneInfo(app.timezone if options.tz is None else zone_key(options.tz, "--tz"))
-    times = sorted(
-        ((at, schedule.name) for schedule in app.schedules.values() for at in _next(schedule, options.n)),
-        key=lambda row: row[0],
-    )
+    if options.cron is not None:
+        key = zone_key(options.tz or "UTC", "--tz")
+        trigger = Cron(options.cron, timezone=key, name=options.cron)
+        times = [(at, options.cron, key) for at in upcoming(trigger, SystemClock().now(), options.n)]
+        for warning in trigger.warnings:
+            print(f"tickwork: {warning}", file=sys.stderr)
+    else:
+        app = load(options.target, show_traceback=options.verbose)
+        key = app.timezone if options.tz is None else zone_key(options.tz, "--tz")
+        schedules = app.schedules.values()
+        times = sorted(
+            (at, schedule.name, schedule.trigger.timezone or key)
+            for schedule in schedules
+            for at in _next(schedule, options.n)
+        )
+    zone = ZoneInfo(key)
     if options.json:
-        as_json([{"schedule": name, "at": at.astimezone(zone).isoformat(), "utc": _utc(at)} for at, name in times])
+        as_json(
+            [
+                {
+                    "schedule": name,
+                    "at": at.astimezone(zone).isoformat(),
+                    "utc": _utc(at),
+                    "clock_change": clock_change(at, own),
+                }
+                for at, name, own in times
+            ]
+        )
         return OK
-    rows = [(f"{at.astimezone(zone):%a %Y-%m-%d %H:%M:%S %z}", _utc(at), name) for at, name in times]
-    table((str(zone), "UTC", "schedule"), rows)
+    columns = [key, "UTC", "schedule" if options.cron is None else "expression"]
+    rows = [[f"{at.astimezone(zone):%a %Y-%m-%d %H:%M:%S %z}", _utc(at), name] for at, name, _ in times]
+    marks = [clock_change(at, own) or "" for at, _, own in times]
+    if any(marks):
+        columns.append("clock change")
+        for row, mark in zip(rows, marks, strict=True):
+            row.append(mark)
+    table(columns, rows)
     return OK
 
 

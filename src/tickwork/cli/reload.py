@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 from ..program import OK
@@ -30,9 +31,20 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 def run_reloading(options: argparse.Namespace) -> int:
     """Run the command without --reload in a child, drained and started anew with each change."""
     folder = folder_of(options.target)
-    command = [sys.executable, "-m", "tickwork", "run", options.target]
+    command = [sys.executable, "-m", "tickwork", "run", options.target, "--supervised"]
     command += [f"--{name.replace('_', '-')}" for name in ("until_idle", "uvloop", "verbose") if getattr(options, name)]
     return asyncio.run(_Supervisor(command, folder).run())
+
+
+def end_with_supervisor() -> None:
+    """Let this process drain as soon as the one that supervises it is gone, however it went."""
+
+    def wait() -> None:
+        while os.read(0, 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="tickwork-lifeline", daemon=True).start()
 
 
 class _Supervisor:
@@ -69,9 +81,10 @@ class _Supervisor:
 
     async def _run_child(self, seen: dict[str, int]) -> int | None:
         """Run a child until a file has changed, and return None, or until it ends, and return its status."""
-        # It has no standard input: outside of the terminal's group, reading from it would stop the child.
+        # Outside of the terminal's group, reading from the terminal would stop the child. It gets a pipe, whose end tells
+        # it that this process has been killed.
         child = self._child = await asyncio.create_subprocess_exec(
-            *self._command, stdin=subprocess.DEVNULL, **_own_group()
+            *self._command, stdin=subprocess.PIPE, **_own_group()
         )
         change = asyncio.ensure_future(self._wait_changed(seen))
         end = asyncio.ensure_future(child.wait())
