@@ -81,8 +81,8 @@ class _Supervisor:
 
     async def _run_child(self, seen: dict[str, int]) -> int | None:
         """Run a child until a file has changed, and return None, or until it ends, and return its status."""
-        # Outside of the terminal's group, reading from the terminal would stop the child. It gets a pipe, whose end tells
-        # it that this process has been killed.
+        # Outside of the terminal's group, reading from the terminal would stop the child. It gets a pipe, whose end
+        # tells it that this process has been killed.
         child = self._child = await asyncio.create_subprocess_exec(
             *self._command, stdin=subprocess.PIPE, **_own_group()
         )
