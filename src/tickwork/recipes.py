@@ -50,13 +50,15 @@ async def record_system_status(
     import aiofiles
     import aiofiles.os
     import anyio
+    import anyio.to_thread
     import psutil
 
     cpu = psutil.cpu_percent()
     if not cpu:  # the first call has nothing to compare with
         await anyio.sleep(0.1)
         cpu = psutil.cpu_percent()
-    memory, usage = psutil.virtual_memory(), psutil.disk_usage(os.fspath(disk))
+    memory = psutil.virtual_memory()
+    usage = await anyio.to_thread.run_sync(psutil.disk_usage, os.fspath(disk))  # a network disk may not answer
     status = {
         "at": (clock or SystemClock()).now().isoformat(timespec="milliseconds"),
         "cpu_percent": cpu,
