@@ -529,6 +529,23 @@ async def test_a_cancelled_stop_hurries_and_leaves_nothing_behind() -> None:
     assert not app.is_running
 
 
+async def test_a_second_stop_waits_for_the_first() -> None:
+    app, begun = App(), asyncio.Event()
+
+    @app.task()
+    async def work() -> None:
+        begun.set()
+        await asyncio.sleep(0.02)
+
+    await app.start()
+    await work.enqueue()
+    await begun.wait()
+    first, second = await asyncio.gather(app.stop(), app.stop(0.0))
+
+    assert first is second
+    assert first.cut == []
+
+
 async def test_an_app_starts_again_after_a_stop_but_not_twice_at_once() -> None:
     app = make_app()
     for _ in range(2):

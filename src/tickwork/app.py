@@ -268,6 +268,7 @@ class App(Declarations):
         self._loops: set[asyncio.Task[Any]] = set()
         self._resources = AsyncExitStack()
         self._failed: asyncio.Future[BaseException] | None = None
+        self._stopping: asyncio.Future[Stopped] | None = None
         self._testing: Testing | None = None
         self.include(*tasks)
 
@@ -376,8 +377,13 @@ class App(Declarations):
             priority=task.options_.priority if options.priority is None else options.priority,
         )
         # A job that waits for room may wait for itself: the worker that could make room is its own.
-        await store.enqueue([new], wait=wait and _current.get(None) is None)
+        await store.enqueue([new], wait=wait and not self._is_inside())
         return Job(self, new.id, new.task)
+
+    def _is_inside(self) -> bool:
+        """Return whether the calling code belongs to a job that runs here."""
+        context = _current.get(None)
+        return context is not None and self._dispatcher is not None and self._dispatcher.holds(context.job_id)
 
     def enqueue_from_thread(
         self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], options: EnqueueOptions
@@ -498,7 +504,8 @@ class App(Declarations):
         try:
             await self._start(schedules)
         except BaseException:
-            await self._guarded(self._stop(0.0))
+            self._stopping = asyncio.ensure_future(self._stop(0.0))
+            await self._guarded(self._stopping)
             raise
         logger.info("started: %d tasks, %d schedules, %d workers", len(self._tasks), len(self._entries), self.workers)
 
@@ -612,22 +619,25 @@ class App(Declarations):
                 `cancel_seconds`; what ignores even that is abandoned.
 
         Returns:
-            What was given back and what was cut. A second call finds nothing to do.
+            What was given back and what was cut. A second call during a stop waits for the same one; after it, there
+            is nothing to do.
 
         A cancelled stop hurries: running jobs are cancelled at once, and it ends as soon as they have.
         """
         if self._loop is None:
             return Stopped()
-        return await self._guarded(self._stop(self.drain_seconds if drain_seconds is None else drain_seconds))
+        if self._stopping is None:
+            limit = self.drain_seconds if drain_seconds is None else drain_seconds
+            self._stopping = asyncio.ensure_future(self._stop(limit))
+        return await self._guarded(self._stopping)
 
     def hurry(self) -> None:
         """End a drain under way: what still runs is cancelled at once."""
         if self._engine is not None:
             self._engine.hurry()
 
-    async def _guarded(self, stopping: Any) -> Stopped:
+    async def _guarded(self, task: asyncio.Future[Stopped]) -> Stopped:
         """Bring a stop to its end, also when this is cancelled: then quicker."""
-        task = asyncio.ensure_future(stopping)
         cancelled: asyncio.CancelledError | None = None
         while not task.done():
             try:
@@ -640,8 +650,7 @@ class App(Declarations):
                 pass
         if cancelled is not None:
             raise cancelled
-        stopped: Stopped = task.result()
-        return stopped
+        return task.result()
 
     async def _stop(self, drain_seconds: float) -> Stopped:
         engine, dispatcher, store = self._engine, self._dispatcher, self._store
@@ -664,7 +673,7 @@ class App(Declarations):
                 await self._end_loops()
                 if store is not None:
                     await store.close()
-                self._store = self._loop = None
+                self._store = self._loop = self._stopping = None
                 for entry in self._entries.values():
                     entry.row = entry.next_at = None
         level = logging.WARNING if cut else logging.INFO

@@ -323,6 +323,10 @@ class Dispatcher:
         """The attempts under way here."""
         return [run for run in self._workers.running if isinstance(run, JobRun)]
 
+    def holds(self, job_id: str) -> bool:
+        """Return whether this process has claimed the job and not ended it."""
+        return job_id in self._runs
+
     def cancel_here(self, job_id: str) -> bool:
         """Cancel an attempt that this process holds."""
         run = self._runs.get(job_id)
