@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from .jobs import JobState, Outcome
 from .options import one_of
-from .triggers import latest
+from .triggers import latest, newest
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -47,11 +47,13 @@ class Due:
         fire_time: The one to run, the latest.
         first: The earliest of all; equal to `fire_time` when it is the only one.
         missed: How many before `fire_time`; None when there are too many to count.
+        missed_last: The newest of those; None when there are none.
     """
 
     fire_time: datetime
     first: datetime
     missed: int | None
+    missed_last: datetime | None = None
 
 
 def due(trigger: Trigger, watermark: datetime, now: datetime) -> Due | None:
@@ -59,7 +61,9 @@ def due(trigger: Trigger, watermark: datetime, now: datetime) -> Due | None:
     first, last, count = latest(trigger, watermark, now)
     if first is None or last is None:
         return None
-    return Due(last, first, None if count is None else count - 1)
+    if count == 1:
+        return Due(last, first, 0)
+    return Due(last, first, None if count is None else count - 1, newest(trigger, watermark, now, 2)[0])
 
 
 MAX_DEATHS = 3

@@ -78,7 +78,6 @@ class Scheduler:
         row = (await self._store.set_schedule([_declare(entry)]))[0]
         assert row is not None
         entry.row = row
-        self.entries[entry.name] = entry
         if row.version == 1 and entry.policies.first == "now" and not row.paused:
             now = self._clock.now()
             firing = Firing(
@@ -89,6 +88,7 @@ class Scheduler:
                 overlap=entry.policies.overlap,
             )
             self._take(entry, (await self._store.fire([firing]))[0])
+        self.entries[entry.name] = entry
         self._plan(entry)
         if entry.next_at is None and entry.broken is None and not row.paused:
             logger.warning("schedule %s will not run: %r has no fire time after now", entry.name, entry.trigger)
@@ -240,6 +240,7 @@ class Scheduler:
             job=self._job(entry, found.fire_time),
             overlap=entry.policies.overlap,
             missed_first=None if found.missed == 0 else found.first,
+            missed_last=found.missed_last,
             missed_count=found.missed,
         )
 
@@ -272,8 +273,11 @@ class Scheduler:
         if row is not None and not row.paused and entry.broken is None:
             try:
                 at = entry.trigger.next(row.watermark)
+                if at is not None and at <= row.watermark:
+                    raise ValueError(f"{entry.trigger!r} says that {at} comes after {row.watermark}")
             except Exception as error:
                 self._set_aside(entry, error)
+                at = None
         self._push(entry, at)
 
     def _push(self, entry: Entry, at: datetime | None) -> None:

@@ -766,6 +766,8 @@ def _last(trigger: Trigger, first: datetime, now: datetime) -> datetime:
         following = trigger.next(known)
         if following is None or following > end:
             return known
+        if following <= known:
+            raise ValueError(f"{trigger!r} says that {following} comes after {known}")
         known = following
         middle = known + (end - known) // 2
         found = trigger.next(middle)

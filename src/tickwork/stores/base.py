@@ -103,6 +103,7 @@ class Firing:
         job: The job to be made.
         overlap: What to do while another job of the schedule is not finished.
         missed_first: The earliest fire time that is let pass, when there is any.
+        missed_last: The newest fire time that is let pass; it is before the watermark, which runs.
         missed_count: How many are let pass before the one that runs; None: too many to count.
     """
 
@@ -112,6 +113,7 @@ class Firing:
     job: NewJob
     overlap: OverlapPolicy
     missed_first: datetime | None = None
+    missed_last: datetime | None = None
     missed_count: int | None = 0
 
 

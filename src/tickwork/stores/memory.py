@@ -149,12 +149,12 @@ class MemoryStore(Store):
                 return Fired(None, row)
             assert firing.watermark is not None
             row = self._schedules[row.name] = replace(row, version=row.version + 1, watermark=firing.watermark)
-        if firing.missed_first is not None and firing.watermark is not None:
+        if firing.missed_first is not None:
             self._answer(
                 Answer(
                     schedule=row.name,
                     first=firing.missed_first,
-                    last=firing.watermark,
+                    last=firing.missed_last or firing.missed_first,
                     count=firing.missed_count,
                     outcome="missed",
                 )
