@@ -13,6 +13,11 @@ ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = {
     "taskiq": "taskiq==0.13.0",
     "apscheduler4": "apscheduler==4.0.0a6",
+    "apscheduler3": "apscheduler==3.11.3",
+    "asyncz": "asyncz==0.17.2",
+    "celery": "celery==5.7.0",
+    "croniter": "croniter==7.0.0",
+    "cronsim": "cronsim==2.8",
 }
 
 
