@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Testing", "VirtualClock", "VirtualLoop", "outside", "virtual_loop_factory"]
 
-logger = logging.getLogger("tickwork.testing")
+logger: logging.Logger = logging.getLogger("tickwork.testing")
 
 T = TypeVar("T")
 
@@ -156,14 +156,14 @@ class VirtualClock(Clock):
         wake_count: How many times a timer made the time stop on its way.
     """
 
-    max_sleep_seconds = math.inf
+    max_sleep_seconds: float = math.inf
 
     def __init__(self, start: datetime = START, *, autojump: bool = False) -> None:
         self._origin = start.astimezone(UTC)
         self._elapsed = 0
         self._moved = 0.0
         self.autojump = autojump
-        self.wake_count = 0
+        self.wake_count: int = 0
         self.loop: VirtualLoop | None = None
         self._outside = Outside(self)
         self._wall_timers: set[_WallTimer] = set()
@@ -380,6 +380,7 @@ class _Selector(selectors.DefaultSelector):
         patience = None if move is None else move.patience
         found = super().select(STALL_SECONDS if patience is None else patience)
         if found:
+            self._told = False
             return found
         if move is not None and patience is not None:
             move.waits = False
@@ -402,11 +403,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     _clock_resolution: float
 
     def __init__(self, clock: VirtualClock | None = None) -> None:
-        self.clock = VirtualClock() if clock is None else clock
+        self.clock: VirtualClock = VirtualClock() if clock is None else clock
+        super().__init__(_Selector(self.clock))
         if self.clock.loop is not None:
+            self.close()
             raise InvalidOption("clock", "a clock that drives no loop yet", clock)
         self.clock.loop = self
-        super().__init__(_Selector(self.clock))
         # The clock counts whole microseconds, timers are floats: one that is due within half of one is due now.
         self._clock_resolution = 6e-7
         virtual_loops[self] = self.clock._outside
@@ -477,7 +479,7 @@ class Testing:
         self._errors: dict[str, BaseException] = {}
         self._seen: set[str] = set()
         self.clock: VirtualClock
-        self.drives_loop = False
+        self.drives_loop: bool = False
         self._last_store: Store | None = None
 
     # -- life ---------------------------------------------------------------------------------------------------
