@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from .tasks import AnyTask
     from .testing import Testing
 
-logger = logging.getLogger("tickwork.app")
+logger: logging.Logger = logging.getLogger("tickwork.app")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -242,12 +242,12 @@ class App(Declarations):
     ) -> None:
         if url is not None:
             raise InvalidOption("url", "None: jobs are kept in memory, other stores are still to come", url)
-        self.workers = positive("workers", workers)
-        self.timezone = zone_key(timezone)
-        self.drain_seconds = seconds(drain_seconds, "drain_seconds", allow_zero=True)
-        self.cancel_seconds = seconds(cancel_seconds, "cancel_seconds", allow_zero=True)
-        self.max_queued = positive("max_queued", max_queued)
-        self.max_processes = positive(
+        self.workers: int = positive("workers", workers)
+        self.timezone: str = zone_key(timezone)
+        self.drain_seconds: float = seconds(drain_seconds, "drain_seconds", allow_zero=True)
+        self.cancel_seconds: float = seconds(cancel_seconds, "cancel_seconds", allow_zero=True)
+        self.max_queued: int = positive("max_queued", max_queued)
+        self.max_processes: int = positive(
             "max_processes", (os.cpu_count() or 1) if max_processes is None else max_processes
         )
         if lifespan is not None and not callable(lifespan):
@@ -259,7 +259,7 @@ class App(Declarations):
         self._entries: dict[str, Entry] = {}
         self._start_hooks: list[Callable[..., Any]] = []
         self._error_hooks: list[Callable[..., Any]] = []
-        self.schedules = Schedules(self)
+        self.schedules: Schedules = Schedules(self)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._store: Store | None = None
         self._engine: Workers | None = None

@@ -103,8 +103,8 @@ class Outside:
     __slots__ = ("clock", "count")
 
     def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.count = 0
+        self.clock: Clock = clock
+        self.count: int = 0
 
     def __enter__(self) -> None:
         self.count += 1

@@ -44,12 +44,12 @@ class Context:
         fire_time: datetime | None = None,
         state: Any = None,
     ) -> None:
-        self.job_id = job_id
-        self.task = task
-        self.attempt = attempt
-        self.schedule = schedule
-        self.fire_time = fire_time
-        self.state = state
+        self.job_id: str = job_id
+        self.task: str = task
+        self.attempt: int = attempt
+        self.schedule: str | None = schedule
+        self.fire_time: datetime | None = fire_time
+        self.state: Any = state
         self._log: logging.LoggerAdapter[logging.Logger] | None = None
 
     @property

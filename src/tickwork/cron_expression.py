@@ -423,9 +423,9 @@ class Plan:
         # crontab(5) looks at the first character, so "1-31" restricts and "*/2" does not. croniter joins the
         # two fields by their values, and with #, L or W it always asks for both.
         self._either = texts[2][0] not in "*?" and texts[4][0] not in "*?"
-        self.is_wildcard = any(text[0] == "*" for text in (texts[0], texts[1], *texts[5:6]))
-        self.years = None if years is None else tuple(sorted(years))
-        self.warnings = warnings
+        self.is_wildcard: bool = any(text[0] == "*" for text in (texts[0], texts[1], *texts[5:6]))
+        self.years: tuple[int, ...] | None = None if years is None else tuple(sorted(years))
+        self.warnings: tuple[str, ...] = warnings
 
         self._minutes, self._hours = _table(minutes, 59), _table(hours, 23)
         self._seconds, self._months = _table(seconds, 59), _table(months, 12)
@@ -435,7 +435,7 @@ class Plan:
         times = f"{_show(hours, _HOUR)}:{_show(minutes, _MINUTE)}:{_show(seconds, _SECONDS)}"
         limits = "" if len(months) == 12 else f" month {_show(months)}"
         limits += "" if self.years is None else f" year {_show(frozenset(self.years))}"
-        self.canonical = f"{self._show_days()}{limits} at {times}"
+        self.canonical: str = f"{self._show_days()}{limits} at {times}"
 
     def _show_days(self) -> str:
         all_days = self._month_days.issuperset(range(1, 32))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import contextmanager
+from contextvars import Context as Variables
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from .tasks import AnyTask
     from .workers import Workers
 
-logger = logging.getLogger("tickwork.jobs")
+logger: logging.Logger = logging.getLogger("tickwork.jobs")
 
 RETRY_STORE_SECONDS = 1.0
 """How soon a store that raised is asked again: soon enough for a person, seldom enough for a store in trouble."""
@@ -42,7 +43,7 @@ class Waiter:
     __slots__ = ("count", "error", "told")
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count: int = 0
         self.told: asyncio.Future[JobError] = asyncio.get_running_loop().create_future()
         self.error: BaseException | None = None
 
@@ -54,7 +55,7 @@ class JobRun(Run):
 
     def __init__(self, dispatcher: Dispatcher, record: JobRecord, task: AnyTask, state: Any) -> None:
         args, kwargs = task.codec.decode(record.payload)
-        self.context_ = Context(
+        self.context_: Context = Context(
             job_id=record.id,
             task=task.name,
             attempt=record.attempt + 1,
@@ -68,8 +69,8 @@ class JobRun(Run):
         context.run(self.context_.activate)
         super().__init__(task.fn, args, kwargs, place_of(task.fn, task.options_.run_in), task.options_.timeout, context)
         self._dispatcher = dispatcher
-        self.record = record
-        self.task = task
+        self.record: JobRecord = record
+        self.task: AnyTask = task
         self.started_at: datetime | None = None
 
     @property
@@ -131,12 +132,12 @@ class Dispatcher:
         self._tasks = tasks
         self._name = name
         self._on_error = on_error
-        self.now = clock.now
-        self.base_context = copy_context()
+        self.now: Callable[[], datetime] = clock.now
+        self.base_context: Variables = copy_context()
         self.state: Any = None
         """What the user's lifespan yielded."""
-        self.failed_count = 0
-        self.changed = asyncio.Event()
+        self.failed_count: int = 0
+        self.changed: asyncio.Event = asyncio.Event()
         """Set whenever an end has been written or a claim has found nothing."""
         self._runs: dict[str, JobRun] = {}
         self._claimed: list[JobRun] = []

@@ -60,9 +60,18 @@ class InvalidOption(TickworkError, ValueError):
         got: The value as given.
     """
 
+    option: str
+    expected: str
+    got: object
+
     def __init__(self, option: str, expected: str, got: object, *, remedy: str = "") -> None:
+        self._say(
+            option, expected, got, f"{option} must be {expected}, got {got!r}" + (f"; {remedy}" if remedy else "")
+        )
+
+    def _say(self, option: str, expected: str, got: object, message: str) -> None:
         self.option, self.expected, self.got = option, expected, got
-        super().__init__(f"{option} must be {expected}, got {got!r}" + (f"; {remedy}" if remedy else ""))
+        super().__init__(message)
 
 
 class InvalidDuration(InvalidOption):
@@ -92,14 +101,17 @@ class InvalidCron(InvalidOption):
         reason: What is wrong, and what to write instead.
     """
 
+    expression: object
+    field: str | None
+    reason: str
+
     def __init__(self, expression: object, field: str | None, reason: str) -> None:
         self.expression, self.field, self.reason = expression, field, reason
         where = f" (field {field!r})" if field else ""
-        self.option, self.expected, self.got = "cron", "a cron expression", expression
         shown = repr(expression)
         if len(shown) > 120:
             shown = shown[:117] + "..."
-        TickworkError.__init__(self, f"invalid cron expression {shown}{where}: {reason}")
+        self._say("cron", "a cron expression", expression, f"invalid cron expression {shown}{where}: {reason}")
 
 
 class InvalidInstant(InvalidOption):
@@ -114,6 +126,9 @@ class UnknownTimezone(InvalidOption):
         suggestion: The nearest known key, or None.
     """
 
+    key: object
+    suggestion: str | None
+
     def __init__(self, key: object, suggestion: str | None = None) -> None:
         self.key, self.suggestion = key, suggestion
         super().__init__(
@@ -127,21 +142,24 @@ class UnknownTimezone(InvalidOption):
 class DuplicateName(InvalidOption):
     """Two tasks, or two schedules, with the same name."""
 
+    kind: str
+    name: str
+
     def __init__(self, kind: str, name: str, remedy: str) -> None:
         self.kind, self.name = kind, name
-        self.option, self.expected, self.got = f"{kind} name", "unique", name
-        TickworkError.__init__(self, f"two {kind}s are named {name!r}; {remedy}")
+        self._say(f"{kind} name", "unique", name, f"two {kind}s are named {name!r}; {remedy}")
 
 
 class NotImportable(InvalidOption):
     """A function that a child process, or a later load, could not import."""
 
     def __init__(self, function: object, reason: str) -> None:
-        self.function = getattr(function, "__qualname__", repr(function))
+        self.function: str = getattr(function, "__qualname__", repr(function))
         self.reason = reason
-        self.option, self.expected, self.got = "function", "importable by name", self.function
-        TickworkError.__init__(
-            self,
+        self._say(
+            "function",
+            "importable by name",
+            self.function,
             f"function {self.function!r} cannot be imported by name: {reason}; define it at the top level of a module",
         )
 
@@ -153,6 +171,9 @@ class InvalidPayload(TickworkError, ValueError):
         where: The task and the argument, such as "reports.daily(day)", or "result of reports.daily".
         reason: What is wrong and what to do.
     """
+
+    where: str
+    reason: str
 
     def __init__(self, where: str, reason: str) -> None:
         self.where, self.reason = where, reason
@@ -191,6 +212,9 @@ class UnknownJob(TickworkError, LookupError):
 class InvalidTarget(TickworkError, ValueError):
     """What `tickwork run TARGET` was given holds no app that can be used."""
 
+    target: str
+    reason: str
+
     def __init__(self, target: str, reason: str) -> None:
         self.target, self.reason = target, reason
         super().__init__(f"cannot use target {target!r}: {reason}")
@@ -202,6 +226,10 @@ class NotRunning(TickworkError, RuntimeError):
 
 class IllegalMove(TickworkError, RuntimeError):
     """A job was asked to go into a state that does not follow from the one it is in."""
+
+    job_id: str
+    current: str
+    wanted: str
 
     def __init__(self, job_id: str, current: str, wanted: str) -> None:
         self.job_id, self.current, self.wanted = job_id, current, wanted
@@ -229,6 +257,10 @@ class ProcessDied(TickworkError, RuntimeError):
         exit_code: Its exit status; negative: the number of the signal that ended it; None: unknown.
     """
 
+    function: str
+    pid: int
+    exit_code: int | None
+
     def __init__(self, function: str, pid: int, exit_code: int | None) -> None:
         self.function, self.pid, self.exit_code = function, pid, exit_code
         how = (
@@ -253,6 +285,9 @@ class JobError(TickworkError):
         task: The name of its task or function.
     """
 
+    job_id: str
+    task: str
+
     def __init__(self, job_id: str, task: str, message: str) -> None:
         self.job_id, self.task = job_id, task
         super().__init__(f"job {job_id} ({task}) {message}")
@@ -266,6 +301,10 @@ class JobFailed(JobError):
         error_message: Its text.
         traceback: The formatted traceback, as text.
     """
+
+    error_type: str
+    error_message: str
+    traceback: str
 
     def __init__(self, job_id: str, task: str, error_type: str, error_message: str, traceback: str) -> None:
         self.error_type, self.error_message, self.traceback = error_type, error_message, traceback

@@ -37,8 +37,8 @@ class Job(Generic[R]):
 
     def __init__(self, source: JobSource, job_id: str, task: str) -> None:
         self._source = source
-        self.id = job_id
-        self.task = task
+        self.id: str = job_id
+        self.task: str = task
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.task}>"

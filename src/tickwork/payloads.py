@@ -85,7 +85,7 @@ class Codec:
             name: The task's name, for messages.
             skip_first: Leave out the first parameter, which somebody else fills in.
         """
-        self.name = name
+        self.name: str = name
         self._fn = fn
         self._skip_first = skip_first
         self._shape: _Shape | None = None

@@ -35,14 +35,16 @@ from .workers import HELD, RUN_IN, SETTLED, WAITING, Place, Run, RunIn, Workers,
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
+    from contextvars import Context
     from datetime import timedelta
     from types import TracebackType
     from typing import Self
 
     from .runners.process import ProcessRunner
     from .snapshot import Snapshot
+    from .workers import StopReason, Worker
 
-logger = logging.getLogger("tickwork.pool")
+logger: logging.Logger = logging.getLogger("tickwork.pool")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -141,14 +143,14 @@ class PoolJob(Run, Generic[T]):
         # `Run.__init__`, written out.
         self.fn = fn
         self.args = args
-        self.kwargs = kwargs or _NO_KWARGS
+        self.kwargs: dict[str, Any] = kwargs or _NO_KWARGS
         self.run_in = run_in
         self.timeout = timeout
-        self.phase = WAITING
-        self.stop_reason = None
-        self.worker = None
-        self.context = copy_context()
-        self.id = next(pool._ids)
+        self.phase: int = WAITING
+        self.stop_reason: StopReason | None = None
+        self.worker: Worker | None = None
+        self.context: Context = copy_context()
+        self.id: int = next(pool._ids)
         self._pool = pool
         self._outcome: Outcome | None = None
         self._error: BaseException | None = None
@@ -325,14 +327,14 @@ class Pool:
         max_processes: int | None = None,
         cancel_seconds: float | str | timedelta = CANCEL_SECONDS,
     ) -> None:
-        self.workers = positive("workers", workers)
-        self.buffer = positive("buffer", buffer)
-        self.timeout = None if timeout is None else seconds(timeout, "timeout")
-        self.run_in = one_of("run_in", run_in, (None, *RUN_IN))
-        self.max_processes = positive(
+        self.workers: int = positive("workers", workers)
+        self.buffer: int = positive("buffer", buffer)
+        self.timeout: float | None = None if timeout is None else seconds(timeout, "timeout")
+        self.run_in: RunIn | None = one_of("run_in", run_in, (None, *RUN_IN))
+        self.max_processes: int = positive(
             "max_processes", (os.cpu_count() or 1) if max_processes is None else max_processes
         )
-        self.cancel_seconds = seconds(cancel_seconds, "cancel_seconds")
+        self.cancel_seconds: float = seconds(cancel_seconds, "cancel_seconds")
         self._ids = itertools.count(1)
         self._closed = True
         self._engine: Workers

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from .app import App, Stopped
 
-logger = logging.getLogger("tickwork.program")
+logger: logging.Logger = logging.getLogger("tickwork.program")
 
 OK, JOB_FAILED, USAGE, START_FAILED, CUT = range(5)
 """Exit statuses: clean; a job failed; wrong usage; the start failed; jobs had to be cut, or the app died."""

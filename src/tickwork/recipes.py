@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from .clock import Clock
 
-logger = logging.getLogger("tickwork.recipes")
+logger: logging.Logger = logging.getLogger("tickwork.recipes")
 
 
 async def record_system_status(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .tasks import AnyTask
     from .triggers import Trigger
 
-logger = logging.getLogger("tickwork.scheduler")
+logger: logging.Logger = logging.getLogger("tickwork.scheduler")
 
 RETRY_STORE_SECONDS = 1.0
 """How soon a store that raised is asked again. The fire times wait: nothing is lost by it."""

@@ -82,7 +82,7 @@ class Snapshot:
     """The file, and the moves around it. Call them under `to_its_end`."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
 
     async def write(self, entries: list[dict[str, Any]], *, kept: bool) -> None:
         """Write the entries.

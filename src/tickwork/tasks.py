@@ -19,7 +19,7 @@ import inspect
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from .context import Context
 from .durations import seconds
@@ -135,10 +135,10 @@ class Task(Generic[C, V, P, R]):
         functools.update_wrapper(cast("Any", self), fn)
         self.__qualname__: str = getattr(fn, "__qualname__", repr(fn))
         self.fn = fn
-        self.name = task_name(fn) if name is None else text("name", name)
-        self.aliases = tuple(text("aliases", alias) for alias in aliases)
-        self.options_ = TaskOptions() if options is None else options
-        self.wants_context = _wants_context(fn)
+        self.name: str = task_name(fn) if name is None else text("name", name)
+        self.aliases: tuple[str, ...] = tuple(text("aliases", alias) for alias in aliases)
+        self.options_: TaskOptions = TaskOptions() if options is None else options
+        self.wants_context: bool = _wants_context(fn)
         self.schedules: list[ScheduleSpec] = []
         self._apps: list[Binding] = []
         self._codec: Codec | None = None
@@ -513,11 +513,11 @@ class Declarations:
 
 
 _plain = Declarations()
-task = _plain.task
-schedule = _plain.schedule
-every = _plain.every
-cron = _plain.cron
-at = _plain.at
+task: Final = _plain.task
+schedule: Final = _plain.schedule
+every: Final = _plain.every
+cron: Final = _plain.cron
+at: Final = _plain.at
 
 
 def _options(run_in: RunIn | None, timeout: float | str | timedelta | None, queue: str, priority: int) -> TaskOptions:

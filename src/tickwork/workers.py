@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .clock import Timer
     from .runners.process import ProcessRunner
 
-logger = logging.getLogger("tickwork.workers")
+logger: logging.Logger = logging.getLogger("tickwork.workers")
 
 RunIn = Literal["loop", "thread", "process"]
 Place = Literal["loop", "call", "thread", "process"]
@@ -83,16 +83,16 @@ class Run:
         timeout: float | None,
         context: Context,
     ) -> None:
-        self.fn = fn
-        self.args = args
-        self.kwargs = kwargs
+        self.fn: Callable[..., Any] = fn
+        self.args: tuple[Any, ...] = args
+        self.kwargs: dict[str, Any] = kwargs
         self.run_in = run_in
-        self.timeout = timeout
-        self.context = context
+        self.timeout: float | None = timeout
+        self.context: Context = context
         """The context variables, its own copy; given up to the worker at the start."""
-        self.phase = WAITING
+        self.phase: int = WAITING
         self.stop_reason: StopReason | None = None
-        self.worker: _Worker | None = None
+        self.worker: Worker | None = None
         self.abandon_timer: Timer
         """Set with `stop_reason`, except for threads."""
 
@@ -184,7 +184,7 @@ class Buffer(asyncio.Queue[Run]):
         return True
 
 
-class _Worker:
+class Worker:
     """One worker: its task, and how many cancellations of the task are requests of our own."""
 
     __slots__ = ("cancels", "deadline", "run", "task")
@@ -193,9 +193,10 @@ class _Worker:
         self.task: asyncio.Task[None]
         self.run: Run | None = None
         self.deadline: float | None = None
-        self.cancels = 0
+        self.cancels: int = 0
 
     def is_cancelled_from_outside(self) -> bool:
+        """Return whether somebody else has cancelled the worker's task."""
         return self.task.cancelling() > self.cancels
 
     async def take_back(self) -> None:
@@ -285,26 +286,26 @@ class Workers:
         processes: Callable[[], ProcessRunner],
     ) -> None:
         self.count = count
-        self.buffer = Buffer(buffer)
+        self.buffer: Buffer = Buffer(buffer)
         self.cancel_seconds = cancel_seconds
         self._time = time
         self._call_later = call_later
         self._make_processes = processes
         self._processes: ProcessRunner | None = None
         self._threads = ThreadRunner()
-        self._workers: set[_Worker] = set()
+        self._workers: set[Worker] = set()
         self._quiet: asyncio.Future[None] | None = None
         self._empty: asyncio.Future[None] | None = None
         self._hurried = False
         self._alarm: Timer | None = None
         self._alarm_at = 0.0
         self._stopping = False
-        self.unfinished = 0
+        self.unfinished: int = 0
         """Runs taken in and not settled: waiting and running."""
-        self.succeeded_count = 0
-        self.failed_count = 0
-        self.cancelled_count = 0
-        self.busy_seconds = 0.0
+        self.succeeded_count: int = 0
+        self.failed_count: int = 0
+        self.cancelled_count: int = 0
+        self.busy_seconds: float = 0.0
 
     @property
     def running(self) -> list[Run]:
@@ -324,14 +325,14 @@ class Workers:
             self._start_worker()
 
     def _start_worker(self) -> None:
-        worker = _Worker()
+        worker = Worker()
         worker.task = asyncio.get_running_loop().create_task(
             self._work(worker), name=f"tickwork-worker-{len(self._workers) + 1}", context=copy_context()
         )
         self._workers.add(worker)
         worker.task.add_done_callback(lambda task: self._worker_ended(worker, task))
 
-    def _worker_ended(self, worker: _Worker, task: asyncio.Task[None]) -> None:
+    def _worker_ended(self, worker: Worker, task: asyncio.Task[None]) -> None:
         self._workers.discard(worker)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.critical("a worker died of an error of its own; another takes its place", exc_info=error)
@@ -498,7 +499,7 @@ class Workers:
 
     # -- the worker -----------------------------------------------------------------------------------------------
 
-    async def _work(self, me: _Worker) -> None:
+    async def _work(self, me: Worker) -> None:
         buffer, waiting, time = self.buffer, self.buffer.waiting, self._time
         now = resumed = time()
         while True:
@@ -562,7 +563,7 @@ class Workers:
                 await asyncio.sleep(0)
                 now = resumed = time()
 
-    async def _end_badly(self, run: Run, me: _Worker, value: Any, error: BaseException | None) -> None:
+    async def _end_badly(self, run: Run, me: Worker, value: Any, error: BaseException | None) -> None:
         """Settle a run that raised, or that was interrupted; end the worker where that is what was meant."""
         if run.phase == ABANDONED:
             raise asyncio.CancelledError
@@ -582,7 +583,7 @@ class Workers:
         if me.cancels:
             await me.take_back()
 
-    async def _elsewhere(self, run: Run, context: Context, me: _Worker) -> Any:
+    async def _elsewhere(self, run: Run, context: Context, me: Worker) -> Any:
         """Run a plain function: in a thread, in a process, or right here."""
         if run.run_in == "process":
             if self._processes is None:
@@ -602,7 +603,7 @@ class Workers:
             return await _Steps(run, context, value, yielded)
         return value
 
-    async def _in_thread(self, run: Run, context: Context, me: _Worker) -> Any:
+    async def _in_thread(self, run: Run, context: Context, me: Worker) -> Any:
         future = self._threads.start(context, run.fn, run.args, run.kwargs)
         while True:
             try:

@@ -51,10 +51,14 @@ class Window:
     """
 
     __slots__ = ("hi", "lo", "offset", "repeat_end", "shift")
+    lo: datetime
+    hi: datetime
+    offset: timedelta
+    shift: timedelta
 
     def __init__(self, lo: datetime, hi: datetime, offset: timedelta, shift: timedelta) -> None:
         self.lo, self.hi, self.offset, self.shift = lo, hi, offset, shift
-        self.repeat_end = _NEVER if shift >= _ZERO or -shift > CORRECTION else lo + offset - shift
+        self.repeat_end: datetime = _NEVER if shift >= _ZERO or -shift > CORRECTION else lo + offset - shift
 
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -70,6 +74,9 @@ class Zone:
     """
 
     __slots__ = ("_blocks", "info", "key", "last")
+    key: str
+    info: ZoneInfo
+    last: Window
 
     def __init__(self, key: str, info: ZoneInfo) -> None:
         self.key, self.info = key, info

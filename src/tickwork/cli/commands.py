@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..app import App, Schedule
     from ..tasks import AnyTask
 
-logger = logging.getLogger("tickwork.program")
+logger: logging.Logger = logging.getLogger("tickwork.program")
 
 
 def run_run(options: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from pathlib import Path
 
-logger = logging.getLogger("tickwork.reload")
+logger: logging.Logger = logging.getLogger("tickwork.reload")
 
 LOOK_SECONDS = 0.5
 """How often the files are looked at. Without a package that listens to the file system there is no other way; half a

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ProcessRunner", "RemoteError", "RemoteTraceback"]
 
-logger = logging.getLogger("tickwork.runners")
+logger: logging.Logger = logging.getLogger("tickwork.runners")
 
 # How long a child that should end (its socket is closed) may take for its exit handlers before it is killed,
 # in seconds. An interpreter without handlers needs 10 ms.
@@ -85,6 +85,10 @@ class RemoteError(TickworkError):
         error_message: Its text.
         traceback: The formatted traceback, as text.
     """
+
+    function: str
+    error_type: str
+    error_message: str
 
     def __init__(self, function: str, error_type: str, error_message: str, traceback: str) -> None:
         self.function, self.error_type, self.error_message = function, error_type, error_message

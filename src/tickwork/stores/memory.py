@@ -41,7 +41,7 @@ class MemoryStore(Store):
         keep: How many finished jobs are kept, and how many ledger rows for each schedule.
     """
 
-    capabilities = Capabilities(notify=True)
+    capabilities: Capabilities = Capabilities(notify=True)
 
     def __init__(self, clock: Clock, *, max_queued: int = 100_000, keep: int = KEEP) -> None:
         self._clock = clock
