@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING, Any, assert_type
 
 from tickwork import App, Context, Job, Pool, PoolJob, Task, task
 
-if TYPE_CHECKING:
-    from typing import Concatenate
-
 app = App()
 
 
@@ -93,7 +90,7 @@ async def test_pool_job_has_the_type_of_what_the_function_returns() -> None:
 
 def test_types_of_tasks_can_be_named() -> None:
     plain: Task[[int], float, [int], float] = half
-    with_context: Task[Concatenate[Context, [int]], float, [int], float] = half_in
+    with_context: Task[[Context, int], float, [int], float] = half_in
     function: Callable[[int], float] = half
 
     assert (plain.name, with_context.name, function(4)) == ("test_typing.half", "test_typing.half_in", 2.0)
