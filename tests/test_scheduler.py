@@ -546,6 +546,24 @@ async def test_small_corrections_of_the_clock_are_not_worth_a_word(caplog: pytes
     assert announced(caplog) == []
 
 
+async def test_a_clock_that_jumps_while_nothing_is_planned_is_not_worth_a_word_either(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = App()
+
+    @app.task(name="work")
+    async def work() -> None: ...
+
+    async with app.testing() as t:
+        await t.advance("1s")
+        t.clock.jump_wall(3600)
+        await app.schedules.add(app.tasks["work"], Every("1m"), name="poll")
+        await t.advance("1m")
+
+        assert t.fires("poll") == [after(minutes=61)]
+        assert announced(caplog) == []
+
+
 @pytest.mark.parametrize("jump", [3600, -3600])
 async def test_a_delayed_job_follows_the_wall_clock(jump: int) -> None:
     app = App()

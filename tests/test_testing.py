@@ -831,6 +831,7 @@ def test_it_works_under_pytest_asyncio(tmp_path: Path) -> None:
         "        assert len(t.fires('poll')) == 24\n"
     )
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:anyio", "-o", "asyncio_mode=auto"]
+    command += ["-o", "asyncio_default_fixture_loop_scope=function"]
     ended = subprocess.run(
         [*command, "-p", "no:randomly", "--rootdir", str(tmp_path), str(tmp_path)],
         capture_output=True,

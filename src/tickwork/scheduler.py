@@ -130,6 +130,7 @@ class Scheduler:
 
     async def run(self) -> None:
         """Answer fire times, for ever."""
+        self._clock.jump()  # what the clock did before the start is no news
         while True:
             self._note_jump()
             now = self.last_pass_at = self._clock.now()
@@ -156,6 +157,8 @@ class Scheduler:
         finally:
             if timer is not None:
                 timer.cancel()
+        if timer is None:
+            self._clock.jump()  # it moved while nothing was planned, or was slewed for hours: that made no difference
 
     async def _pause(self) -> None:
         """Give a store that raised some time, whatever changes meanwhile."""
