@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from textwrap import dedent, indent
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from tickwork import App
 from tickwork.errors import NotRunning
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -58,8 +60,15 @@ SHORT = {
 }
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("kind", SHORT)
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        ("coroutine", signal.SIGINT),
+        ("coroutine", signal.SIGTERM),
+        ("thread", signal.SIGINT),
+        ("process", signal.SIGTERM),
+    ],
+)
 def test_signal_lets_running_jobs_finish(tmp_path: Path, kind: str, number: signal.Signals) -> None:
     with start(tmp_path, SHORT[kind], drain=60) as running:
         running.wait_for("began")
@@ -166,18 +175,23 @@ STUCK = {
 }
 
 
-SLOW = ("spins", "locks")
+@pytest.fixture(scope="module")
+def stuck(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Running]]:
+    """All kinds at once, each told to end: they mostly wait, and one after the other would take half a minute."""
+    with ExitStack() as stack:
+        started = {
+            kind: stack.enter_context(start(tmp_path_factory.mktemp("stuck"), text)) for kind, text in STUCK.items()
+        }
+        for running in started.values():
+            running.wait_for("began")
+            running.send(signal.SIGTERM)
+        yield started
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind in SLOW else kind for kind in STUCK]
-)
-def test_job_that_does_not_end_is_cut_and_named(tmp_path: Path, kind: str) -> None:
-    with start(tmp_path, STUCK[kind]) as running:
-        running.wait_for("began")
-        running.send(signal.SIGTERM)
-        ended = running.ended(within=0.2 + 0.2 + 5)
-        running.wait_alone()
+@pytest.mark.parametrize("kind", STUCK)
+def test_job_that_does_not_end_is_cut_and_named(stuck: dict[str, Running], kind: str) -> None:
+    ended = stuck[kind].ended(within=0.2 + 0.2 + 5)
+    stuck[kind].wait_alone()
 
     assert ended.status == 4
     assert "cut: jobs.work job=" in ended.err
@@ -332,6 +346,7 @@ def test_signal_during_the_start_ends_it(tmp_path: Path, body: str) -> None:
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.slow
 def test_signal_during_a_start_that_blocks_ends_it_by_force(tmp_path: Path) -> None:
     body = "\n@app.on_start\ndef begin():\n    print('began', flush=True)\n    time.sleep(3600)\n"
     with start(tmp_path, body) as running:
@@ -355,16 +370,22 @@ def test_signal_while_the_target_is_imported_ends_at_once(tmp_path: Path, number
     assert "Traceback" not in ended.err
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4])
-def test_signal_in_the_first_moments_ends_it_without_a_word_too_much(tmp_path: Path, delay: float) -> None:
-    with start(tmp_path, job("await asyncio.sleep(0.1)"), drain=60) as running:
-        time.sleep(delay)  # not a race that is hidden, but the one that is looked for
-        running.send(signal.SIGTERM)
-        ended = running.ended(within=FAR_BELOW_THE_DRAIN)
-        running.wait_alone()
+def test_signal_in_the_first_moments_ends_it_without_a_word_too_much(tmp_path: Path) -> None:
+    write(tmp_path, job("await asyncio.sleep(0.1)"), drain=60)
+    with ExitStack() as stack:
+        started = []
+        for delay in range(0, 600, 50):
+            (folder := tmp_path / str(delay)).mkdir()
+            words = ("-m", "tickwork", "run", "../jobs.py")
+            started.append(stack.enter_context(Running(*words, cwd=folder)))
+            time.sleep(delay / 1000)  # not a race that is hidden, but the one that is looked for
+            started[-1].send(signal.SIGTERM)
 
-    assert ended.status in (0, -signal.SIGTERM)
-    assert "Traceback" not in ended.err
+        for running in started:
+            ended = running.ended()
+            running.wait_alone()
+            assert ended.status in (0, -signal.SIGTERM)
+            assert "Traceback" not in ended.err
 
 
 # -- app.run() --------------------------------------------------------------------------------------------------------
@@ -390,6 +411,7 @@ print("status", status)
     assert ended.out == "began\nfinished\nstatus 0\n", ended.err
 
 
+@pytest.mark.slow
 def test_app_run_with_a_stuck_thread_of_the_users_ends_with_the_interpreter(tmp_path: Path) -> None:
     write(tmp_path, STUCK["thread of its own"] + "\nstatus = app.run()\nprint('status', status)\nsys.exit(status)\n")
     with Running("jobs.py", cwd=tmp_path) as running:
