@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from inspect import CO_COROUTINE
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
+from .clock import running_clock
 from .durations import seconds
 from .errors import (
     InvalidOption,
@@ -344,12 +345,13 @@ class Pool:
     async def __aenter__(self) -> Self:
         if hasattr(self, "_engine"):
             raise NotRunning("a Pool can be entered once; make a new one")
+        clock = running_clock()
         self._engine = Workers(
             self.workers,
             self.buffer,
             cancel_seconds=self.cancel_seconds,
-            time=asyncio.get_running_loop().time,
-            call_later=asyncio.get_running_loop().call_later,
+            time=clock.monotonic,
+            call_later=clock.call_later,
             processes=self._make_processes,
         )
         self._engine.start()

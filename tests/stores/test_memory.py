@@ -352,6 +352,21 @@ async def test_a_paused_schedule_takes_no_firing_and_resumes_from_now(store: Mem
         await store.set_schedule([Pause(name="other", paused=True)])
 
 
+async def test_a_clock_set_back_moves_no_watermark_back(store: MemoryStore, clock: HandClock) -> None:
+    await store.set_schedule([declare()])
+    clock.advance(60)
+    (fired,) = await store.fire([firing(clock, 1)])
+    assert fired.row is not None
+    clock.seconds -= 3600
+    await store.set_schedule([Pause(name="s", paused=True)])
+    (resumed,) = await store.set_schedule([Pause(name="s", paused=False)])
+    (changed,) = await store.set_schedule([declare("other")])
+
+    assert resumed is not None
+    assert changed is not None
+    assert resumed.watermark == changed.watermark == fired.row.watermark
+
+
 async def test_a_removed_schedule_takes_no_firing(store: MemoryStore, clock: HandClock) -> None:
     await store.set_schedule([declare()])
     assert await store.set_schedule([Remove(name="s")]) == [None]

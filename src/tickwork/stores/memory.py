@@ -195,7 +195,7 @@ class MemoryStore(Store):
                     raise UnknownSchedule(change.name, list(self._schedules))
                 if row.paused == change.paused:
                     return row
-                watermark = row.watermark if change.paused else self._clock.now()
+                watermark = row.watermark if change.paused else max(row.watermark, self._clock.now())
                 row = replace(row, paused=change.paused, version=row.version + 1, watermark=watermark)
             case Declare():
                 if row is not None and row.fingerprint == change.fingerprint and row.task == change.task:
@@ -206,7 +206,8 @@ class MemoryStore(Store):
                     trigger=change.trigger,
                     fingerprint=change.fingerprint,
                     version=1 if row is None else row.version + 1,
-                    watermark=self._clock.now(),
+                    # Never back: a clock that was set back must not bring fire times a second time.
+                    watermark=self._clock.now() if row is None else max(row.watermark, self._clock.now()),
                     paused=row is not None and row.paused,
                 )
         self._schedules[row.name] = row
