@@ -19,7 +19,6 @@ from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .app import App as App
-    from .app import Schedule as Schedule
     from .app import Stopped as Stopped
     from .context import Context as Context
     from .errors import JobCancelled as JobCancelled
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from .pool import PoolJob as PoolJob
     from .pool import PoolStats as PoolStats
     from .pool import Saved as Saved
+    from .schedules import Schedule as Schedule
     from .tasks import Task as Task
     from .tasks import at as at
     from .tasks import cron as cron
@@ -50,12 +50,13 @@ if TYPE_CHECKING:
     from .triggers import Trigger as Trigger
 
 _HOMES = {
-    "app": ("App", "Schedule", "Stopped"),
+    "app": ("App", "Stopped"),
     "context": ("Context",),
     "errors": ("JobCancelled", "JobError", "JobFailed", "JobParked", "JobTimedOut", "QueueFull", "TickworkError"),
     "handle": ("Job",),
     "jobs": ("JobRecord", "JobState"),
     "pool": ("Loaded", "Pool", "PoolJob", "PoolStats", "Saved"),
+    "schedules": ("Schedule",),
     "tasks": ("Task", "at", "cron", "every", "schedule", "task"),
     "ticks": ("Tick",),
     "triggers": ("At", "Cron", "Every", "Trigger"),

@@ -1,11 +1,14 @@
 """The app: tasks and schedules, and what runs them. It starts, drains and stops the parts, and has no rules of its own.
 
-app = App()
+    app = App()
 
-@app.every("30s")
-async def poll() -> None: ...
+    @app.every("30s")
+    async def poll() -> None: ...
 
-async with app: ...              # or FastAPI(lifespan=app.lifespan), app.run(), `tickwork run module:app`
+    async with app: ...          # or FastAPI(lifespan=app.lifespan), app.run(), `tickwork run module:app`
+
+The way of a job: a schedule or `enqueue` makes it, the store keeps it, the dispatcher claims it and fills the workers'
+buffer, a worker runs it, the dispatcher writes its end to the store, and whoever waits hears of it.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ import inspect
 import logging
 import os
 import secrets
-from collections.abc import Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -26,20 +28,19 @@ from .clock import SystemClock
 from .context import _current
 from .dispatch import Dispatcher, value_of
 from .durations import seconds
-from .errors import DuplicateName, InvalidOption, InvalidPayload, NotRunning, UnknownSchedule, UnknownTask
+from .errors import DuplicateName, InvalidOption, InvalidPayload, NotRunning, UnknownTask
 from .handle import Job
 from .jobs import JobState, NewJob, new_id
 from .options import positive
-from .policies import Policies
 from .scheduler import Entry, Scheduler
+from .schedules import Schedules
 from .stores.memory import MemoryStore
 from .tasks import Declarations, EnqueueOptions, ScheduleSpec, Task
-from .triggers import Trigger, upcoming
 from .workers import Workers
 from .zones import zone_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
     from typing import Self
@@ -47,9 +48,8 @@ if TYPE_CHECKING:
     from .clock import Clock
     from .context import Context
     from .jobs import JobRecord
-    from .policies import FirstPolicy, OverlapPolicy
     from .runners.process import ProcessRunner
-    from .stores.base import Answer, Store
+    from .stores.base import Store
     from .tasks import AnyTask
     from .testing import Testing
 
@@ -74,137 +74,6 @@ class Stopped:
 
     unstarted: int = 0
     cut: list[str] = field(default_factory=list)
-
-
-class Schedule:
-    """A schedule of an app: what it will do next, and the means to change that."""
-
-    __slots__ = ("_app", "_entry")
-
-    def __init__(self, app: App, entry: Entry) -> None:
-        self._app, self._entry = app, entry
-
-    def __repr__(self) -> str:
-        return f"<Schedule {self.name} {self.trigger!r}>"
-
-    @property
-    def name(self) -> str:
-        """Its name: the task's, unless it was given one."""
-        return self._entry.name
-
-    @property
-    def task(self) -> AnyTask:
-        """The task whose jobs it makes."""
-        return self._entry.task
-
-    @property
-    def trigger(self) -> Trigger:
-        """When it fires."""
-        return self._entry.trigger
-
-    @property
-    def policies(self) -> Policies:
-        """How it treats its fire times."""
-        return self._entry.policies
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether its fire times are let pass."""
-        return self._entry.row is not None and self._entry.row.paused
-
-    @property
-    def error(self) -> BaseException | None:
-        """What its trigger raised, which has stopped it; None: it is well."""
-        return self._entry.broken
-
-    def next(self, n: int = 1) -> list[datetime]:
-        """Return the next `n` fire times (UTC), fewer when the trigger ends; a pause is not looked at."""
-        return upcoming(self._entry.trigger, self._app._clock.now(), positive("n", n))
-
-    async def pause(self) -> None:
-        """Let fire times pass until `resume`. A job under way goes on."""
-        await self._app._scheduler_now().pause(self.name, paused=True)
-
-    async def resume(self) -> None:
-        """Fire again, from now on: what was due meanwhile is not made up for."""
-        await self._app._scheduler_now().pause(self.name, paused=False)
-
-    async def run_now(self) -> Job[Any] | None:
-        """Make a job now, beside the fire times, and return it; None when overlap "skip" forbids it."""
-        fired = await self._app._scheduler_now().run_now(self.name)
-        if fired.job is None:
-            logger.warning("schedule %s not run: its last job %s is not finished", self.name, fired.blocked_by)
-            return None
-        return Job(self._app, fired.job.id, fired.job.task)
-
-    async def history(self, limit: int = 100) -> list[Answer]:
-        """Return what became of its fire times, the newest first."""
-        return await self._app._store_now().ledger(self.name, limit=positive("limit", limit))
-
-
-class Schedules(Mapping[str, Schedule]):
-    """The schedules of an app, by name."""
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-
-    def __getitem__(self, name: str) -> Schedule:
-        try:
-            return Schedule(self._app, self._app._entries[name])
-        except KeyError:
-            raise UnknownSchedule(name, list(self._app._entries)) from None
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._app._entries
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._app._entries)
-
-    def __len__(self) -> int:
-        return len(self._app._entries)
-
-    async def add(
-        self,
-        task: AnyTask,
-        trigger: Trigger,
-        *,
-        name: str | None = None,
-        overlap: OverlapPolicy = "skip",
-        first: FirstPolicy = "later",
-    ) -> Schedule:
-        """Add a schedule, also while the app runs.
-
-        Args:
-            task: A task of the app.
-            trigger: When it fires.
-            name: Its name; None: the task's.
-            overlap: See `App.schedule`.
-            first: See `App.schedule`.
-
-        Raises:
-            UnknownTask: The app does not include the task.
-            DuplicateName: There is a schedule with this name.
-        """
-        if not isinstance(trigger, Trigger):
-            raise InvalidOption("trigger", "a trigger such as Every(...) or Cron(...)", trigger)
-        self._app._known(task)
-        spec = ScheduleSpec(trigger, name, Policies(overlap=overlap, first=first))
-        entry = self._app._declare(task, spec)
-        if self._app._scheduler is not None:
-            try:
-                await self._app._scheduler.add(entry)
-            except BaseException:
-                self._app._entries.pop(entry.name, None)
-                raise
-        return Schedule(self._app, entry)
-
-    async def remove(self, name: str) -> None:
-        """Remove a schedule, also while the app runs. Its jobs stay."""
-        if name not in self:
-            raise UnknownSchedule(name, list(self))
-        if self._app._scheduler is not None:
-            await self._app._scheduler.remove(name)
-        del self._app._entries[name]
 
 
 class App(Declarations):

@@ -1,14 +1,14 @@
 """Ready-made work for any app: record the system's state, remove old files.
 
-@app.every("5s")
-async def record() -> None:
-    await record_system_status("var/status.log")
+    @app.every("5s")
+    async def record() -> None:
+        await record_system_status("var/status.log")
 
-@app.cron("0 3 * * *")
-async def clean() -> None:
-    await remove_old_files("var/tmp", prefix="temp_", older_than="7d", dry_run=True)
+    @app.cron("0 3 * * *")
+    async def clean() -> None:
+        await remove_old_files("var/tmp", prefix="temp_", older_than="7d", dry_run=True)
 
-They are plain coroutine functions, of use without an app, too.
+They are plain coroutine functions: an app of yours decides when they run, and with what.
 """
 
 from __future__ import annotations

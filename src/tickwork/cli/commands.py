@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from ..app import App, Schedule
+    from ..app import App
+    from ..schedules import Schedule
     from ..tasks import AnyTask
 
 logger: logging.Logger = logging.getLogger("tickwork.program")
