@@ -18,6 +18,7 @@ import asyncio
 import doctest
 import inspect
 import io
+import os
 import re
 import shlex
 import subprocess
@@ -146,6 +147,7 @@ def run_command(block: Block, words: list[str], folder: Path) -> str:
     done = subprocess.run(
         [*start, *arguments],
         cwd=folder,
+        env={**os.environ, "PYTEST_ADDOPTS": "-p no:randomly -p no:cacheprovider -p no:hypothesispytest"},
         capture_output=True,
         encoding="utf-8",
         stdin=subprocess.DEVNULL,
