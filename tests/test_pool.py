@@ -26,6 +26,7 @@ from tickwork.errors import (
     ProcessDied,
     QueueFull,
 )
+from tickwork.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -813,6 +814,40 @@ async def test_saved_jobs_are_never_overwritten(tmp_path: Path) -> None:
         assert path.read_bytes() == before
         assert second.state == "queued"
     assert kept == [2]
+
+
+async def test_of_two_saves_to_one_path_at_once_one_is_refused_and_keeps_its_jobs(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.json"
+    async with Blocked() as one, Pool(1) as other:
+        await one.submit(keep, "one")
+        gate = Gate()
+        await other.submit(gate)
+        await gate.begun.wait()
+        await other.submit(keep, "other")
+        ends = await asyncio.gather(one.save(path), other.save(path), return_exceptions=True)
+        gate.open.set()
+    async with Pool(1) as pool:
+        await pool.load(path)
+
+    assert sorted(type(end).__name__ for end in ends) == ["FileExistsError", "Saved"]
+    assert sorted(kept) == ["one", "other"]
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_load_that_cannot_give_the_file_back_says_where_the_jobs_are(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.json"
+    async with Blocked() as pool:
+        await pool.submit(keep, 1)
+        await pool.save(path)
+    claimed, entries = await Snapshot(path).claim()
+    path.write_text("somebody else's")
+
+    with pytest.raises(FileExistsError) as raised:
+        await claimed.give_back(Snapshot(path))
+
+    assert str(claimed.path) in str(raised.value)
+    assert len(entries) == 1
+    assert path.read_text() == "somebody else's"
 
 
 async def test_a_save_that_fails_puts_every_job_back_in_its_place(tmp_path: Path) -> None:

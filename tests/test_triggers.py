@@ -800,3 +800,10 @@ def test_latest_and_newest_agree_with_walking(trigger: Trigger, start: int, leng
     assert (first, last) == ((walked[0], walked[-1]) if walked else (None, None))
     assert count == len(walked)
     assert newest(trigger, after, now, n) == (walked[-n:] if n else [])
+
+
+def test_a_name_counts_only_where_the_expression_asks_for_it() -> None:
+    assert Cron("0 5 * * thu", name="a") == Cron("0 5 * * thu", name="b")
+    assert repr(Cron("0 5 * * *", name="a")) == "Cron('0 5 * * *')"
+    assert Cron("H 5 * * *", name="a") != Cron("H 5 * * *", name="b")
+    assert repr(Cron("H/20 5 * * *", name="a")) == "Cron('H/20 5 * * *', name='a')"

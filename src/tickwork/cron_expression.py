@@ -345,7 +345,7 @@ class _Reader:
         if "*" in item:
             return f'{item!r} is malformed; write "*" or "*/n"'
         if re.match(r"r\b", item):
-            return "R draws anew in each process, so that replicas disagree; use H or jitter"
+            return "R draws anew in each process, so that replicas disagree; use H"
         if re.match(r"h\b", item):
             return f'{item!r} is malformed or in a list; write "H", "H/n", "H(a-b)" or "H(a-b)/n" alone'
         if self.field is _DAY and item.endswith("-l"):

@@ -595,10 +595,10 @@ class Pool:
                     )
                 except (NotImportable, InvalidPayload, InvalidOption) as error:
                     not_loaded.append((entry, str(error)))
-            if not_loaded:
-                await file.write([entry for entry, _ in not_loaded], kept=False)
             if self._closed:
                 raise NotRunning("the pool closed while it loaded; the file is back in its place")
+            if not_loaded:
+                await file.write([entry for entry, _ in not_loaded], kept=False)
         except BaseException:
             await claimed.give_back(file)
             raise

@@ -1,7 +1,7 @@
 """The file that `Pool.save` writes and `Pool.load` takes: waiting jobs as JSON, functions by name.
 
-The file appears whole or not at all: it is written beside its place, synced, and renamed. A load first renames the
-file, so that of two processes only one has it.
+The file appears whole or not at all: it is written beside its place, synced, and given its name, never over another.
+A load first renames the file, so that of two processes only one has it.
 """
 
 from __future__ import annotations
@@ -98,10 +98,8 @@ class Snapshot:
         import aiofiles  # only who saves pays for it
         import aiofiles.os
 
-        if await aiofiles.os.path.exists(self.path) and not (kept and (await self._read(self.path))[1]):
-            raise FileExistsError(
-                f"{str(self.path)!r} already holds saved jobs; load them first or save to another path"
-            )
+        # Another snapshot of the kind may be overwritten; anything else is the only place where its jobs are.
+        overwrites = kept and await aiofiles.os.path.exists(self.path) and (await self._read(self.path))[1]
         text = json.dumps({"tickwork": "pool", "version": VERSION, "kept": kept, "entries": entries}, indent=1)
         beside = self.path.with_name(f".{self.path.name}.{os.getpid()}-{secrets.token_hex(4)}")
         try:
@@ -109,7 +107,10 @@ class Snapshot:
                 await file.write(text)
                 await file.flush()
                 await aiofiles.os.wrap(os.fsync)(file.fileno())
-            await aiofiles.os.replace(beside, self.path)
+            if overwrites:
+                await aiofiles.os.replace(beside, self.path)
+            else:
+                await aiofiles.os.wrap(_move_to_free_place)(beside, self.path)
         except BaseException:
             await aiofiles.os.wrap(_remove)(beside)
             raise
@@ -143,10 +144,14 @@ class Snapshot:
             raise
 
     async def give_back(self, original: Snapshot) -> None:
-        """Undo a claim."""
+        """Undo a claim.
+
+        Raises:
+            FileExistsError: The place is taken meanwhile; the jobs stay in the claimed file.
+        """
         import aiofiles.os
 
-        await aiofiles.os.rename(self.path, original.path)
+        await aiofiles.os.wrap(_move_to_free_place)(self.path, original.path)
 
     async def remove(self) -> None:
         """Remove the file."""
@@ -188,6 +193,28 @@ async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
     if cancelled is not None:
         raise cancelled from task.exception()
     return task.result()
+
+
+def _move_to_free_place(source: Path, path: Path) -> None:
+    """Rename a file, but never over another one.
+
+    A rename replaces what is there, and a look before it comes too early when two processes save at once; a hard
+    link is refused when its name is taken.
+    """
+    taken = FileExistsError(
+        f"{str(path)!r} already holds saved jobs; load them first or save to another path"
+        + ("" if source.name.startswith(".") else f" (these are in {str(source)!r})")
+    )
+    try:
+        os.link(source, path)
+    except FileExistsError:
+        raise taken from None
+    except OSError:  # a file system without hard links
+        if path.exists():
+            raise taken from None
+        source.rename(path)
+    else:
+        source.unlink()
 
 
 def _remove(path: Path) -> None:

@@ -277,7 +277,9 @@ class Cron(_Declared):
         self._timezone = None if timezone is None else zone_key(timezone)
         self._zone = get_zone(self._timezone or "UTC")
         self._dst: DstRule = dst
-        self.expression, self._seconds, self._name = expression, seconds, name
+        self.expression, self._seconds = expression, seconds
+        # Without an H the name means nothing, and two equal expressions must be equal triggers.
+        self._name = name if re.search(r"(?<![a-z])h(?![a-z])", expression.lower()) else None
 
     @property
     def timezone(self) -> str | None:
