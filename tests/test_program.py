@@ -297,7 +297,8 @@ def test_signals_in_quick_succession_end_it_too(tmp_path: Path) -> None:
         ended = running.ended()
 
     assert ended.status == 4
-    assert "Traceback" not in ended.err.split("CRITICAL")[0]
+    for error in ("KeyboardInterrupt", "RuntimeError"):  # Python 3.13 may say that it ignored a signal, which is right
+        assert error not in ended.err
 
 
 def test_signal_after_the_end_changes_nothing(tmp_path: Path) -> None:
@@ -313,7 +314,8 @@ def test_signal_after_the_end_changes_nothing(tmp_path: Path) -> None:
         ended = running.ended()
 
     assert ended.status in (0, 4)  # 4: it came while the loop was being closed, and hurried that
-    assert "Traceback" not in ended.err
+    for error in ("KeyboardInterrupt", "RuntimeError"):
+        assert error not in ended.err
 
 
 # -- early signals ----------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ interrupted code holds.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import os
 import signal
@@ -213,9 +214,14 @@ def leave(status: int, last_words: Callable[[], None] | None = None) -> None:
                 stream.flush()
         logging.shutdown()
 
-    with suppress(RuntimeError):  # no thread can be started any more
-        speaker = threading.Thread(target=speak, name="tickwork-last-words", daemon=True)
+    speaker = threading.Thread(target=speak, name="tickwork-last-words", daemon=True)
+    try:
         speaker.start()
+    except RuntimeError:  # an interpreter that is ending starts no threads; this one of C's it does start
+        with open(os.devnull, "w") as nowhere:
+            faulthandler.dump_traceback_later(WORDS_SECONDS, exit=True, file=nowhere)
+            speak()
+    else:
         speaker.join(WORDS_SECONDS)
     os._exit(status)
 
