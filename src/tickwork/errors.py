@@ -17,6 +17,7 @@
     ├── IllegalMove (RuntimeError)          a job state that does not follow from the last one
     ├── QueueFull (asyncio.QueueFull)
     ├── ProcessDied (RuntimeError)          a child process ended under a job
+    ├── RemoteError                         a child process raised what cannot be raised here
     ├── VirtualTimeError (RuntimeError)     `tickwork.testing` cannot do what a test asks
     └── JobError                            what `await job.result()` raises
         ├── JobFailed                       cause: the original, where it is in this process
@@ -25,6 +26,8 @@
         ├── JobParked                       nobody can run it as it stands
         ├── JobSaved                        it left the pool for a file
         └── ResultExpired
+
+RemoteTraceback is not raised: it is the `__cause__` of what a child process raised.
 
 A message says what happened, with which value, and what to do. The constructor takes the values and keeps
 them as attributes, so that a handler never has to parse a text.
@@ -153,15 +156,13 @@ class DuplicateName(InvalidOption):
 class NotImportable(InvalidOption):
     """A function that a child process, or a later load, could not import."""
 
-    def __init__(self, function: object, reason: str) -> None:
+    def __init__(
+        self, function: object, reason: str, *, remedy: str = "define it at the top level of a module"
+    ) -> None:
         self.function: str = getattr(function, "__qualname__", repr(function))
         self.reason = reason
-        self._say(
-            "function",
-            "importable by name",
-            self.function,
-            f"function {self.function!r} cannot be imported by name: {reason}; define it at the top level of a module",
-        )
+        message = f"function {self.function!r} cannot be imported by name: {reason}; {remedy}"
+        self._say("function", "importable by name", self.function, message)
 
 
 class InvalidPayload(TickworkError, ValueError):
@@ -271,6 +272,41 @@ class ProcessDied(TickworkError, RuntimeError):
             else f"with exit status {exit_code}"
         )
         super().__init__(f"process {pid} ended {how} while it ran {function!r}")
+
+
+class RemoteError(TickworkError):
+    """A function raised something in its child process that cannot be raised here.
+
+    Its exception cannot be pickled, does not unpickle, or means something else where it would arrive
+    (SystemExit, KeyboardInterrupt, asyncio.CancelledError, StopIteration).
+
+    Attributes:
+        function: What was running.
+        error_type: The qualified name of the exception's class.
+        error_message: Its text.
+        traceback: The formatted traceback, as text.
+    """
+
+    function: str
+    error_type: str
+    error_message: str
+
+    def __init__(self, function: str, error_type: str, error_message: str, traceback: str) -> None:
+        self.function, self.error_type, self.error_message = function, error_type, error_message
+        self.traceback = traceback
+        super().__init__(f"{function!r} raised {error_type} in its process: {error_message}")
+
+
+class RemoteTraceback(Exception):
+    """The traceback of a child process as text; the `__cause__` of what it raised."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        """Return the text set apart, as it stands inside another traceback."""
+        return f'\n"""\n{self.text}"""'
 
 
 class VirtualTimeError(TickworkError, RuntimeError):

@@ -237,7 +237,7 @@ def meet(folder: str, count: int) -> int:
 
 def socket_of_the_child() -> socket.socket:
     assert child._child is not None
-    return child._child.channel.sock
+    return child._child._sock
 
 
 def close_what_is_not_its_own() -> NoReturn:

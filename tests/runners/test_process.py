@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import importlib.util
-import operator
 import os
 import pickle
 import signal
-import subprocess
 import sys
-import textwrap
 import threading
 import time
 from pathlib import Path
@@ -22,53 +17,23 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from tickwork.errors import InvalidOption, InvalidPayload, NotImportable, NotRunning, ProcessDied
+from tickwork.errors import (
+    InvalidOption,
+    InvalidPayload,
+    NotImportable,
+    NotRunning,
+    ProcessDied,
+    RemoteError,
+    RemoteTraceback,
+)
 from tickwork.runners import child
-from tickwork.runners.process import ProcessRunner, RemoteError, RemoteTraceback
-from tickwork.runners.reference import Reference, reference, resolve, task_name
+from tickwork.runners.process import ProcessRunner
 
 from . import functions
+from .waiting import is_gone, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-
-BACKENDS: list[Any] = [pytest.param(("asyncio", {}), id="asyncio")]
-if importlib.util.find_spec("uvloop") is not None:
-    BACKENDS.append(pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"))
-
-
-@pytest.fixture(params=BACKENDS)
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    return request.param
-
-
-@pytest.fixture(autouse=True)
-def no_child_is_left() -> Iterator[None]:
-    """After each test no child process is left, a zombie neither."""
-    yield
-    assert psutil.Process().children(recursive=True) == []
-
-
-@pytest.fixture
-async def runner() -> AsyncIterator[ProcessRunner]:
-    runner = ProcessRunner(2)
-    yield runner
-    await runner.aclose()
-
-
-async def wait_until(holds: Callable[[], Any], seconds: float = 8) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        await asyncio.sleep(0.005)
-
-
-def is_gone(pid: int) -> bool:
-    """Tell whether a process runs no more; a dead orphan may stay a zombie where PID 1 collects none."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+    from collections.abc import Callable
 
 
 async def pid_in(path: Path) -> int:
@@ -162,6 +127,7 @@ async def test_a_child_imports_no_asyncio_and_nothing_else_of_tickwork(runner: P
         "tickwork.runners",
         "tickwork.runners.child",
         "tickwork.runners.reference",
+        "tickwork.runners.wire",
     ]
 
 
@@ -313,7 +279,10 @@ async def test_a_module_that_only_the_parent_has_is_told(
     with pytest.raises(NotImportable) as caught:
         await runner.run(module.fn)
 
-    assert caught.value.reason == ("its child process got ModuleNotFoundError: No module named 'made_by_hand'")
+    assert str(caught.value) == (
+        "function 'fn' cannot be imported by name: its child process got ModuleNotFoundError:"
+        " No module named 'made_by_hand'; its module must be importable in a fresh interpreter"
+    )
 
 
 async def test_an_async_function_is_refused(runner: ProcessRunner) -> None:
@@ -681,6 +650,33 @@ async def test_close_fails_those_who_wait(tmp_path: Path) -> None:
     assert [type(result) for result in results] == [NotRunning] * 3
 
 
+async def test_close_ends_a_call_that_is_still_being_sent(runner: ProcessRunner) -> None:
+    pid = await runner.run(functions.process_id)
+    os.kill(pid, signal.SIGSTOP)
+    call = asyncio.create_task(runner.run(len, (bytes(10_000_000),)))
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+    await runner.aclose()
+
+    with pytest.raises(NotRunning, match="was closed while it ran 'builtins.len'"):
+        await call
+
+
+async def test_close_ends_a_call_that_was_about_to_be_sent_again(runner: ProcessRunner, tmp_path: Path) -> None:
+    go, done = tmp_path / "go", tmp_path / "done"
+    await runner.run(functions.disconnect_later, (str(go), str(done)))
+    go.touch()
+    functions.until_there(done)
+    call = asyncio.create_task(runner.run(functions.process_id))
+    await asyncio.sleep(0)
+
+    runner.close_nowait()
+
+    with pytest.raises(NotRunning):
+        await call
+
+
 @pytest.mark.parametrize("turns", [0, 1, 2, 5, 10, 20])
 async def test_close_during_a_start(turns: int) -> None:
     before = open_descriptors()
@@ -735,381 +731,3 @@ async def test_another_loop_is_refused(runner: ProcessRunner) -> None:
 
     with pytest.raises(NotRunning, match="belongs to another event loop; make one for each loop"):
         await asyncio.to_thread(asyncio.run, elsewhere())
-
-
-# -- whole programs
-
-
-def write_script(folder: Path, body: str, name: str = "script.py") -> Path:
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    head = "import asyncio, os, signal, sys, time\nfrom tickwork.runners.process import ProcessRunner\n"
-    path.write_text(head + textwrap.dedent(body))
-    return path
-
-
-def run_program(*command: str | Path, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, timeout=15, cwd=folder, check=False
-    )
-
-
-MAIN_SCRIPT = """
-    class Point:
-        def __init__(self, x):
-            self.x = x
-
-    class Boom(Exception):
-        pass
-
-    print("imported as", __name__, flush=True)
-
-    def move(point):
-        assert type(point) is Point
-        return Point(point.x + 1)
-
-    def boom():
-        raise Boom("from the script")
-
-    def big(point):
-        return [bytes(100_000), point]
-
-    async def main():
-        runner = ProcessRunner(1)
-        moved = await runner.run(move, (Point(1),))
-        assert type(moved) is Point and moved.x == 2, moved
-        try:
-            await runner.run(boom)
-        except Boom as error:
-            assert "in boom" in str(error.__cause__)
-        assert type((await runner.run(big, (moved,)))[1]) is Point
-        await runner.aclose()
-        runner = ProcessRunner(1)
-        assert type((await runner.run(max, ([Point(1)],)))) is Point
-        await runner.aclose()
-
-    if __name__ == "__main__":
-        asyncio.run(main())
-        print("done")
-"""
-
-
-def test_functions_and_classes_of_a_script(tmp_path: Path) -> None:
-    script = write_script(tmp_path / "elsewhere", MAIN_SCRIPT)
-
-    done = run_program(script, folder=tmp_path)
-
-    assert done.stderr == ""
-    lines = done.stdout.splitlines()
-    assert lines == ["imported as __main__", "imported as script", "imported as script", "done"]
-
-
-def test_functions_and_classes_of_a_module_run_by_name(tmp_path: Path) -> None:
-    write_script(tmp_path, MAIN_SCRIPT, "package/program.py")
-    (tmp_path / "package" / "__init__.py").touch()
-
-    done = run_program("-m", "package.program", folder=tmp_path)
-
-    assert done.stderr == ""
-    assert done.stdout.splitlines() == [
-        "imported as __main__",
-        "imported as package.program",
-        "imported as package.program",
-        "done",
-    ]
-
-
-def test_functions_of_an_interactive_session_are_refused() -> None:
-    code = "from tickwork.runners.reference import *\ndef f(): pass\nprint(task_name(f)); reference(f)"
-
-    done = run_program("-c", code)
-
-    assert done.stdout == "__main__.f\n"
-    assert "it is defined in an interactive session or by python -c" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [("two.words.py", "which should be NAME.py"), ("random.py", "has the name of a standard module")],
-)
-def test_scripts_that_cannot_be_imported_are_refused(tmp_path: Path, name: str, reason: str) -> None:
-    path = tmp_path / name
-    path.write_text(
-        "def f(): pass\nfrom tickwork.runners.reference import reference\n"
-        "try: reference(f)\nexcept Exception as error: print(error)"
-    )
-
-    done = run_program(path)
-
-    assert reason in done.stdout
-
-
-def test_a_script_without_guard_is_told_what_to_do(tmp_path: Path) -> None:
-    script = write_script(
-        tmp_path,
-        """
-        def f(): pass
-        async def main():
-            runner = ProcessRunner(1)
-            try:
-                await runner.run(f)
-            finally:
-                await runner.aclose()
-        asyncio.run(main())
-        """,
-    )
-
-    done = run_program(script)
-
-    assert done.returncode == 1
-    assert "put what the script does under `if __name__ == '__main__':`" in done.stderr.splitlines()[-1]
-
-
-def test_prints_of_a_child_reach_the_output(tmp_path: Path) -> None:
-    script = write_script(
-        tmp_path,
-        """
-        def speak():
-            print("to stdout", end="")
-            sys.stderr.write("to stderr")
-        async def main():
-            runner = ProcessRunner(1)
-            await runner.run(speak)
-            os.write(1, b", then the parent")
-            await runner.aclose()
-        if __name__ == "__main__":
-            asyncio.run(main())
-        """,
-    )
-
-    done = run_program(script)
-
-    assert (done.stdout, done.stderr) == ("to stdout, then the parent", "to stderr")
-
-
-@pytest.mark.parametrize("end", ["return", "raise LookupError", "os.kill(os.getpid(), 9)"])
-def test_nothing_outlives_a_parent_that_never_closed(tmp_path: Path, end: str) -> None:
-    script = write_script(
-        tmp_path,
-        f"""
-        import ctypes
-        def hold(path):
-            open(path, "w").close()
-            ctypes.PyDLL(None).sleep(60)
-        def loop(path):
-            open(path, "w").close()
-            while True: pass
-        async def main():
-            runner = ProcessRunner(3)
-            await runner.warm()
-            jobs = [asyncio.create_task(runner.run(fn, (fn.__name__,))) for fn in (hold, loop)]
-            while not (os.path.exists("hold") and os.path.exists("loop")):
-                await asyncio.sleep(0.01)
-            print(*runner.pids, flush=True)
-            {end}
-        if __name__ == "__main__":
-            asyncio.run(main())
-        """,
-    )
-
-    done = run_program("-W", "ignore", script, folder=tmp_path)
-
-    pids = [int(pid) for pid in done.stdout.split()]
-    assert len(pids) == 3
-    asyncio.run(wait_until(lambda: all(map(is_gone, pids))))
-    assert done.returncode == {"return": 0, "raise LookupError": 1}.get(end, -9)
-    assert "Exception ignored" not in done.stderr
-
-
-def test_signals_to_the_group_are_the_parents_affair(tmp_path: Path) -> None:
-    script = write_script(
-        tmp_path,
-        """
-        def wait():
-            open("running", "w").close()
-            while not os.path.exists("go"):
-                time.sleep(0.005)
-            return os.getpid()
-        async def main():
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, print, number.name)
-            runner = ProcessRunner(2)
-            await runner.warm()
-            print(*sorted(runner.pids))
-            print(await runner.run(wait))
-            print(*sorted(runner.pids))
-            await runner.aclose()
-        if __name__ == "__main__":
-            asyncio.run(main())
-        """,
-    )
-    program = subprocess.Popen(
-        [sys.executable, "-u", script],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        start_new_session=True,
-    )
-    assert program.stdout is not None
-    with program, program.stdout:
-        before = program.stdout.readline()
-        functions.until_there(tmp_path / "running")
-        for name in ("SIGINT", "SIGTERM"):
-            os.killpg(program.pid, getattr(signal, name))
-            assert program.stdout.readline() == f"{name}\n"
-        (tmp_path / "go").touch()
-        assert program.stdout.readline().strip() in before.split()
-        assert program.stdout.readline() == before
-        assert program.wait(10) == 0
-
-
-def test_signals_to_the_group_during_a_start(tmp_path: Path) -> None:
-    script = write_script(
-        tmp_path,
-        """
-        async def main():
-            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, lambda: None)
-            print("ready", flush=True)
-            runner = ProcessRunner(8)
-            await runner.warm()
-            print(len(runner.pids), flush=True)
-            await runner.aclose()
-        if __name__ == "__main__":
-            asyncio.run(main())
-        """,
-    )
-    program = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, start_new_session=True)
-    assert program.stdout is not None
-    with program, program.stdout:
-        assert program.stdout.readline() == "ready\n"
-        stopped = threading.Event()
-
-        def pester() -> None:
-            while not stopped.wait(0.001):
-                os.killpg(program.pid, signal.SIGINT)
-
-        thread = threading.Thread(target=pester)
-        thread.start()
-        try:
-            assert program.stdout.readline() == "8\n"
-        finally:
-            stopped.set()
-            thread.join()
-        assert program.wait(10) == 0
-
-
-# -- references
-
-
-def test_a_function_is_named_by_its_module_and_path() -> None:
-    found = reference(functions.echo)
-
-    assert found == Reference(functions.__name__, "echo")
-    assert str(found) == f"{functions.__name__}:echo"
-    assert resolve(found) is functions.echo
-
-
-@pytest.mark.parametrize(
-    "fn",
-    [
-        functions.Machine,
-        functions.Machine.fixed,
-        functions.Machine.built,
-        functions.Machine.method,
-        len,
-        operator.add,
-        os.path.join,
-        textwrap.dedent,
-        functools.reduce,
-    ],
-)
-def test_what_has_a_name_comes_back(fn: Callable[..., Any]) -> None:
-    assert resolve(reference(fn)) == fn
-
-
-async def test_a_task_stands_for_its_function(runner: ProcessRunner) -> None:
-    task: Any = functions.tasked
-
-    assert reference(task) == reference(task.fn) == Reference(functions.__name__, "tasked", None, ("fn",))
-    assert resolve(reference(task)) is task.fn
-    assert resolve(Reference(functions.__name__, "tasked")) is task.fn
-    assert task_name(task) == task_name(task.fn) == f"{functions.__name__}.tasked"
-    assert await runner.run(task, (1,)) == await runner.run(task.fn, (1,)) == 2
-
-
-async def test_a_decorator_is_kept_and_what_it_wraps_can_be_named(runner: ProcessRunner) -> None:
-    wrapped = functions.decorated.__wrapped__  # type: ignore[attr-defined]
-    task = functions.decorated_task.__wrapped__
-
-    assert await runner.run(functions.decorated, (1,)) == 4
-    assert await runner.run(wrapped, (1,)) == 2
-    assert reference(task.fn).steps == ("__wrapped__", "fn")
-    assert await runner.run(task.fn, (1,)) == 2
-
-
-def nested() -> Callable[[], None]:
-    def inner() -> None: ...
-
-    return inner
-
-
-moved = functions.Task(functions.same).fn
-renamed: Any = functools.wraps(functions.same)(functools.partial(functions.echo))
-impostor: Any = type("impostor", (), {"__module__": __name__, "__qualname__": "moved"})
-
-
-@pytest.mark.parametrize(
-    ("fn", "reason"),
-    [
-        (lambda: None, "it is a lambda"),
-        (nested(), "it is defined inside another function"),
-        (functions.Machine().method, "it is a method of an instance of Machine"),
-        (functions.SubMachine.built, f"{functions.__name__}.Machine.built is another object"),
-        (functools.partial(functions.same, 1), "it is a partial; pass its arguments with the call"),
-        (functions.Machine(), "it is an instance of Machine, not a function"),
-        ("text".upper, "it is a method of an instance of str"),
-        (str.upper, "it names no module"),
-        (impostor, f"{__name__}.moved is another object"),
-    ],
-)
-def test_what_has_no_name_is_refused(fn: Callable[..., Any], reason: str) -> None:
-    with pytest.raises(NotImportable) as caught:
-        reference(fn)
-
-    assert caught.value.reason == reason
-
-
-def test_a_module_that_is_not_loaded_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fn() -> None: ...
-
-    fn.__qualname__ = "fn"
-    fn.__module__ = "never_heard_of"
-    with pytest.raises(NotImportable, match="its module 'never_heard_of' is not loaded"):
-        reference(fn)
-
-    fn.__module__ = functions.__name__
-    with pytest.raises(NotImportable, match=f"module '{functions.__name__}' has no 'fn'"):
-        reference(fn)
-
-
-def test_a_reference_that_leads_nowhere_is_told() -> None:
-    with pytest.raises(NotImportable, match="has no attribute 'missing'"):
-        resolve(Reference(functions.__name__, "missing"))
-    with pytest.raises(NotImportable, match="it is a list, which cannot be called"):
-        resolve(Reference(functions.__name__, "kept"))
-    with pytest.raises(ModuleNotFoundError):
-        resolve(Reference("never_heard_of", "fn"))
-
-
-def test_a_script_hidden_by_another_module_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "path", [*sys.path])
-
-    with pytest.raises(ImportError, match="is hidden by another module named 'textwrap'"):
-        resolve(Reference("textwrap", "dedent", str(tmp_path / "textwrap.py")))
-
-
-def test_names_for_messages_never_refuse() -> None:
-    assert task_name(functools.partial(functools.partial(functions.same, 1))) == f"{functions.__name__}.same"
-    assert task_name(functions.Machine()) == f"{functions.__name__}.Machine"  # type: ignore[arg-type]
-    assert task_name(nested()) == f"{__name__}.nested.<locals>.inner"

@@ -1,0 +1,129 @@
+"""What is said to a child in a call, and what its answer means here: a value or an error."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import pickle
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InvalidOption, InvalidPayload, NotImportable, RemoteError, RemoteTraceback
+from . import wire
+from .reference import main_module, reference, task_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+# What became of a call that did not come to its function, or not back from it, by the stage where it ended.
+_LOST_PAYLOADS = {
+    "arguments": "they cannot be unpickled in the child process: {kind}: {message}",
+    "result": "a {kind} cannot be pickled in the child process: {message}",
+}
+
+
+def look_up(fn: Callable[..., Any]) -> tuple[tuple[Any, ...], str]:
+    """Return where a child finds a function, and its name for messages."""
+    name = task_name(fn)
+    where = reference(fn)
+    plain = getattr(fn, "fn", fn)
+    if inspect.iscoroutinefunction(plain) or inspect.isasyncgenfunction(plain):
+        raise InvalidOption("function", "a plain function", name, remedy="async ones run in the loop")
+    return tuple(where), name
+
+
+def encode_call(
+    name: str,
+    where: tuple[Any, ...],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None,
+    context: dict[str, Any] | None,
+    *,
+    listening: bool,
+) -> list[wire.Piece]:
+    """Return the frame of a call.
+
+    Raises:
+        InvalidPayload: Something cannot be pickled; it is named.
+    """
+    args, kwargs = tuple(args), dict(kwargs or {})
+    try:
+        return wire.encode(wire.CALL, (where, args, kwargs, context, listening))
+    except Exception as error:
+        what, value, cause = _culprit(args, kwargs, context) or ("arguments", args, error)
+        reason = f"a {type(value).__qualname__} cannot be pickled for a child process: {cause}"
+        raise InvalidPayload(f"{what} of {name}", reason) from cause
+
+
+def _culprit(
+    args: tuple[Any, ...], kwargs: dict[str, Any], context: dict[str, Any] | None
+) -> tuple[str, Any, Exception] | None:
+    """Return what cannot be pickled even alone, and why: its place, the value, the error."""
+    entries = [(f"argument {number}", value) for number, value in enumerate(args, 1)]
+    entries += [(f"argument {key!r}", value) for key, value in kwargs.items()]
+    for what, value in [*entries, ("context", context)]:
+        try:
+            wire.encode(wire.CALL, value)
+        except Exception as error:
+            return what, value, error
+    return None
+
+
+def outcome(answer: wire.Frame, fn: object, name: str) -> Any:
+    """Return the value that an answer carries, or raise its error."""
+    if answer.kind != wire.FAILURE:
+        try:
+            return load(answer)
+        except Exception as failure:
+            reason = f"it cannot be unpickled: {type(failure).__qualname__}: {failure}"
+            raise InvalidPayload(f"result of {name}", reason) from failure
+    stage, kind, message, text, pickled = load(answer)
+    error: Exception | None
+    if stage in _LOST_PAYLOADS:
+        error = InvalidPayload(f"{stage} of {name}", _LOST_PAYLOADS[stage].format(kind=kind, message=message))
+    else:
+        error = _original(pickled, answer.flags) or RemoteError(name, kind, message, text)
+    if stage == "import" and not isinstance(error, NotImportable):
+        remedy = "its module must be importable in a fresh interpreter"
+        error = NotImportable(fn, f"its child process got {kind}: {message}", remedy=remedy)
+    if stage == "initializer":
+        error.add_note(f"raised by {name!r}, the initializer of the process runner")
+    raise error from RemoteTraceback(text)
+
+
+def load(frame: wire.Frame) -> Any:
+    """Return the value that a frame carries."""
+    body, buffers = frame.split()
+    return _loads(body, frame.flags, buffers)
+
+
+def _loads(body: memoryview | bytes, flags: int, buffers: Sequence[memoryview] = ()) -> Any:
+    if flags & wire.MAIN_LOADED:
+        return _MainUnpickler(io.BytesIO(body), buffers=buffers).load()
+    return pickle.loads(body, buffers=buffers)
+
+
+class _MainUnpickler(pickle.Unpickler):
+    """Finds what the child knows under the script's own name where it is in this process: in `__main__`."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        known = main_module()
+        if known is not None and known[0] == module:
+            with contextlib.suppress(AttributeError):
+                return super().find_class("__main__", name)
+        return super().find_class(module, name)
+
+
+def _original(pickled: Any, flags: int) -> Exception | None:
+    """Return the exception of the child, or None where it cannot be had or must not be raised here.
+
+    SystemExit and KeyboardInterrupt would end this process, CancelledError would look like a cancellation,
+    and a coroutine cannot raise StopIteration.
+    """
+    try:
+        error = _loads(pickled, flags)
+    except Exception:  # it also is None where the child could not pickle it
+        return None
+    if not isinstance(error, Exception) or isinstance(error, StopIteration | StopAsyncIteration):
+        return None
+    return error
