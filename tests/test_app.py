@@ -632,7 +632,11 @@ def _with_foreign(module: types.ModuleType) -> dict[str, Any]:
         (lambda app: app.cron("0 5 * *"), InvalidCron, "5"),
         (lambda app: app.cron("0 5 * * *", timezone="Asia/Soul"), UnknownTimezone, "did you mean 'Asia/Seoul'?"),
         (lambda app: app.at(datetime(2026, 1, 1)), InvalidOption, "timezone"),  # noqa: DTZ001
-        (lambda app: app.every("5s", overlap="maybe"), InvalidOption, "overlap must be one of 'skip', 'allow'"),
+        (
+            lambda app: app.every("5s", overlap="maybe"),
+            InvalidOption,
+            "one of 'skip', 'queue', 'replace', 'allow'",
+        ),
         (lambda app: app.every("5s", first="soon"), InvalidOption, "first must be one of 'later', 'now'"),
         (lambda app: app.task(timeout="never"), InvalidDuration, "timeout"),
         (lambda app: app.task(run_in="fork"), InvalidOption, "run_in must be one of"),

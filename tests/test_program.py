@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 import threading
@@ -298,7 +299,7 @@ def test_signals_in_quick_succession_end_it_too(tmp_path: Path) -> None:
 
     assert ended.status == 4
     for error in ("KeyboardInterrupt", "RuntimeError"):  # Python 3.13 may say that it ignored a signal, which is right
-        assert error not in ended.err
+        assert not re.search(rf"^{error}", ended.err, re.M)  # the stacks of a forced exit may name it in their code
 
 
 def test_signal_after_the_end_changes_nothing(tmp_path: Path) -> None:

@@ -406,7 +406,7 @@ class App(Declarations):
         self._supervise(self._dispatcher.write(), "writer")
         self._supervise(self._dispatcher.feed(), "feeder")
         if schedules:
-            self._scheduler = Scheduler(store, self._clock)
+            self._scheduler = Scheduler(store, self._clock, self._dispatcher.cancel_here)
             for entry in list(self._entries.values()):
                 await self._scheduler.add(entry)
             self._supervise(self._scheduler.run(), "scheduler")

@@ -97,6 +97,8 @@ class NewJob:
     schedule: str | None = None
     fire_time: datetime | None = None
     """The instant at which the schedule said it was due; None for jobs that no schedule made."""
+    start_by: datetime | None = None
+    """A first start later than this is missed: the job is cancelled instead. None: no limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,8 @@ import heapq
 import itertools
 import logging
 from dataclasses import dataclass, field
+from datetime import timedelta
+from random import Random
 from typing import TYPE_CHECKING
 
 from . import policies
@@ -21,6 +23,7 @@ from .jobs import NewJob, new_id
 from .stores.base import Declare, Firing, Pause, Remove
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from .clock import Clock
@@ -59,9 +62,15 @@ class Scheduler:
     Args:
         store: Takes the firings.
         clock: Tells the time and wakes it.
+        cancel: Cancels a job that runs in this process; the store tells other processes.
+        random: Draws the jitter.
     """
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, cancel: Callable[[str], object], random: Random | None = None
+    ) -> None:
+        self._cancel = cancel
+        self._random = random or Random()
         self._store = store
         self._clock = clock
         self.entries: dict[str, Entry] = {}
@@ -117,7 +126,9 @@ class Scheduler:
             job=self._job(entry, None),
             overlap=entry.policies.overlap,
         )
-        return (await self._store.fire([firing]))[0]
+        fired = (await self._store.fire([firing]))[0]
+        self._stop_replaced(entry, fired)
+        return fired
 
     def entry(self, name: str) -> Entry:
         """Return a schedule by name, or raise UnknownSchedule."""
@@ -193,67 +204,72 @@ class Scheduler:
 
     async def _answer(self, due: list[Entry], now: datetime) -> bool:
         """Fire all that is due in one call, and return whether the store took it."""
-        firings = []
-        fired_entries = []
-        for entry in due:
-            firing = self._decide(entry, now)
-            if firing is None:
-                self._plan(entry)
-            else:
-                firings.append(firing)
-                fired_entries.append(entry)
-        if not firings:
-            return True
+        decided = [(entry, firing) for entry in due for firing in self._decide(entry, now)]
         try:
-            answers = await self._store.fire(firings)
+            answers = await self._store.fire([firing for _, firing in decided]) if decided else []
         except Exception:
-            logger.exception("the store failed to take %d fire times; trying again", len(firings))
-            for entry in fired_entries:
+            logger.exception("the store failed to take %d fire times; trying again", len(decided))
+            for entry in due:
                 self._push(entry, entry.next_at)
             return False
-        for entry, answer in zip(fired_entries, answers, strict=True):
+        for (entry, _), answer in zip(decided, answers, strict=True):
             if self.entries.get(entry.name) is entry:  # else it was removed meanwhile
                 self._take(entry, answer)
+        for entry in due:
+            if self.entries.get(entry.name) is entry:
                 self._plan(entry)
         return True
 
-    def _decide(self, entry: Entry, now: datetime) -> Firing | None:
+    def _decide(self, entry: Entry, now: datetime) -> list[Firing]:
+        """Return the answers to the fire times of a schedule that have come, in their order."""
         row = entry.row
         if row is None or row.paused or entry.broken is not None:
-            return None
+            return []
         try:
-            found = policies.due(entry.trigger, row.watermark, now)
+            found = policies.due(entry.trigger, row.watermark, now, entry.policies)
+            if found is None:
+                return []
+            jobs = [self._job(entry, fire_time) for fire_time in found.runs]
         except Exception as error:
             self._set_aside(entry, error)
-            return None
-        if found is None:
-            return None
+            return []
         if found.missed != 0:
             logger.warning(
-                "schedule %s: %s fire times passed while nothing could run, from %s on; the latest, %s, runs now",
+                "schedule %s: %s fire times passed while nothing could run, from %s on; %s",
                 entry.name,
                 "many" if found.missed is None else found.missed,
-                found.first.isoformat(),
-                found.fire_time.isoformat(),
+                found.missed_first and found.missed_first.isoformat(),
+                _runs_now(found.runs),
             )
-        return Firing(
-            schedule=entry.name,
-            version=row.version,
-            watermark=found.fire_time,
-            job=self._job(entry, found.fire_time),
-            overlap=entry.policies.overlap,
-            missed_first=None if found.missed == 0 else found.first,
-            missed_last=found.missed_last,
-            missed_count=found.missed,
-        )
+        firings = []
+        for number, job in enumerate(jobs or [None]):
+            # Each firing moves the row on by one version, so the next one of this call expects that.
+            firings.append(
+                Firing(
+                    schedule=entry.name,
+                    version=row.version + number,
+                    watermark=found.watermark if job is None or job.fire_time is None else job.fire_time,
+                    job=job,
+                    overlap=entry.policies.overlap,
+                    missed_first=found.missed_first if number == 0 else None,
+                    missed_last=found.missed_last if number == 0 else None,
+                    missed_count=found.missed if number == 0 else 0,
+                )
+            )
+        return firings
 
     def _job(self, entry: Entry, fire_time: datetime | None) -> NewJob:
         now = self._clock.now()
+        run_at, rules = now, entry.policies
+        if fire_time is not None:
+            following = entry.trigger.next(fire_time) if rules.jitter else None
+            run_at = policies.start_at(fire_time, following, rules, self._random.random())
         return NewJob(
             id=new_id(now),
             task=entry.task.name,
             payload=entry.task.codec.encode((), {}),
-            run_at=now,
+            run_at=run_at,
+            start_by=None if fire_time is None or rules.grace is None else run_at + timedelta(seconds=rules.grace),
             queue=entry.task.options_.queue,
             priority=entry.task.options_.priority,
             schedule=entry.name,
@@ -268,6 +284,14 @@ class Scheduler:
         entry.row = answer.row
         if answer.outcome == "skipped":
             logger.warning("schedule %s skipped: its last job %s is not finished", entry.name, answer.blocked_by)
+        elif answer.outcome == "merged":
+            logger.info("schedule %s merged into job %s, which waits", entry.name, answer.blocked_by)
+        self._stop_replaced(entry, answer)
+
+    def _stop_replaced(self, entry: Entry, answer: Fired) -> None:
+        for job_id in answer.cancelled:
+            logger.warning("schedule %s replaces job %s, which is cancelled", entry.name, job_id)
+            self._cancel(job_id)
 
     def _plan(self, entry: Entry) -> None:
         """Find the next fire time and line up for it."""
@@ -295,6 +319,12 @@ class Scheduler:
         logger.error(
             "the trigger of schedule %s raised, so it stops; resume() tries it again", entry.name, exc_info=error
         )
+
+
+def _runs_now(runs: tuple[datetime, ...]) -> str:
+    if not runs:
+        return "none of them runs"
+    return f"the latest, {runs[-1].isoformat()}, runs now" if len(runs) == 1 else f"the latest {len(runs)} run now"
 
 
 def _declare(entry: Entry) -> Declare:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from .errors import InvalidOption, UnknownSchedule
 from .handle import Job
 from .options import positive
-from .policies import Policies
-from .tasks import ScheduleSpec
+from .tasks import ScheduleSpec, policies_of
 from .triggers import Trigger, upcoming
 
 if TYPE_CHECKING:
@@ -18,10 +17,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from .app import App
-    from .policies import FirstPolicy, OverlapPolicy
+    from .policies import Policies
     from .scheduler import Entry
     from .stores.base import Answer
-    from .tasks import AnyTask
+    from .tasks import AnyTask, PolicySettings
 
 logger: logging.Logger = logging.getLogger("tickwork.schedules")
 
@@ -80,12 +79,15 @@ class Schedule:
         await self._app._scheduler_now().pause(self.name, paused=False)
 
     async def run_now(self) -> Job[Any] | None:
-        """Make a job now, beside the fire times, and return it; None when overlap "skip" forbids it."""
+        """Make a job now, beside the fire times, and return it.
+
+        Overlap applies: None when "skip" forbids it; with "queue", the job that waits already, if one does.
+        """
         fired = await self._app._scheduler_now().run_now(self.name)
-        if fired.job is None:
+        if fired.outcome == "skipped" or fired.outcome is None:
             logger.warning("schedule %s not run: its last job %s is not finished", self.name, fired.blocked_by)
             return None
-        return Job(self._app, fired.job.id, fired.job.task)
+        return Job(self._app, fired.blocked_by or (fired.job.id if fired.job else ""), self.task.name)
 
     async def history(self, limit: int = 100) -> list[Answer]:
         """Return what became of its fire times, the newest first."""
@@ -119,8 +121,7 @@ class Schedules(Mapping[str, Schedule]):
         trigger: Trigger,
         *,
         name: str | None = None,
-        overlap: OverlapPolicy = "skip",
-        first: FirstPolicy = "later",
+        **settings: Unpack[PolicySettings],
     ) -> Schedule:
         """Add a schedule, also while the app runs.
 
@@ -128,8 +129,7 @@ class Schedules(Mapping[str, Schedule]):
             task: A task of the app.
             trigger: When it fires.
             name: Its name; None: the task's.
-            overlap: See `App.schedule`.
-            first: See `App.schedule`.
+            **settings: See `PolicySettings`.
 
         Raises:
             UnknownTask: The app does not include the task.
@@ -138,7 +138,7 @@ class Schedules(Mapping[str, Schedule]):
         if not isinstance(trigger, Trigger):
             raise InvalidOption("trigger", "a trigger such as Every(...) or Cron(...)", trigger)
         self._app._known(task)
-        spec = ScheduleSpec(trigger, name, Policies(overlap=overlap, first=first))
+        spec = ScheduleSpec(trigger, name, policies_of(settings))
         entry = self._app._declare(task, spec)
         if self._app._scheduler is not None:
             try:

@@ -19,11 +19,25 @@ import inspect
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
 from .context import Context
 from .durations import seconds
-from .errors import DuplicateName, InvalidOption, NotImportable, NotRunning
+from .errors import DuplicateName, InvalidOption, NotImportable, NotRunning, nearest
 from .options import one_of, text, whole
 from .policies import Policies
 from .runners.reference import import_main, reference, task_name
@@ -31,12 +45,12 @@ from .triggers import At, Cron, Every, Trigger, parse_every
 from .workers import RUN_IN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from datetime import time, timedelta
 
     from .handle import Job
     from .payloads import Codec
-    from .policies import FirstPolicy, OverlapPolicy
+    from .policies import CatchUpPolicy, FirstPolicy, OverlapPolicy
     from .triggers import DstRule
     from .workers import RunIn
 
@@ -280,71 +294,109 @@ class Decorator(Protocol):
     def __call__(self, fn: Callable[P, R], /) -> Task[P, R, P, R]: ...
 
 
+class TaskSettings(TypedDict, total=False):
+    """What every decorator takes about the task.
+
+    Attributes:
+        name: Its durable identity; left out: `module.qualname`. On a function that is a task already, the name of the
+            schedule.
+        aliases: Former names, under which jobs may still wait.
+        run_in: "loop", "thread", "process"; left out: coroutine functions on the loop, others in a thread.
+        timeout: How long a job may run: "30s", seconds, timedelta; left out: no limit.
+        queue: The named queue its jobs wait in: "default".
+        priority: Higher runs first: 0.
+    """
+
+    name: str | None
+    aliases: Sequence[str]
+    run_in: RunIn | None
+    timeout: float | str | timedelta | None
+    queue: str
+    priority: int
+
+
+class PolicySettings(TypedDict, total=False):
+    """How a schedule treats its fire times; see `Policies`.
+
+    Attributes:
+        overlap: While the last job of the schedule is unfinished: "skip" the fire time, "queue" one job behind it,
+            "replace" it, or "allow" both.
+        catch_up: Which fire times missed while down, blocked or asleep become jobs: "latest", "none", "all".
+        max_catch_up: How many "all" makes at the most: 100.
+        grace: How late a start may be: "5m", seconds, timedelta; left out: no limit.
+        jitter: By how much a start is put off at random, at the most: "30s", seconds, timedelta.
+        first: "later": at the first fire time; "now": also when the app starts (durable stores: the first time).
+    """
+
+    overlap: OverlapPolicy
+    catch_up: CatchUpPolicy
+    max_catch_up: int
+    grace: float | str | timedelta | None
+    jitter: float | str | timedelta
+    first: FirstPolicy
+
+
+class Settings(TaskSettings, PolicySettings, total=False):
+    """What the decorators that schedule take."""
+
+
+def policies_of(settings: PolicySettings) -> Policies:
+    """Return the policies that settings ask for.
+
+    Raises:
+        InvalidOption: A value out of its range, a name that is none, or two that contradict each other.
+    """
+    _check_names(settings, PolicySettings)
+    given: dict[str, Any] = dict(settings)
+    if given.get("grace") is not None:
+        given["grace"] = seconds(given["grace"], "grace", allow_zero=True)
+    if "jitter" in given:
+        given["jitter"] = seconds(given["jitter"], "jitter", allow_zero=True)
+    return Policies(**given)
+
+
+def _check_names(settings: Mapping[str, Any], known: type) -> None:
+    names = sorted(known.__annotations__)
+    for name in settings:
+        if name not in names:
+            near = nearest(name, names)
+            raise InvalidOption(
+                "option", f"one of {', '.join(names)}", name, remedy=f"did you mean {near!r}?" if near else ""
+            )
+
+
 class Declarations:
     """The decorators. Each is a method, so that an app can also register what they make; see `tickwork.App`."""
 
     def _made(self, task: AnyTask, spec: ScheduleSpec | None) -> None:
         """Hear of a task that was made, or of a schedule added to one."""
 
-    def task(
-        self,
-        *,
-        name: str | None = None,
-        aliases: Sequence[str] = (),
-        run_in: RunIn | None = None,
-        timeout: float | str | timedelta | None = None,
-        queue: str = "default",
-        priority: int = 0,
-    ) -> Decorator:
+    def task(self, **settings: Unpack[TaskSettings]) -> Decorator:
         """Make a task of the function.
 
         Args:
-            name: Its durable identity; None: `module.qualname`.
-            aliases: Former names, under which jobs may still wait.
-            run_in: "loop", "thread", "process"; None: coroutine functions on the loop, others in a thread.
-            timeout: How long a job may run: "30s", seconds, timedelta; None: no limit.
-            queue: The named queue its jobs wait in.
-            priority: Higher runs first.
+            **settings: See `TaskSettings`.
 
         Raises:
             InvalidOption: An option has no meaning.
             NotImportable: A lambda or a nested function with `run_in="process"`.
         """
-        options = _options(run_in, timeout, queue, priority)
-        return self._decorator(None, name, aliases, options)
+        _check_names(settings, TaskSettings)
+        return self._decorator(None, settings)
 
-    def schedule(
-        self,
-        trigger: Trigger,
-        *,
-        name: str | None = None,
-        aliases: Sequence[str] = (),
-        overlap: OverlapPolicy = "skip",
-        first: FirstPolicy = "later",
-        run_in: RunIn | None = None,
-        timeout: float | str | timedelta | None = None,
-        queue: str = "default",
-        priority: int = 0,
-    ) -> Decorator:
+    def schedule(self, trigger: Trigger, **settings: Unpack[Settings]) -> Decorator:
         """Make a task of the function, and run it whenever the trigger fires.
 
         Args:
             trigger: Any trigger: `Every`, `Cron`, `At`, their unions, or one of your own.
-            name: The name of the task and its first schedule; on a function that is a task already, of this
-                schedule.
-            aliases: As in `task`, like `run_in`, `timeout`, `queue` and `priority`.
-            overlap: "skip": not while the last job of the schedule is unfinished; "allow": as often as it fires.
-            first: "later": at the first fire time; "now": also when the app starts (durable stores: the first time).
-            run_in: See `task`.
-            timeout: See `task`.
-            queue: See `task`.
-            priority: See `task`.
+            **settings: See `TaskSettings` and `PolicySettings`.
         """
         if not isinstance(trigger, Trigger):
             raise InvalidOption("trigger", "a trigger such as Every(...) or Cron(...)", trigger)
-        policies = Policies(overlap=overlap, first=first)
-        options = _options(run_in, timeout, queue, priority)
-        return self._decorator(ScheduleSpec(trigger, name, policies), name, aliases, options)
+        _check_names(settings, Settings)
+        policies = policies_of(cast("PolicySettings", _part(settings, PolicySettings)))
+        about_task = cast("TaskSettings", _part(settings, TaskSettings))
+        return self._decorator(ScheduleSpec(trigger, settings.get("name"), policies), about_task)
 
     def every(
         self,
@@ -353,14 +405,7 @@ class Declarations:
         at: str | time | Sequence[str | time] | None = None,
         timezone: str | None = None,
         anchor: datetime | None = None,
-        name: str | None = None,
-        aliases: Sequence[str] = (),
-        overlap: OverlapPolicy = "skip",
-        first: FirstPolicy = "later",
-        run_in: RunIn | None = None,
-        timeout: float | str | timedelta | None = None,
-        queue: str = "default",
-        priority: int = 0,
+        **settings: Unpack[Settings],
     ) -> Decorator:
         """Run the function every so often: `every("30s")`, `every("day", at="05:00")`, `every("monday", at="09:30")`.
 
@@ -370,14 +415,7 @@ class Declarations:
             at: "HH:MM" or "HH:MM:SS", or several; ":MM" for "hour".
             timezone: IANA key; None: the app's.
             anchor: Moves the grid: fire times are whole periods away from this instant.
-            name: See `schedule`, like all that follow.
-            aliases: See `task`.
-            overlap: See `schedule`.
-            first: See `schedule`.
-            run_in: See `task`.
-            timeout: See `task`.
-            queue: See `task`.
-            priority: See `task`.
+            **settings: See `TaskSettings` and `PolicySettings`.
         """
         trigger: Trigger
         if anchor is None:
@@ -386,17 +424,7 @@ class Declarations:
             trigger = Every(period, anchor=anchor)
         else:
             raise InvalidOption("anchor", "given without at", anchor, remedy="the wall clock has no grid to move")
-        return self.schedule(
-            trigger,
-            name=name,
-            aliases=aliases,
-            overlap=overlap,
-            first=first,
-            run_in=run_in,
-            timeout=timeout,
-            queue=queue,
-            priority=priority,
-        )
+        return self.schedule(trigger, **settings)
 
     def cron(
         self,
@@ -404,15 +432,8 @@ class Declarations:
         *,
         timezone: str | None = None,
         dst: DstRule = "cron",
-        seconds: str | None = None,
-        name: str | None = None,
-        aliases: Sequence[str] = (),
-        overlap: OverlapPolicy = "skip",
-        first: FirstPolicy = "later",
-        run_in: RunIn | None = None,
-        timeout: float | str | timedelta | None = None,
-        queue: str = "default",
-        priority: int = 0,
+        seconds: Literal["first", "last"] | None = None,
+        **settings: Unpack[Settings],
     ) -> Decorator:
         """Run the function by a cron expression; see `Cron` for what it may hold.
 
@@ -421,73 +442,34 @@ class Declarations:
             timezone: IANA key; None: the app's.
             dst: What happens at clock changes: "cron", "skip" or "both".
             seconds: "first" or "last", for six and seven fields.
-            name: See `schedule`, like all that follow.
-            aliases: See `task`.
-            overlap: See `schedule`.
-            first: See `schedule`.
-            run_in: See `task`.
-            timeout: See `task`.
-            queue: See `task`.
-            priority: See `task`.
+            **settings: See `TaskSettings` and `PolicySettings`.
         """
+        name = settings.get("name")
 
         def decorate(fn: Any) -> Any:
             # H is seeded with the schedule's name, which may only be known now.
             seed = name or (fn.name if isinstance(fn, Task) else task_name(fn))
-            trigger = Cron(expression, timezone=timezone, dst=dst, seconds=cast("Any", seconds), name=seed)
-            return self.schedule(
-                trigger,
-                name=name,
-                aliases=aliases,
-                overlap=overlap,
-                first=first,
-                run_in=run_in,
-                timeout=timeout,
-                queue=queue,
-                priority=priority,
-            )(fn)
+            trigger = Cron(expression, timezone=timezone, dst=dst, seconds=seconds, name=seed)
+            return self.schedule(trigger, **settings)(fn)
 
         # What is wrong is refused where it stands, before a function is there; only H has to wait for its seed.
-        Cron(expression, timezone=timezone, dst=dst, seconds=cast("Any", seconds), name=name or "seed")
+        self.schedule(Cron(expression, timezone=timezone, dst=dst, seconds=seconds, name=name or "seed"), **settings)
         return decorate
 
-    def at(
-        self,
-        when: datetime | str,
-        *,
-        timezone: str | None = None,
-        name: str | None = None,
-        aliases: Sequence[str] = (),
-        run_in: RunIn | None = None,
-        timeout: float | str | timedelta | None = None,
-        queue: str = "default",
-        priority: int = 0,
-    ) -> Decorator:
+    def at(self, when: datetime | str, *, timezone: str | None = None, **settings: Unpack[Settings]) -> Decorator:
         """Run the function once, at an instant.
 
         Args:
             when: An aware datetime, or ISO text with an offset; without one, `timezone` says what it means.
             timezone: IANA key for a `when` without an offset.
-            name: See `schedule`, like all that follow.
-            aliases: See `task`.
-            run_in: See `task`.
-            timeout: See `task`.
-            queue: See `task`.
-            priority: See `task`.
+            **settings: See `TaskSettings` and `PolicySettings`.
         """
-        return self.schedule(
-            At(when, timezone=timezone),
-            name=name,
-            aliases=aliases,
-            run_in=run_in,
-            timeout=timeout,
-            queue=queue,
-            priority=priority,
-        )
+        return self.schedule(At(when, timezone=timezone), **settings)
 
-    def _decorator(
-        self, spec: ScheduleSpec | None, name: str | None, aliases: Sequence[str], options: TaskOptions
-    ) -> Decorator:
+    def _decorator(self, spec: ScheduleSpec | None, settings: TaskSettings) -> Decorator:
+        options = _options(settings)
+        name, aliases = settings.get("name"), settings.get("aliases", ())
+
         def decorate(fn: Any) -> Any:
             if isinstance(fn, Task):
                 made: AnyTask = fn
@@ -520,12 +502,17 @@ cron: Final = _plain.cron
 at: Final = _plain.at
 
 
-def _options(run_in: RunIn | None, timeout: float | str | timedelta | None, queue: str, priority: int) -> TaskOptions:
+def _part(settings: Settings, kind: type) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name in kind.__annotations__}
+
+
+def _options(settings: TaskSettings) -> TaskOptions:
+    timeout = settings.get("timeout")
     return TaskOptions(
-        run_in=one_of("run_in", run_in, (None, *RUN_IN)),
+        run_in=one_of("run_in", settings.get("run_in"), (None, *RUN_IN)),
         timeout=None if timeout is None else seconds(timeout, "timeout"),
-        queue=text("queue", queue),
-        priority=whole("priority", priority),
+        queue=text("queue", settings.get("queue", "default")),
+        priority=whole("priority", settings.get("priority", 0)),
     )
 
 

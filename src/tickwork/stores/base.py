@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from ..jobs import JobRecord, JobState, NewJob
     from ..policies import OverlapPolicy
 
-FireOutcome = Literal["ran", "skipped", "missed"]
+FireOutcome = Literal["ran", "skipped", "missed", "merged", "not_started"]
+"""What became of a fire time: a job that ran; none, because the last was unfinished; let pass; taken up by a job that
+waited already; a job that was cancelled before it began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ class Firing:
         schedule: Its name.
         version: The row's version that the decision was made on; None for a manual job, which changes no row.
         watermark: The new watermark: the newest fire time answered; None for a manual job.
-        job: The job to be made.
+        job: The job to be made; None when all fire times up to the watermark are let pass.
         overlap: What to do while another job of the schedule is not finished.
         missed_first: The earliest fire time that is let pass, when there is any.
         missed_last: The newest fire time that is let pass; it is before the watermark, which runs.
@@ -110,7 +112,7 @@ class Firing:
     schedule: str
     version: int | None
     watermark: datetime | None
-    job: NewJob
+    job: NewJob | None
     overlap: OverlapPolicy
     missed_first: datetime | None = None
     missed_last: datetime | None = None
@@ -122,16 +124,18 @@ class Fired:
     """What became of a firing.
 
     Attributes:
-        outcome: "ran" or "skipped"; None when the row had changed, so that nothing was done.
+        outcome: "ran", "skipped", "merged" or "missed"; None when the row had changed, so that nothing was done.
         row: The schedule's row now; None when there is none any more.
         job: The job that was made.
-        blocked_by: The id of the unfinished job that made it skip.
+        blocked_by: The id of the unfinished job that made it skip, or into which it merged.
+        cancelled: The ids of running jobs that are to be cancelled for it; those that waited are cancelled already.
     """
 
     outcome: FireOutcome | None
     row: ScheduleRow | None
     job: JobRecord | None = None
     blocked_by: str | None = None
+    cancelled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,8 +145,8 @@ class Answer:
     Attributes:
         schedule: Its name.
         first: The earliest fire time of the row; `last` the newest; `count` how many, None: too many to count.
-        outcome: "ran", "skipped" or "missed".
-        job_id: The job that ran, or the one that blocked.
+        outcome: What became of it.
+        job_id: The job that ran, the one that blocked, or the one it merged into.
     """
 
     schedule: str
@@ -240,6 +244,8 @@ class Store(ABC):
         lease_seconds: float | None = None,
     ) -> list[JobRecord]:
         """Take up to `limit` due jobs: the highest priority first, within it the oldest.
+
+        A job that is to begin later than its `start_by` is cancelled instead, and its fire time becomes missed.
 
         Args:
             worker: Who claims.

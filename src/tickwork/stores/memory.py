@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import logging
 from collections import deque
 from dataclasses import replace
 from datetime import timedelta
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import QueueFull, UnknownJob, UnknownSchedule
 from ..jobs import JobRecord, JobState, NewJob
-from ..policies import MAX_DEATHS
+from ..policies import MAX_DEATHS, overlap
 from .base import Answer, Capabilities, Declare, Finish, Fired, Pause, Remove, ScheduleRow, Store
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from ..clock import Clock, Timer
-    from .base import Firing, Lease, ScheduleChange
+    from .base import FireOutcome, Firing, Lease, ScheduleChange
+
+logger: logging.Logger = logging.getLogger("tickwork.stores")
 
 KEEP = 1000
 """Finished jobs kept, and ledger rows for each schedule: enough to look back at, a few megabytes at the most."""
@@ -54,6 +57,7 @@ class MemoryStore(Store):
         self._waiting_count = 0
         self._schedules: dict[str, ScheduleRow] = {}
         self._unfinished: dict[str, set[str]] = {}
+        self._behind: dict[str, set[str]] = {}
         self._ledger: dict[str, deque[Answer]] = {}
         self._finished: deque[str] = deque()
         self._tokens = itertools.count(1)
@@ -97,7 +101,7 @@ class MemoryStore(Store):
         self._make_room()
         return records
 
-    def _insert(self, job: NewJob) -> JobRecord:
+    def _insert(self, job: NewJob, *, behind: Sequence[str] = ()) -> JobRecord:
         now = self._clock.now()
         due = job.run_at <= now
         record = JobRecord(
@@ -109,6 +113,7 @@ class MemoryStore(Store):
             priority=job.priority,
             schedule=job.schedule,
             fire_time=job.fire_time,
+            start_by=job.start_by,
             state=JobState.QUEUED if due else JobState.SCHEDULED,
             enqueued_at=now,
         )
@@ -116,12 +121,16 @@ class MemoryStore(Store):
         self._waiting_count += 1
         if job.schedule is not None:
             self._unfinished.setdefault(job.schedule, set()).add(job.id)
+        if behind:
+            self._behind[job.id] = set(behind)
         self._line_up(record)
         return record
 
     def _line_up(self, record: JobRecord) -> None:
         """Put a record where its turn will come."""
         if record.state is JobState.QUEUED:
+            if record.id in self._behind:
+                return  # its turn comes when those before it have ended
             line = self._queues.setdefault(record.queue, [])
             heapq.heappush(line, (-record.priority, next(self._order), record.id))
             self._claimable.set()
@@ -159,9 +168,13 @@ class MemoryStore(Store):
                     outcome="missed",
                 )
             )
-        unfinished = self._unfinished.get(row.name)
-        blocked_by = min(unfinished) if unfinished and firing.overlap == "skip" else None
-        record = self._insert(firing.job) if blocked_by is None else None
+        if firing.job is None:
+            return Fired("missed", row)
+        unfinished = [self._jobs[job_id] for job_id in sorted(self._unfinished.get(row.name, ()))]
+        verdict = overlap(firing.overlap, unfinished)
+        for job_id in verdict.cancel:
+            self._cancel(job_id)
+        record = self._insert(firing.job, behind=verdict.behind) if verdict.outcome == "ran" else None
         fire_time = firing.job.fire_time
         if fire_time is not None:
             self._answer(
@@ -170,11 +183,12 @@ class MemoryStore(Store):
                     first=fire_time,
                     last=fire_time,
                     count=1,
-                    outcome="ran" if record else "skipped",
-                    job_id=firing.job.id if record else blocked_by,
+                    outcome=verdict.outcome,
+                    job_id=verdict.blocked_by or firing.job.id,
                 )
             )
-        return Fired("ran" if record else "skipped", row, record, blocked_by)
+        running = tuple(job.id for job in unfinished if job.id in verdict.cancel and job.id in verdict.behind)
+        return Fired(verdict.outcome, row, record, verdict.blocked_by, running)
 
     def _answer(self, answer: Answer) -> None:
         self._ledger.setdefault(answer.schedule, deque(maxlen=self._keep)).append(answer)
@@ -240,6 +254,9 @@ class MemoryStore(Store):
             if record.task not in tasks:
                 passed.append((line, entry))
                 continue
+            if record.start_by is not None and now > record.start_by and not record.attempt:
+                self._miss(record)
+                continue
             record = record.moved(JobState.RUNNING, token=next(self._tokens), lease_expires_at=expires)
             self._jobs[record.id] = record
             self._waiting_count -= 1
@@ -250,6 +267,30 @@ class MemoryStore(Store):
             self._claimable.clear()
         self._make_room()
         return claimed
+
+    def _miss(self, record: JobRecord) -> None:
+        """Cancel a job whose start comes too late, and say so in the ledger."""
+        logger.warning(
+            "schedule %s missed %s: its job %s could not begin in time", record.schedule, record.fire_time, record.id
+        )
+        self._cancel(record.id, "missed")
+
+    def _amend(self, record: JobRecord, outcome: FireOutcome) -> None:
+        """Correct the ledger about a job that was made and did not begin."""
+        rows = self._ledger.get(record.schedule or "", deque())
+        for number, answer in enumerate(rows):
+            if answer.job_id == record.id and answer.outcome == "ran":
+                rows[number] = replace(answer, outcome=outcome)
+
+    def _let_follow(self, ended: str) -> None:
+        """Let the jobs begin that waited for this one only."""
+        for job_id, before in list(self._behind.items()):
+            before.discard(ended)
+            if not before or job_id == ended:
+                del self._behind[job_id]
+                record = self._jobs.get(job_id)
+                if record is not None and record.state is JobState.QUEUED:
+                    self._line_up(record)
 
     def _promote(self) -> None:
         """Queue the scheduled jobs that are due."""
@@ -334,6 +375,7 @@ class MemoryStore(Store):
             return
         if record.schedule is not None and (unfinished := self._unfinished.get(record.schedule)):
             unfinished.discard(record.id)
+            self._let_follow(record.id)
         if record.state.is_finished:
             self._finished.append(record.id)
             while len(self._finished) > self._keep:
@@ -388,21 +430,22 @@ class MemoryStore(Store):
 
     async def cancel(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
         """See `Store.cancel`."""
-        answers: list[JobRecord | None] = []
-        for job_id in job_ids:
-            record = self._jobs.get(job_id)
-            if record is None or record.state.is_finished:
-                answers.append(None)
-                continue
-            if record.state is JobState.RUNNING:
-                self._jobs[job_id] = replace(record, cancel_requested=True)
-            else:
-                if record.state is not JobState.PARKED:
-                    self._waiting_count -= 1
-                self._place(record.moved(JobState.CANCELLED, finished_at=self._clock.now()))
-                self._make_room()
-            answers.append(self._jobs[job_id])
-        return answers
+        return [self._cancel(job_id) for job_id in job_ids]
+
+    def _cancel(self, job_id: str, outcome: FireOutcome = "not_started") -> JobRecord | None:
+        record = self._jobs.get(job_id)
+        if record is None or record.state.is_finished:
+            return None
+        if record.state is JobState.RUNNING:
+            self._jobs[job_id] = replace(record, cancel_requested=True)
+        else:
+            if record.state is not JobState.PARKED:
+                self._waiting_count -= 1
+            self._place(record.moved(JobState.CANCELLED, finished_at=self._clock.now()))
+            if record.fire_time is not None and not record.attempt:
+                self._amend(record, outcome)
+            self._make_room()
+        return self._jobs[job_id]
 
     async def prune(self) -> int:
         """Nothing to do: the bounds are kept with every write."""
