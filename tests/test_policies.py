@@ -230,6 +230,29 @@ async def test_policies_hold_for_schedules_added_while_the_app_runs() -> None:
             await app.schedules.add(work, Every("1h"), name="other", grase="1m")  # type: ignore[call-arg]
 
 
+async def test_fire_times_that_pass_while_a_schedule_is_paused_share_one_row() -> None:
+    app = App()
+
+    @app.every("1h", name="work")
+    async def work() -> None: ...
+
+    async with app.testing(start=START) as t:
+        schedule = app.schedules["work"]
+        await t.advance("1h30m")
+        await schedule.pause()
+        await schedule.pause()
+        await t.advance("3h")
+        await schedule.resume()
+        await schedule.resume()
+        await t.advance("1h")
+
+        assert [(row.outcome, row.first, row.last, row.count) for row in reversed(await schedule.history())] == [
+            ("ran", after(hours=1), after(hours=1), 1),
+            ("paused", after(hours=2), after(hours=4), 3),
+            ("ran", after(hours=5), after(hours=5), 1),
+        ]
+
+
 # -- overlap ------------------------------------------------------------------------------------------------
 
 

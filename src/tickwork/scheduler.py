@@ -21,6 +21,7 @@ from .durations import format_seconds
 from .errors import UnknownSchedule
 from .jobs import NewJob, new_id
 from .stores.base import Declare, Firing, Pause, Remove
+from .triggers import latest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,9 +113,21 @@ class Scheduler:
     async def pause(self, name: str, *, paused: bool) -> None:
         """Pause or resume a schedule; resuming starts from now, also for one whose trigger has raised."""
         entry = self.entry(name)
-        entry.row = (await self._store.set_schedule([Pause(name=name, paused=paused)]))[0]
+        change = Pause(name=name, paused=True) if paused else self._resume(entry)
+        entry.row = (await self._store.set_schedule([change]))[0]
         entry.broken = None
         self._plan(entry)
+
+    def _resume(self, entry: Entry) -> Pause:
+        """Return the change that resumes a schedule, with what passed while it was paused."""
+        passed: tuple[datetime | None, datetime | None, int | None] = (None, None, 0)
+        if entry.row is not None and entry.row.paused:
+            try:
+                passed = latest(entry.trigger, entry.row.watermark, self._clock.now())
+            except Exception:  # it is planned anew right after this, and set aside then
+                logger.debug("schedule %s: its trigger raised while it was resumed", entry.name, exc_info=True)
+        first, last, count = passed
+        return Pause(name=entry.name, paused=False, passed_first=first, passed_last=last, passed_count=count)
 
     async def run_now(self, name: str) -> Fired:
         """Make a job now. Overlap applies; the schedule's own fire times do not move."""

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from ..jobs import JobRecord, JobState, NewJob
     from ..policies import OverlapPolicy
 
-FireOutcome = Literal["ran", "skipped", "missed", "merged", "not_started"]
+FireOutcome = Literal["ran", "skipped", "missed", "merged", "paused", "not_started"]
 """What became of a fire time: a job that ran; none, because the last was unfinished; let pass; taken up by a job that
-waited already; a job that was cancelled before it began."""
+waited already; let pass while the schedule was paused; a job that was cancelled before it began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +78,19 @@ class Declare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
-    """Pause or resume a schedule. Resuming starts from now."""
+    """Pause or resume a schedule. Resuming starts from now.
+
+    Attributes:
+        passed_first: When resuming: the earliest fire time that passed meanwhile; None: none did.
+        passed_last: The newest of those.
+        passed_count: How many; None: too many to count.
+    """
 
     name: str
     paused: bool
+    passed_first: datetime | None = None
+    passed_last: datetime | None = None
+    passed_count: int | None = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

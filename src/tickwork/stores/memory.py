@@ -211,6 +211,16 @@ class MemoryStore(Store):
                     return row
                 watermark = row.watermark if change.paused else max(row.watermark, self._clock.now())
                 row = replace(row, paused=change.paused, version=row.version + 1, watermark=watermark)
+                if not change.paused and change.passed_first is not None:
+                    self._answer(
+                        Answer(
+                            schedule=row.name,
+                            first=change.passed_first,
+                            last=change.passed_last or change.passed_first,
+                            count=change.passed_count,
+                            outcome="paused",
+                        )
+                    )
             case Declare():
                 if row is not None and row.fingerprint == change.fingerprint and row.task == change.task:
                     return row
