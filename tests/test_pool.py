@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
@@ -397,6 +398,79 @@ async def test_a_job_that_cancels_itself_and_returns_does_not_hurt_the_next() ->
 
         assert await jobs[0] == "returned"
         assert await (await pool.submit(double, 1)) == 2
+
+
+async def test_a_job_that_cancels_its_own_task_costs_the_pool_no_worker() -> None:
+    async def cancel_task() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(3600)
+
+    async with Pool(1) as pool:
+        for _ in range(3):
+            with pytest.raises(JobCancelled):
+                await (await pool.submit(cancel_task))
+        assert await (await pool.submit(double, 1)) == 2
+
+
+async def test_a_job_that_suppresses_its_own_cancellation_leaves_none_to_the_next() -> None:
+    async def cancel_task() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            return "suppressed"
+        return "never"
+
+    async def fail_in_group() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail("in a group"))
+
+    async with Pool(1) as pool:
+        assert await (await pool.submit(cancel_task)) == "suppressed"
+        with pytest.raises(ExceptionGroup):
+            await (await pool.submit(fail_in_group))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+async def test_eager_tasks_change_nothing() -> None:
+    loop = asyncio.get_running_loop()
+    if sys.version_info >= (3, 12):  # said once more, for the type checker
+        loop.set_task_factory(asyncio.eager_task_factory)
+    try:
+        async with Pool(2, cancel_seconds=0.02) as pool:
+            gate = Gate()
+            job = await pool.submit(gate)
+            await gate.begun.wait()
+            job.cancel()
+            with pytest.raises(JobCancelled):
+                await job
+            assert [await (await pool.submit(double, number)) for number in range(5)] == [0, 2, 4, 6, 8]
+    finally:
+        loop.set_task_factory(None)
+
+
+@pytest.mark.parametrize("body", ["await asyncio.sleep(3600)", "try: await asyncio.sleep(3600)\n    finally: return 1"])
+async def test_a_program_that_is_torn_down_amid_jobs_ends(body: str) -> None:
+    script = (
+        "import asyncio\n"
+        "from tickwork import Pool\n"
+        "async def job():\n"
+        f"    {body}\n"
+        "async def main():\n"
+        "    pool = await Pool(2).__aenter__()\n"
+        "    await pool.submit(job)\n"
+        "    await asyncio.sleep(0.01)\n"
+        "asyncio.run(main())\n"
+        "print('over')\n"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
+    out, _ = await asyncio.wait_for(process.communicate(), 10)
+
+    assert (process.returncode, out) == (0, b"over\n")
 
 
 async def test_a_job_whose_inner_task_is_cancelled_is_cancelled_alone() -> None:

@@ -500,7 +500,10 @@ class Workers:
     # -- the worker -----------------------------------------------------------------------------------------------
 
     async def _work(self, me: Worker) -> None:
-        buffer, waiting, time = self.buffer, self.buffer.waiting, self._time
+        task = asyncio.current_task()
+        assert task is not None
+        me.task = task  # with an eager task factory this runs before create_task() has returned it
+        buffer, waiting, time, cancelling = self.buffer, self.buffer.waiting, self._time, task.cancelling
         now = resumed = time()
         while True:
             if waiting:
@@ -540,7 +543,7 @@ class Workers:
             before, now = now, time()
             self.busy_seconds += now - before
             me.deadline = None
-            if error is None and run.stop_reason is None:
+            if error is None and run.stop_reason is None and not cancelling():
                 # `_succeed`, written out: a tenth of the cost of a job that does nothing.
                 run.phase = SETTLED
                 run.worker = None
@@ -579,6 +582,10 @@ class Workers:
         if isinstance(error, KeyboardInterrupt):
             raise error  # Ctrl-C where nobody handles SIGINT: it belongs to the program, not to the job
         if from_outside:
+            # The loop is being torn down, or the job has cancelled its own task: this worker ends either way, since a
+            # worker that goes on would hold up the teardown for ever. The job's doing must not cost the pool a worker.
+            if not self._stopping:
+                self._start_worker()
             raise asyncio.CancelledError
         if me.cancels:
             await me.take_back()
