@@ -163,6 +163,8 @@ class Program:
 
     def _on_signal(self, number: int, _frame: object) -> None:
         self._signals += 1
+        if self._signals > 3:
+            return  # all has been asked for; a flood of signals must not nest this handler without end
         app = self._app
         if self._signals == 1:
             self._limits.put(app.drain_seconds + app.cancel_seconds + LAST_SECONDS)
