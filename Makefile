@@ -37,6 +37,7 @@ format: $(VENV)/.dev ## let ruff sort the imports and lay out the code
 bench: $(VENV)/.runtime ## the benchmarks, as tables
 	$(BIN)/python bench/inproc.py
 	$(BIN)/python bench/import_time.py
+	$(BIN)/python bench/cron.py
 	$(BIN)/python bench/dst.py
 	$(BIN)/python bench/year.py
 

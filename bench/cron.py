@@ -4,8 +4,8 @@ python bench/cron.py --rounds 7
 
 Each contestant keeps one live object and is asked for one fire time after the other from the same start, in
 the zone Europe/Berlin, daylight saving included. The figures are microseconds for one fire time: the best of
-several rounds, in which the contestants take turns. What is not installed is shown as such; to see all of
-them: pip install cronsim apscheduler
+several rounds, in which the contestants take turns. The peers are taken from their environments (`peers.py`);
+one that cannot be installed is shown as such.
 
 An expression that a contestant cannot express is shown as "-" and is left out of its mean; so is one that it
 reads differently: APScheduler takes both day fields together.
@@ -14,6 +14,7 @@ reads differently: APScheduler takes both day fields together.
 import argparse
 import importlib.metadata
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from inproc import hardware
+from peers import Environment, environment
 
 from tickwork.triggers import Cron
 
@@ -124,8 +126,19 @@ def measure(maker: Maker, expression: str, words: dict[str, str] | None) -> floa
     return (time.perf_counter() - begun) / count * 1e6
 
 
+def reach_peers() -> None:
+    """Let the peers be imported from their environments, behind what is installed here: all of them are pure Python."""
+    for peer in ("cronsim", "apscheduler3"):
+        found = environment(peer)
+        if isinstance(found, Environment):
+            sys.path += [str(folder) for folder in found.python.parent.parent.glob("[Ll]ib/**/site-packages")]
+        else:
+            print(found.reason, file=sys.stderr)
+
+
 def installed() -> tuple[dict[str, Maker], list[str]]:
     """Return the contestants with their versions, and what is not installed."""
+    reach_peers()
     makers: dict[str, Maker] = {"croniter": live_croniter, "cronsim": cronsim, "apscheduler": apscheduler}
     found: dict[str, Maker] = {"tickwork": tickwork}
     missing = []
