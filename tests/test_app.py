@@ -43,6 +43,15 @@ class Order:
     at: datetime
 
 
+@dataclass
+class Fragile:
+    number: int
+
+    def __post_init__(self) -> None:
+        if self.number < 0:
+            raise ZeroDivisionError("fragile")
+
+
 @tickwork.task()
 async def add(a: int, b: int = 1) -> int:
     return a + b
@@ -424,6 +433,41 @@ async def test_cancelling_a_running_and_a_waiting_job() -> None:
                 await job.result(timeout=5)
             assert (await job.record()).state is JobState.CANCELLED
             assert not await job.cancel()
+
+
+async def test_a_job_cancelled_in_the_feeders_hand_is_not_given_back_at_the_stop() -> None:
+    app, begun = App(workers=1, drain_seconds=0.01), asyncio.Event()
+
+    @app.task()
+    async def wait() -> None:
+        begun.set()
+        await asyncio.sleep(3600)
+
+    async with app:
+        jobs = [await wait.enqueue() for _ in range(3)]
+        await begun.wait()
+        for job in jobs[1:]:
+            assert await job.cancel()
+        stopped = await app.stop()
+
+    assert stopped.unstarted == 0
+    assert stopped.cut == [f"{wait.name} job={jobs[0].id}"]
+
+
+async def test_types_that_raise_hurt_their_own_job_only() -> None:
+    app = App()
+
+    @app.task()
+    async def take(value: Fragile) -> int:
+        return value.number
+
+    async with app:
+        broken = Fragile(1)
+        broken.number = -1  # it can be written, and not be read again
+        job = await take.enqueue(broken)
+        with pytest.raises(JobParked, match="fragile"):
+            await job.result(timeout=5)
+        assert await (await take.enqueue(Fragile(3))) == 3
 
 
 async def test_a_job_under_which_three_processes_die_is_parked_and_named() -> None:

@@ -19,7 +19,7 @@ from .jobs import JobState, Outcome
 from .payloads import ErrorInfo, describe_exception
 from .policies import state_after
 from .stores.base import Finish, Lease
-from .workers import Run, place_of
+from .workers import WAITING, Run, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -173,7 +173,7 @@ class Dispatcher:
         task = self._tasks[record.task]
         try:
             run = JobRun(self, record, task, self.state)
-        except InvalidPayload as error:
+        except Exception as error:  # InvalidPayload, or whatever the user's own types raise: this job's fault alone
             logger.error("park %s job=%s: %s", task.name, record.id, error)
             self._write(
                 Finish(
@@ -199,7 +199,8 @@ class Dispatcher:
 
     async def give_back(self) -> int:
         """Return what was claimed and not begun, and how many. The feeder must have ended."""
-        unstarted = [run for run in (*self._workers.buffer.take_all(), *self._claimed) if isinstance(run, JobRun)]
+        held = (*self._workers.buffer.take_all(), *self._claimed)
+        unstarted = [run for run in held if isinstance(run, JobRun) and run.phase == WAITING]  # else it was cancelled
         self._claimed = []
         for run in unstarted:
             self._runs.pop(run.record.id, None)
@@ -225,7 +226,7 @@ class Dispatcher:
         if outcome is Outcome.SUCCEEDED:
             try:
                 result = run.task.codec.encode_result(value)
-            except InvalidPayload as unfit:
+            except Exception as unfit:  # likewise
                 problem = describe_exception(unfit).to_json()
                 logger.warning("%s succeeded, but its result cannot be kept: %s", run.describe(), unfit)
         else:
