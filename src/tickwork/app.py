@@ -34,6 +34,7 @@ from .jobs import JobState, NewJob, new_id
 from .options import positive
 from .scheduler import Entry, Scheduler
 from .schedules import Schedules
+from .shield import to_its_end
 from .stores.memory import MemoryStore
 from .tasks import Declarations, EnqueueOptions, ScheduleSpec, Task
 from .workers import Workers
@@ -374,7 +375,7 @@ class App(Declarations):
             await self._start(schedules)
         except BaseException:
             self._stopping = asyncio.ensure_future(self._stop(0.0))
-            await self._guarded(self._stopping)
+            await to_its_end(self._stopping, on_cancel=self.hurry)
             raise
         logger.info("started: %d tasks, %d schedules, %d workers", len(self._tasks), len(self._entries), self.workers)
 
@@ -498,28 +499,12 @@ class App(Declarations):
         if self._stopping is None:
             limit = self.drain_seconds if drain_seconds is None else drain_seconds
             self._stopping = asyncio.ensure_future(self._stop(limit))
-        return await self._guarded(self._stopping)
+        return await to_its_end(self._stopping, on_cancel=self.hurry)
 
     def hurry(self) -> None:
         """End a drain under way: what still runs is cancelled at once."""
         if self._engine is not None:
             self._engine.hurry()
-
-    async def _guarded(self, task: asyncio.Future[Stopped]) -> Stopped:
-        """Bring a stop to its end, also when this is cancelled: then quicker."""
-        cancelled: asyncio.CancelledError | None = None
-        while not task.done():
-            try:
-                await asyncio.shield(task)
-            except asyncio.CancelledError as error:
-                if not task.done():
-                    cancelled = error
-                    self.hurry()
-            except Exception:
-                pass
-        if cancelled is not None:
-            raise cancelled
-        return task.result()
 
     async def _stop(self, drain_seconds: float) -> Stopped:
         engine, dispatcher, store = self._engine, self._dispatcher, self._store

@@ -32,6 +32,7 @@ from .errors import (
 )
 from .jobs import Outcome
 from .options import one_of, positive
+from .shield import to_its_end
 from .workers import HELD, RUN_IN, SETTLED, WAITING, Place, Run, RunIn, Workers, place_of
 
 if TYPE_CHECKING:
@@ -509,9 +510,9 @@ class Pool:
 
         A cancellation is delivered when the file is written or given up: no job is lost or doubled by it.
         """
-        from . import snapshot
+        from .snapshot import Snapshot
 
-        return await snapshot.to_its_end(self._save(snapshot.Snapshot(path), keep))
+        return await to_its_end(self._save(Snapshot(path), keep))
 
     async def _save(self, file: Snapshot, keep: bool) -> Saved:
         from .snapshot import Call, entry_of
@@ -570,9 +571,9 @@ class Pool:
 
         A cancellation is delivered when the jobs are in the pool.
         """
-        from . import snapshot
+        from .snapshot import Snapshot
 
-        return await snapshot.to_its_end(self._load(snapshot.Snapshot(path)))
+        return await to_its_end(self._load(Snapshot(path)))
 
     async def _load(self, file: Snapshot) -> Loaded:
         from .snapshot import call_of

@@ -6,22 +6,19 @@ A load first renames the file, so that of two processes only one has it.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidPayload, NotImportable
 from .payloads import Codec
 from .runners.reference import Reference, reference, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-T = TypeVar("T")
+    from collections.abc import Callable
 
 VERSION = 1
 
@@ -172,27 +169,6 @@ class Snapshot:
             return list(content["entries"]), bool(content["kept"])
         except (ValueError, KeyError, TypeError) as error:
             raise InvalidPayload(str(path), f"not a file of a saved pool: {error!r}") from error
-
-
-async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """Await `work` to its end even when this is cancelled, and raise the cancellation then.
-
-    A rename under way cannot be called back. Cut off in the middle, nobody would know whether the entries are in
-    the file or in the pool; so a cancellation waits for the few milliseconds that the files need.
-    """
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            if not task.done():
-                cancelled = error
-        except Exception:
-            pass
-    if cancelled is not None:
-        raise cancelled from task.exception()
-    return task.result()
 
 
 def _move_to_free_place(source: Path, path: Path) -> None:
