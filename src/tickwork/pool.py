@@ -189,11 +189,11 @@ class PoolJob(Run, Generic[T]):
         """
         return self._pool._engine.cancel(self)
 
-    async def result(self, timeout: float | None = None) -> T:
+    async def result(self, timeout: float | str | timedelta | None = None) -> T:
         """Wait for the end and return the value.
 
         Args:
-            timeout: Seconds to wait at the most; None: for ever.
+            timeout: How long to wait at the most: seconds, "30s", timedelta; None: for ever.
 
         Raises:
             BaseException: What the job raised, with its own traceback.
@@ -211,18 +211,19 @@ class PoolJob(Run, Generic[T]):
             raise self._error.with_traceback(self._traceback)
         return self._value
 
-    async def _wait(self, timeout: float | None) -> None:
+    async def _wait(self, timeout: float | str | timedelta | None) -> None:
         if self.worker is not None and self.worker.task is asyncio.current_task():
             raise NotRunning(f"{self!r} waits for its own result, which would never come")
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._waiters is None:
             self._waiters = []
         self._waiters.append(waiter)
+        limit = None if timeout is None else seconds(timeout, "timeout", allow_zero=True)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(limit):
                 await waiter
         except TimeoutError:
-            raise TimeoutError(f"{self!r} has not ended within {timeout:g} s; it goes on") from None
+            raise TimeoutError(f"{self!r} has not ended within {limit:g} s; it goes on") from None
         finally:
             if self._waiters is not None:
                 self._waiters.remove(waiter)
@@ -235,6 +236,7 @@ class PoolJob(Run, Generic[T]):
         """Keep the result and wake who waits for it."""
         self._value = value
         self._outcome = Outcome.SUCCEEDED
+        self.args, self.kwargs = (), _NO_KWARGS
         if self._waiters is not None:
             self._wake()
 
@@ -242,17 +244,19 @@ class PoolJob(Run, Generic[T]):
         """Keep the error and wake who waits."""
         if self._outcome is not None:
             return  # it overran; its waiters know
-        self._outcome = outcome
         if outcome is Outcome.TIMED_OUT:
             timed_out = JobTimedOut(str(self.id), self.describe(), self.timeout or 0.0)
             timed_out.__cause__ = error
             error = timed_out
         elif outcome is Outcome.CANCELLED or error is None:
             error = JobCancelled(str(self.id), self.describe())
-        self._error = error
-        self._traceback = error.__traceback__
+        # All that may raise comes first: half an end would be none.
+        traceback = error.__traceback__
         watched = outcome is Outcome.CANCELLED or self._waiters
-        self._unretrieved = None if watched else _NeverRetrieved(repr(self), error)
+        name = f"<PoolJob {self.id} {self.describe()} {outcome}>"
+        self._unretrieved = None if watched else _NeverRetrieved(name, error)
+        self._outcome, self._error, self._traceback = outcome, error, traceback
+        self.args, self.kwargs = (), _NO_KWARGS  # who keeps the job must not keep what it was given
         self._wake()
 
     def saved_to(self, path: str) -> None:
@@ -366,9 +370,9 @@ class Pool:
             try:
                 await self.join()
             except BaseException:
-                await self._close()
+                await to_its_end(self._close())
                 raise
-        await self._close()
+        await to_its_end(self._close())
 
     def _make_processes(self) -> ProcessRunner:
         from .runners.process import ProcessRunner  # many programs never start a process
@@ -529,7 +533,7 @@ class Pool:
                     stay.append(job)
                 else:
                     job.phase = HELD
-            except (NotImportable, InvalidPayload) as error:
+            except Exception as error:  # what cannot be written, for whatever reason, stays
                 stay.append(job)
                 not_saved.append((job, str(error)))
         engine.buffer.put_front(stay)
@@ -591,7 +595,7 @@ class Pool:
                             call.args,
                             call.kwargs,
                             one_of("run_in", call.run_in, RUN_IN),
-                            call.timeout,
+                            None if call.timeout is None else seconds(call.timeout, "timeout"),
                         )
                     )
                 except (NotImportable, InvalidPayload, InvalidOption) as error:

@@ -160,7 +160,7 @@ class Snapshot:
     async def _read(path: Path) -> tuple[list[Any], bool]:
         import aiofiles
 
-        async with aiofiles.open(path, encoding="utf-8") as file:
+        async with aiofiles.open(path, "rb") as file:
             text = await file.read()
         try:
             content = json.loads(text)

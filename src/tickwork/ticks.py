@@ -68,9 +68,9 @@ class Ticks:
             now = clock.now()
             _, fire_time, count = latest(self._trigger, self._answered, now)
             if fire_time is not None:
-                self._answered = fire_time
                 # A body that never waits must not hold the loop, however late it is.
                 await asyncio.sleep(0)
+                self._answered = fire_time  # not before: a cancelled wait must find it again
                 late_by = (clock.now() - fire_time).total_seconds()
                 return Tick(fire_time, late_by, None if count is None else count - 1)
             following = self._trigger.next(self._answered)

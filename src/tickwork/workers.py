@@ -23,11 +23,12 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from contextvars import copy_context
+from contextlib import suppress
+from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .clock import outside
-from .errors import ProcessDied
+from .errors import InvalidOption, ProcessDied
 from .jobs import Outcome
 from .runners.thread import ThreadRunner
 
@@ -109,12 +110,19 @@ class Run:
         """Hear of any other end."""
 
     def describe(self) -> str:
-        """Return a name for logs."""
-        return getattr(self.fn, "__qualname__", None) or repr(self.fn)
+        """Return a name for logs; never raises."""
+        try:
+            return getattr(self.fn, "__qualname__", None) or repr(self.fn)
+        except Exception:
+            return f"<{type(self.fn).__name__} without a name>"
 
 
 def place_of(fn: Callable[..., Any], run_in: RunIn | None) -> Place:
     """Return where `fn` runs: where the caller says, else coroutine functions on the loop and others in a thread."""
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise InvalidOption(
+            "fn", "a function that returns", getattr(fn, "__qualname__", fn), remedy="nobody would iterate a generator"
+        )
     if run_in is None:
         return "loop" if is_async(fn) else "thread"
     if run_in == "loop" and not is_async(fn):
@@ -263,6 +271,9 @@ def _keep_for_ever(coroutine: Coroutine[Any, Any, Any]) -> None:
     pythonapi.Py_IncRef(py_object(coroutine))
 
 
+_inside: ContextVar[Workers] = ContextVar("tickwork_workers")
+
+
 class Workers:
     """N asyncio tasks on a bounded `asyncio.Queue`.
 
@@ -313,9 +324,8 @@ class Workers:
         return [worker.run for worker in self._workers if worker.run is not None]
 
     def is_inside(self) -> bool:
-        """Return whether the calling code runs in a job of these workers, on the loop."""
-        task = asyncio.current_task()
-        return any(worker.task is task for worker in self._workers)
+        """Return whether the calling code belongs to a job of these workers, also in tasks and threads it started."""
+        return _inside.get(None) is self
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -336,6 +346,8 @@ class Workers:
         self._workers.discard(worker)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.critical("a worker died of an error of its own; another takes its place", exc_info=error)
+            if worker.run is not None and worker.run.phase in (RUNNING, OVERRAN):
+                self._end(worker.run, Outcome.FAILED, error)  # its job must not be running for ever
             if not self._stopping:
                 self._start_worker()
 
@@ -469,6 +481,8 @@ class Workers:
         run.phase = ABANDONED
         self._workers.discard(worker)
         worker.task.cancel()
+        if self._quiet is not None and not self.running:
+            _wake(self._quiet)
         if not self._stopping:
             self._start_worker()
 
@@ -493,8 +507,11 @@ class Workers:
             self.failed_count += 1
         try:
             run.ended(outcome, error)
-        except Exception:
-            logger.exception("the end of %s could not be reported", run.describe())
+        except Exception as broken:
+            # An exception of the user's whose own methods raise, say. Whoever waits must still hear of the end.
+            logger.exception("the end of %s could not be reported; it counts as failed", run.describe())
+            with suppress(Exception):
+                run.ended(Outcome.FAILED, RuntimeError(f"its end could not be reported: {type(broken).__name__}"))
         self.left(1)
 
     # -- the worker -----------------------------------------------------------------------------------------------
@@ -525,6 +542,7 @@ class Workers:
             try:
                 run.started()
                 context = run.context
+                context.run(_inside.set, self)
                 del run.context  # a finished job that somebody keeps must not keep the variables, nor their weight
                 if run.run_in == "loop":
                     coroutine = run.fn(*run.args, **run.kwargs)
@@ -552,6 +570,8 @@ class Workers:
                     run.succeeded(value)
                 except Exception:
                     logger.exception("the end of %s could not be reported", run.describe())
+                    with suppress(Exception):
+                        run.ended(Outcome.FAILED, RuntimeError("its result could not be reported"))
                 self.unfinished -= 1
                 if not self.unfinished:
                     self.left(0)
@@ -603,6 +623,10 @@ class Workers:
         else:
             value = context.run(run.fn, *run.args, **run.kwargs)
         if inspect.iscoroutine(value):  # a plain function that made a coroutine: what it meant is to run it
+            if run.stop_reason is not None:
+                value.close()
+                raise asyncio.CancelledError
+            run.run_in = "loop"  # from here on it can be cancelled, and abandoned
             try:
                 yielded = context.run(value.send, None)
             except StopIteration as stop:
