@@ -590,6 +590,156 @@ async def test_a_second_stop_waits_for_the_first() -> None:
     assert first.cut == []
 
 
+async def test_a_stop_during_the_start_waits_for_it_and_stops_then() -> None:
+    events: list[str] = []
+
+    async def resources(app: App) -> AsyncIterator[None]:
+        await asyncio.sleep(0.01)
+        events.append("open")
+        yield
+        events.append("close")
+
+    app = App(lifespan=resources)
+    starting = asyncio.ensure_future(app.start())
+    await asyncio.sleep(0)
+    await app.stop()
+    await starting
+
+    assert events == ["open", "close"]
+    assert not app.is_running
+
+
+async def test_a_stop_takes_a_duration_and_refuses_nonsense() -> None:
+    app = make_app()
+    async with app:
+        with pytest.raises(InvalidDuration, match="drain_seconds"):
+            await app.stop("soon")
+        assert app.is_running
+        await app.stop("30s")
+
+
+async def test_an_app_that_stops_takes_no_new_jobs_and_says_so() -> None:
+    app, begun, ends = make_app(), asyncio.Event(), list[str]()
+
+    @app.task()
+    async def follow_up() -> None:
+        begun.set()
+        await asyncio.sleep(0.02)
+        for enqueue in (add.enqueue, lambda number: app.enqueue(add, number)):
+            try:
+                await enqueue(1)
+            except NotRunning as error:
+                ends.append(str(error))
+        try:
+            await app.stop()
+        except NotRunning as error:
+            ends.append(str(error))
+
+    async with app:
+        await follow_up.enqueue()
+        await begun.wait()
+
+    refusal = f"the app is stopping: a job of {add.name!r} would not run, and memory keeps it for nobody"
+    assert ends == [
+        refusal,
+        refusal,
+        "a job cannot wait for its own app to stop; let it end, or start a task that stops the app",
+    ]
+
+
+async def test_producers_that_wait_for_room_are_told_of_the_stop() -> None:
+    app, begun = App(workers=1, max_queued=1, drain_seconds=0.01), asyncio.Event()
+
+    @app.task()
+    async def wait() -> None:
+        begun.set()
+        await asyncio.sleep(3600)
+
+    async def produce() -> None:
+        while True:
+            await wait.enqueue()
+
+    async with app:
+        producer = asyncio.ensure_future(produce())
+        await begun.wait()
+    with pytest.raises(NotRunning, match=r"stopped while this waited for room|is stopping|no started app"):
+        await producer
+
+
+async def test_an_async_hook_that_ignores_cancellation_does_not_hold_the_stop() -> None:
+    app, release = make_app(cancel_seconds=0.02), asyncio.Event()
+
+    @app.on_error
+    async def stubborn(ctx: Context, error: BaseException) -> None:
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
+
+    async with app:
+        with pytest.raises(JobFailed):
+            await (await fail.enqueue("x"))
+    release.set()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+async def test_results_are_kept_while_their_handles_are_held() -> None:
+    async with make_app() as app:
+        jobs = [await add.enqueue(number) for number in range(2500)]
+        await app.wait_idle()
+        assert [await job for job in jobs] == list(range(1, 2501))
+
+        forgotten = (await add.enqueue(1)).id
+        for _ in range(3):
+            for number in range(1000):
+                job = await add.enqueue(number)
+            await app.wait_idle()
+        del job
+        with pytest.raises(UnknownJob):
+            await app.job(forgotten)
+
+
+async def test_declaring_a_schedule_on_a_running_app_points_to_the_right_call() -> None:
+    app = make_app()
+    async with app:
+        with pytest.raises(NotRunning, match=r"await app.schedules.add\("):
+            app.every("1h", name="late")(unstorable)
+
+    assert "late" not in app.schedules
+    assert unstorable.schedules == []
+
+
+def test_a_refused_include_leaves_nothing_behind() -> None:
+    app = App()
+
+    @app.every("1h", name="taken")
+    async def first() -> None: ...
+
+    @tickwork.every("1h", name="taken")
+    @tickwork.every("1h", name="free")
+    async def second() -> None: ...
+
+    with pytest.raises(DuplicateName):
+        app.include(second)
+
+    assert list(app.schedules) == ["taken"]
+    assert list(app.tasks) == ["taken"]
+
+
+def test_generators_are_refused() -> None:
+    async def generate() -> AsyncIterator[int]:
+        yield 1
+
+    def generate_plainly() -> Any:
+        yield 1
+
+    for fn in (generate, generate_plainly):
+        with pytest.raises(InvalidOption, match="fn must be a function that returns, got .*; nobody would iterate"):
+            App().task()(fn)
+
+
 async def test_an_app_starts_again_after_a_stop_but_not_twice_at_once() -> None:
     app = make_app()
     for _ in range(2):

@@ -313,6 +313,49 @@ async def test_a_job_that_submits_to_its_own_full_pool_is_refused_instead_of_wai
             await (await pool.submit(spawn, pool))
 
 
+async def test_a_child_task_of_a_job_is_refused_likewise() -> None:
+    async def spawn(pool: Pool) -> None:
+        async with asyncio.TaskGroup() as group:
+            for number in range(3):
+                group.create_task(pool.submit(double, number))
+
+    async with Pool(1, buffer=1) as pool:
+        with pytest.raises(ExceptionGroup) as raised:
+            await (await pool.submit(spawn, pool))
+    assert all(isinstance(error, QueueFull) for error in raised.value.exceptions)
+
+
+class Nameless:
+    """A callable that cannot be described."""
+
+    def __call__(self) -> None:
+        raise ValueError("failed")
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no name")
+
+
+async def test_a_function_that_cannot_be_described_fails_like_any_other(tmp_path: Path) -> None:
+    async with Blocked() as pool:
+        job = await pool.submit(Nameless())
+        saved = await pool.save(tmp_path / "jobs.json")
+        assert [entry for entry, _ in saved.not_saved] == [job]
+        blocked = pool
+    with pytest.raises(ValueError, match="failed"):
+        await job
+    assert blocked.stats().failed == 1
+
+
+async def test_a_wrapped_coroutine_function_keeps_its_timeout() -> None:
+    def wrapper() -> Any:
+        return asyncio.sleep(3600)
+
+    async with Pool(1, timeout=0.02) as pool:
+        with pytest.raises(JobTimedOut):
+            await (await pool.submit(wrapper))
+        assert await (await pool.submit(double, 1)) == 2
+
+
 async def test_jobs_start_in_the_order_of_submission() -> None:
     order: list[int] = []
 

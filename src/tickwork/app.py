@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from weakref import WeakValueDictionary
 
 from .clock import SystemClock
 from .context import _current
@@ -130,6 +131,7 @@ class App(Declarations):
         self._start_hooks: list[Callable[..., Any]] = []
         self._error_hooks: list[Callable[..., Any]] = []
         self.schedules: Schedules = Schedules(self)
+        self._handles: WeakValueDictionary[str, Job[Any]] = WeakValueDictionary()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._store: Store | None = None
         self._engine: Workers | None = None
@@ -138,6 +140,7 @@ class App(Declarations):
         self._loops: set[asyncio.Task[Any]] = set()
         self._resources = AsyncExitStack()
         self._failed: asyncio.Future[BaseException] | None = None
+        self._starting: asyncio.Future[None] | None = None
         self._stopping: asyncio.Future[Stopped] | None = None
         self._testing: Testing | None = None
         self.include(*tasks)
@@ -168,6 +171,8 @@ class App(Declarations):
         if self._tasks.get(task.name) is not task:
             self._register(task)
         elif spec is not None:
+            if self._loop is not None:
+                raise NotRunning("the app has started; add a schedule with `await app.schedules.add(...)`")
             self._declare(task, spec)
 
     def _register(self, task: AnyTask) -> None:
@@ -178,12 +183,19 @@ class App(Declarations):
         for name in (task.name, *task.aliases):
             if name in self._names:
                 raise DuplicateName("task", name, 'give one of them another: name="..."')
-        for spec in task.schedules:
-            self._declare(task, spec)
+        declared: list[str] = []
+        try:
+            for spec in task.schedules:
+                declared += [self._declare(task, spec).name]
+        except BaseException:
+            for name in declared:
+                del self._entries[name]
+            raise
         self._tasks[task.name] = task
         self._names.update(dict.fromkeys((task.name, *task.aliases), task))
 
     def _declare(self, task: AnyTask, spec: ScheduleSpec) -> Entry:
+        """Keep a schedule; refuse it before anything has changed."""
         name = spec.name or task.name
         if name in self._entries:
             raise DuplicateName("schedule", name, 'give one of them another: name="..."')
@@ -236,6 +248,10 @@ class App(Declarations):
         """Enqueue a job with options; what `Task.enqueue` and its kin call."""
         self._known(task)
         store = self._store_now()
+        if self._stopping is not None and not store.capabilities.durable:
+            raise NotRunning(
+                f"the app is stopping: a job of {task.name!r} would not run, and memory keeps it for nobody"
+            )
         now = self._clock.now()
         run_at = options.run_at or (now if options.delay is None else now + timedelta(seconds=options.delay))
         new = NewJob(
@@ -248,7 +264,14 @@ class App(Declarations):
         )
         # A job that waits for room may wait for itself: the worker that could make room is its own.
         await store.enqueue([new], wait=wait and not self._is_inside())
-        return Job(self, new.id, new.task)
+        return self._handle(new.id, new.task)
+
+    def _handle(self, job_id: str, task: str) -> Job[Any]:
+        """Return the handle of a job; while somebody holds it, the memory store keeps the job."""
+        handle = self._handles.get(job_id)
+        if handle is None:
+            handle = self._handles[job_id] = Job(self, job_id, task)
+        return handle
 
     def _is_inside(self) -> bool:
         """Return whether the calling code belongs to a job that runs here."""
@@ -278,17 +301,18 @@ class App(Declarations):
             UnknownJob: The store does not know it.
         """
         record = await self._store_now().job(job_id)
-        return Job(self, record.id, record.task)
+        return self._handle(record.id, record.task)
 
-    async def result_of(self, job_id: str, timeout: float | None) -> Any:
+    async def result_of(self, job_id: str, timeout: float | str | timedelta | None) -> Any:
         """Wait for a job's end and return its value; see `Job.result`."""
         store, dispatcher = self._store_now(), self._dispatcher
         assert dispatcher is not None
+        limit = None if timeout is None else seconds(timeout, "timeout", allow_zero=True)
         with dispatcher.waiting(job_id) as waiter:
             finished = asyncio.ensure_future(store.wait_finished(job_id))
             ends: list[asyncio.Future[Any]] = [finished, waiter.told]
             try:
-                await asyncio.wait(ends, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(ends, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
                 if self._testing is not None and any(end.done() for end in ends):
                     self._testing.saw(job_id)
                 if finished.done():
@@ -298,7 +322,7 @@ class App(Declarations):
                     raise waiter.told.result()
             finally:
                 finished.cancel()
-        raise TimeoutError(f"job {job_id} has not ended within {timeout:g} s; it goes on")
+        raise TimeoutError(f"job {job_id} has not ended within {limit:g} s; it goes on")
 
     async def cancel_job(self, job_id: str) -> bool:
         """Cancel a job, waiting or running; see `Job.cancel`."""
@@ -319,7 +343,7 @@ class App(Declarations):
     @property
     def is_running(self) -> bool:
         """Whether the app has started and not begun to stop."""
-        return self._store is not None
+        return self._store is not None and self._stopping is None
 
     @property
     def running(self) -> list[str]:
@@ -371,12 +395,17 @@ class App(Declarations):
             raise NotRunning("the app has started already; one app runs once at a time")
         self._loop = asyncio.get_running_loop()
         self._failed = self._loop.create_future()
+        self._stopping = None
+        starting = self._starting = self._loop.create_future()
         try:
             await self._start(schedules)
         except BaseException:
             self._stopping = asyncio.ensure_future(self._stop(0.0))
             await to_its_end(self._stopping, on_cancel=self.hurry)
             raise
+        finally:
+            self._starting = None
+            starting.set_result(None)
         logger.info("started: %d tasks, %d schedules, %d workers", len(self._tasks), len(self._entries), self.workers)
 
     async def _start(self, schedules: bool) -> None:
@@ -459,7 +488,7 @@ class App(Declarations):
         """Return the store to open; what a test may ask for is in memory and keeps everything."""
         if self._testing is not None:
             return MemoryStore(self._clock, max_queued=self.max_queued, keep=self._testing.keep)
-        return MemoryStore(self._clock, max_queued=self.max_queued)
+        return MemoryStore(self._clock, max_queued=self.max_queued, is_held=self._handles.__contains__)
 
     def _make_processes(self) -> ProcessRunner:
         from .runners.process import ProcessRunner  # many apps never start a process
@@ -481,7 +510,7 @@ class App(Declarations):
         if not task.cancelled() and task.exception() is not None:
             logger.error("an on_error function raised", exc_info=task.exception())
 
-    async def stop(self, drain_seconds: float | None = None) -> Stopped:
+    async def stop(self, drain_seconds: float | str | timedelta | None = None) -> Stopped:
         """Drain and stop: fire and claim no more, give unstarted jobs back, let running ones end, cancel the rest.
 
         Args:
@@ -494,10 +523,18 @@ class App(Declarations):
 
         A cancelled stop hurries: running jobs are cancelled at once, and it ends as soon as they have.
         """
+        limit = self.drain_seconds
+        if drain_seconds is not None:
+            limit = seconds(drain_seconds, "drain_seconds", allow_zero=True)
+        if self._is_inside():
+            raise NotRunning(
+                "a job cannot wait for its own app to stop; let it end, or start a task that stops the app"
+            )
+        if self._starting is not None:
+            await asyncio.wait([self._starting])  # a start half done has nothing that could be stopped
         if self._loop is None:
             return Stopped()
         if self._stopping is None:
-            limit = self.drain_seconds if drain_seconds is None else drain_seconds
             self._stopping = asyncio.ensure_future(self._stop(limit))
         return await to_its_end(self._stopping, on_cancel=self.hurry)
 
@@ -510,8 +547,6 @@ class App(Declarations):
         engine, dispatcher, store = self._engine, self._dispatcher, self._store
         self._scheduler = None
         await self._end_loops("scheduler", "feeder")
-        for task in self._tasks.values():
-            task.unbind(self)
         unstarted, cut = 0, []
         try:
             if engine is not None and dispatcher is not None:
@@ -521,13 +556,15 @@ class App(Declarations):
                 await dispatcher.flush()
                 dispatcher.end_waiting()
         finally:
+            for task in self._tasks.values():
+                task.unbind(self)
             try:
                 await self._resources.aclose()
             finally:
                 await self._end_loops()
                 if store is not None:
                     await store.close()
-                self._store = self._loop = self._stopping = None
+                self._store = self._loop = None
                 for entry in self._entries.values():
                     entry.row = entry.next_at = None
         level = logging.WARNING if cut else logging.INFO
@@ -540,7 +577,9 @@ class App(Declarations):
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks)
+            _, left = await asyncio.wait(tasks, timeout=max(self.cancel_seconds, 1.0))
+            for task in left:
+                logger.warning("%r ignored its cancellation and is left behind", task)
 
     async def wait_failed(self) -> BaseException:
         """Wait until a part of the app dies, which it should not, and return why."""

@@ -233,7 +233,7 @@ class Dispatcher:
             error = error if error is not None else JobCancelled(record.id, run.task.name)
             if outcome is Outcome.TIMED_OUT:
                 timed_out = JobTimedOut(record.id, run.task.name, run.timeout or 0.0)
-                timed_out.__cause__ = error
+                timed_out.__cause__ = None if isinstance(error, JobCancelled) else error
                 error = timed_out
             problem = describe_exception(error).to_json()
         self._report(run, outcome, state, error)
@@ -366,7 +366,8 @@ def value_of(record: JobRecord, task: AnyTask | None, original: BaseException | 
         case JobState.SUCCEEDED:
             if record.result is None:
                 if error is not None:
-                    raise InvalidPayload(f"result of {record.task}", error.message)
+                    where = f"result of {record.task}"
+                    raise InvalidPayload(where, error.message.removeprefix(f"{where}: "))
                 raise ResultExpired(record.id, record.task)
             if task is None:
                 raise JobParked(record.id, record.task, "its task is not known here, so its result cannot be read")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from datetime import timedelta
 
     from .jobs import JobRecord
 
@@ -15,7 +16,7 @@ R = TypeVar("R")
 class JobSource(Protocol):
     """A started app, as its handles see it."""
 
-    async def result_of(self, job_id: str, timeout: float | None) -> Any:
+    async def result_of(self, job_id: str, timeout: float | str | timedelta | None) -> Any:
         """Wait for a job's end and return its value."""
 
     async def cancel_job(self, job_id: str) -> bool:
@@ -33,7 +34,7 @@ class Job(Generic[R]):
         task: The name of its task.
     """
 
-    __slots__ = ("_source", "id", "task")
+    __slots__ = ("__weakref__", "_source", "id", "task")
 
     def __init__(self, source: JobSource, job_id: str, task: str) -> None:
         self._source = source
@@ -52,11 +53,11 @@ class Job(Generic[R]):
     def __await__(self) -> Generator[Any, None, R]:
         return self.result().__await__()
 
-    async def result(self, timeout: float | None = None) -> R:
+    async def result(self, timeout: float | str | timedelta | None = None) -> R:
         """Wait for the end and return the value.
 
         Args:
-            timeout: Seconds to wait at the most; None: for ever.
+            timeout: How long to wait at the most: seconds, "30s", timedelta; None: for ever.
 
         Raises:
             JobFailed: Its attempts are used up; the cause is the original exception, where it is in this process.

@@ -109,6 +109,9 @@ class Scheduler:
         await self._store.set_schedule([Remove(name=name)])
         del self.entries[name]
         entry.ticket = 0
+        if len(self._heap) > 2 * len(self.entries) + 64:  # removed ones would stay until they are due
+            self._heap = [line for line in self._heap if line[1] == line[2].ticket]
+            heapq.heapify(self._heap)
 
     async def pause(self, name: str, *, paused: bool) -> None:
         """Pause or resume a schedule; resuming starts from now, also for one whose trigger has raised."""

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
 from .errors import InvalidOption, UnknownSchedule
-from .handle import Job
 from .options import positive
 from .tasks import ScheduleSpec, policies_of
 from .triggers import Trigger, upcoming
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from .app import App
+    from .handle import Job
     from .policies import Policies
     from .scheduler import Entry
     from .stores.base import Answer
@@ -87,7 +87,7 @@ class Schedule:
         if fired.outcome == "skipped" or fired.outcome is None:
             logger.warning("schedule %s not run: its last job %s is not finished", self.name, fired.blocked_by)
             return None
-        return Job(self._app, fired.blocked_by or (fired.job.id if fired.job else ""), self.task.name)
+        return self._app._handle(fired.blocked_by or (fired.job.id if fired.job else ""), self.task.name)
 
     async def history(self, limit: int = 100) -> list[Answer]:
         """Return what became of its fire times, the newest first."""

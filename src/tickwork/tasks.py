@@ -42,7 +42,7 @@ from .options import one_of, text, whole
 from .policies import Policies
 from .runners.reference import import_main, reference, task_name
 from .triggers import At, Cron, Every, Trigger, parse_every
-from .workers import RUN_IN
+from .workers import RUN_IN, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -150,12 +150,15 @@ class Task(Generic[C, V, P, R]):
         self.__qualname__: str = getattr(fn, "__qualname__", repr(fn))
         self.fn = fn
         self.name: str = task_name(fn) if name is None else text("name", name)
+        if isinstance(aliases, str):
+            raise InvalidOption("aliases", "a list of names", aliases)
         self.aliases: tuple[str, ...] = tuple(text("aliases", alias) for alias in aliases)
         self.options_: TaskOptions = TaskOptions() if options is None else options
         self.wants_context: bool = _wants_context(fn)
         self.schedules: list[ScheduleSpec] = []
         self._apps: list[Binding] = []
         self._codec: Codec | None = None
+        place_of(fn, self.options_.run_in)  # refuses what could never run
         if self.options_.run_in == "process" and "<" in self.__qualname__:
             raise NotImportable(fn, "it is a lambda or defined inside another function")
 
@@ -488,7 +491,12 @@ class Declarations:
                 made = Task(fn, name=name, aliases=aliases, options=options)
             if spec is not None:
                 made.schedules.append(spec)
-            self._made(made, spec)
+            try:
+                self._made(made, spec)
+            except BaseException:
+                if spec is not None:
+                    made.schedules.remove(spec)
+                raise
             return made
 
         return decorate

@@ -179,6 +179,8 @@ class _Shape:
                 return bound
         try:  # Python's own words for what is wrong, and its way with stars
             found = self._signature.bind(*args, **kwargs).arguments
+            if absent := sorted(self._required - found.keys()):  # Python 3.13.0 overlooks positional-only ones
+                raise TypeError(f"missing a required argument: {absent[0]!r}")
         except TypeError as error:
             raise Misfit(f"{error}; the signature is {self.text}") from None
         return {self._labels[name]: value for name, value in found.items()}

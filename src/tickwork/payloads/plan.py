@@ -129,7 +129,9 @@ def dump(data: Any, _depth: int = 0) -> str:
         if not text.isascii():
             text.encode()
     except (ValueError, TypeError) as error:  # a lone surrogate, an int of 4,301 digits, a model's nan
-        raise Misfit(f"JSON cannot write it ({error}); pass it as bytes or as another text") from error
+        # What follows json's colon differs between versions of Python.
+        reason = str(error) if isinstance(error, UnicodeError) else str(error).partition(":")[0]
+        raise Misfit(f"JSON cannot write it ({reason}); pass it as bytes or as another text") from error
     return text
 
 

@@ -14,13 +14,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from ..errors import QueueFull, UnknownJob, UnknownSchedule
+from ..errors import NotRunning, QueueFull, UnknownJob, UnknownSchedule
 from ..jobs import JobRecord, JobState, NewJob
 from ..policies import MAX_DEATHS, overlap
 from .base import Answer, Capabilities, Declare, Finish, Fired, Pause, Remove, ScheduleRow, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from datetime import datetime
 
     from ..clock import Clock, Timer
@@ -41,18 +41,28 @@ class MemoryStore(Store):
     Args:
         clock: Tells the time.
         max_queued: How many jobs may wait before `enqueue` waits too.
+        is_held: Whether somebody still holds a job's handle, so that its end must be kept.
         keep: How many finished jobs are kept, and how many ledger rows for each schedule.
     """
 
     capabilities: Capabilities = Capabilities(notify=True)
 
-    def __init__(self, clock: Clock, *, max_queued: int = 100_000, keep: int = KEEP) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        max_queued: int = 100_000,
+        keep: int = KEEP,
+        is_held: Callable[[str], bool] = lambda job_id: False,
+    ) -> None:
         self._clock = clock
+        self._is_held = is_held
         self._keep = keep
         self._max_queued = max_queued
         self._jobs: dict[str, JobRecord] = {}
         self._queues: dict[str, list[_Queued]] = {}
         self._later: list[tuple[datetime, int, str]] = []
+        self._stale = 0
         self._order = itertools.count()
         self._waiting_count = 0
         self._schedules: dict[str, ScheduleRow] = {}
@@ -71,7 +81,11 @@ class MemoryStore(Store):
         """Nothing to connect to."""
 
     async def close(self) -> None:
-        """Set no more alarms."""
+        """Set no more alarms, and let nobody wait for room any longer."""
+        while self._room:
+            turn = self._room.popleft()
+            if not turn.done():
+                turn.set_exception(NotRunning("the app stopped while this waited for room; nothing was enqueued"))
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = self._alarm_at = None
@@ -137,6 +151,17 @@ class MemoryStore(Store):
         else:
             heapq.heappush(self._later, (record.run_at, next(self._order), record.id))
             self._set_alarm()
+
+    def _tidy(self) -> None:
+        """Forget the places in line of cancelled jobs once they are the larger part."""
+        if self._stale > 64 and self._stale * 2 > len(self._later):
+            self._later = [entry for entry in self._later if self._is_scheduled(entry[2])]
+            heapq.heapify(self._later)
+            self._stale = 0
+
+    def _is_scheduled(self, job_id: str) -> bool:
+        record = self._jobs.get(job_id)
+        return record is not None and record.state is JobState.SCHEDULED
 
     def _make_room(self) -> None:
         """Wake the producer that has waited longest, when there is room."""
@@ -386,10 +411,14 @@ class MemoryStore(Store):
         if record.schedule is not None and (unfinished := self._unfinished.get(record.schedule)):
             unfinished.discard(record.id)
             self._let_follow(record.id)
-        if record.state.is_finished:
-            self._finished.append(record.id)
-            while len(self._finished) > self._keep:
-                self._jobs.pop(self._finished.popleft(), None)
+        self._finished.append(record.id)
+        for _ in range(2):  # a held one goes to the end of the line, so one look for each new one would not do
+            if len(self._finished) > self._keep:
+                oldest = self._finished.popleft()
+                if self._is_held(oldest):
+                    self._finished.append(oldest)
+                else:
+                    self._jobs.pop(oldest, None)
         ended = self._ended.pop(record.id, None)
         if ended is not None:
             ended.set()
@@ -451,6 +480,9 @@ class MemoryStore(Store):
         else:
             if record.state is not JobState.PARKED:
                 self._waiting_count -= 1
+            if record.state is JobState.SCHEDULED:
+                self._stale += 1
+                self._tidy()
             self._place(record.moved(JobState.CANCELLED, finished_at=self._clock.now()))
             if record.fire_time is not None and not record.attempt:
                 self._amend(record, outcome)
