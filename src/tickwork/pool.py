@@ -33,7 +33,7 @@ from .errors import (
 from .jobs import Outcome
 from .options import one_of, positive
 from .shield import to_its_end
-from .workers import HELD, RUN_IN, SETTLED, WAITING, Place, Run, RunIn, Workers, place_of
+from .workers import HELD, NO_KWARGS, RUN_IN, SETTLED, WAITING, Place, Run, RunIn, Workers, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -52,9 +52,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 CANCEL_SECONDS = 5.0
-
-_NO_KWARGS: dict[str, Any] = {}
-"""Shared by all jobs without keyword arguments: one object less for each job that waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +142,7 @@ class PoolJob(Run, Generic[T]):
         # `Run.__init__`, written out.
         self.fn = fn
         self.args = args
-        self.kwargs: dict[str, Any] = kwargs or _NO_KWARGS
+        self.kwargs: dict[str, Any] = kwargs or NO_KWARGS
         self.run_in = run_in
         self.timeout = timeout
         self.phase: int = WAITING
@@ -236,7 +233,7 @@ class PoolJob(Run, Generic[T]):
         """Keep the result and wake who waits for it."""
         self._value = value
         self._outcome = Outcome.SUCCEEDED
-        self.args, self.kwargs = (), _NO_KWARGS
+        self.forget_arguments()
         if self._waiters is not None:
             self._wake()
 
@@ -256,7 +253,7 @@ class PoolJob(Run, Generic[T]):
         name = f"<PoolJob {self.id} {self.describe()} {outcome}>"
         self._unretrieved = None if watched else _NeverRetrieved(name, error)
         self._outcome, self._error, self._traceback = outcome, error, traceback
-        self.args, self.kwargs = (), _NO_KWARGS  # who keeps the job must not keep what it was given
+        self.forget_arguments()
         self._wake()
 
     def saved_to(self, path: str) -> None:

@@ -58,6 +58,10 @@ drives it any more. HELD: out of the buffer while it is being saved. Plain numbe
 path a tenth of its time."""
 
 
+NO_KWARGS: dict[str, Any] = {}
+"""Shared by all runs without keyword arguments: one object less for each that waits."""
+
+
 class Run:
     """One execution: what to run, and where it stands. A subclass hears of the end."""
 
@@ -99,6 +103,11 @@ class Run:
 
     def started(self) -> None:
         """Hear that a worker begins; a job on the loop has not run a line yet."""
+
+    def forget_arguments(self) -> None:
+        """Let go of what it was given, once it has ended: who keeps the job must not keep that."""
+        self.args = ()
+        self.kwargs = NO_KWARGS
 
     def overran(self, outcome: Outcome) -> None:
         """Hear that the waiter must not wait longer, while the function still runs in its thread."""
