@@ -590,6 +590,26 @@ async def test_a_second_stop_waits_for_the_first() -> None:
     assert first.cut == []
 
 
+async def test_a_drain_ends_when_the_last_job_is_abandoned() -> None:
+    app, begun, release = App(drain_seconds=3600, cancel_seconds=0.02), asyncio.Event(), asyncio.Event()
+
+    @app.task(timeout=0.02)
+    async def stubborn() -> None:
+        while not release.is_set():
+            begun.set()
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
+
+    await app.start()
+    await stubborn.enqueue()
+    await begun.wait()
+    async with asyncio.timeout(10):
+        await app.stop()
+    release.set()
+
+
 async def test_a_stop_during_the_start_waits_for_it_and_stops_then() -> None:
     events: list[str] = []
 

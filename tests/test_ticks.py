@@ -95,3 +95,20 @@ async def test_a_wall_clock_set_forwards_brings_the_latest_tick_at_once() -> Non
     task.cancel()
 
     assert [tick.missed for tick in found] == [2]
+
+
+async def test_a_tick_whose_wait_is_cancelled_at_the_last_moment_comes_again() -> None:
+    clock = virtual_clock()
+    start = clock.now()
+    ticks = Every("10s").__aiter__()
+    early = asyncio.ensure_future(ticks.__anext__())
+    await clock.advance("1s")
+    early.cancel()
+    await asyncio.wait([early])
+    await clock.advance("9s")
+    late = asyncio.ensure_future(ticks.__anext__())
+    await asyncio.sleep(0)
+    late.cancel()
+    await asyncio.wait([late])
+
+    assert await ticks.__anext__() == Tick(start + timedelta(seconds=10), 0.0, 0)

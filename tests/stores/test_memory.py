@@ -395,3 +395,14 @@ def test_ids_sort_by_time_and_do_not_repeat() -> None:
     assert len(set(ids)) == 1000
     assert [entry[:9] for entry in ids] == sorted(entry[:9] for entry in ids)
     assert {len(entry) for entry in ids} == {20}
+
+
+async def test_cancelled_delays_leave_nothing_behind(clock: HandClock) -> None:
+    store = MemoryStore(clock, max_queued=1000, keep=10)
+    for _ in range(10):
+        jobs = [job(clock, run_at=clock.now() + timedelta(days=1)) for _ in range(100)]
+        await store.enqueue(jobs)
+        await store.cancel([entry.id for entry in jobs])
+
+    assert len(store._later) <= 130
+    assert len(store._jobs) <= 11
