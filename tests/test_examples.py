@@ -126,7 +126,6 @@ def ask(url: str, *, method: str = "GET") -> Any:
 
 
 def test_web_enqueues_by_a_request_and_tells_the_result(tmp_path: Path) -> None:
-    pytest.importorskip("fastapi")
     words = ("-m", "uvicorn", "--app-dir", str(EXAMPLES), "--port", "0", "web:web")
     with Running(*words, cwd=tmp_path) as running:
         running.wait_for("Uvicorn running on http")

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-pytest.importorskip("uvicorn")
-
 HEAD = """
 import asyncio, logging, signal, time
 from contextlib import asynccontextmanager

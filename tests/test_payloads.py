@@ -1355,7 +1355,8 @@ def test_a_foreign_description_is_refused(text: str, message: str) -> None:
 
 
 def test_a_msgspec_struct_travels_by_its_own_rules() -> None:
-    msgspec = pytest.importorskip("msgspec")
+    import msgspec
+
     Parcel: Any = msgspec.defstruct("Parcel", [("kg", int), ("at", date)])
     parcel = Parcel(1, date.min)
 

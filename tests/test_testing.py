@@ -810,7 +810,6 @@ def test_importing_it_does_not_import_a_test_runner() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pytest_asyncio") is None, reason="pytest-asyncio is not installed")
 def test_it_works_under_pytest_asyncio(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(
         "from tickwork.testing import virtual_loop_factory\n"
