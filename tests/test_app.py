@@ -407,7 +407,8 @@ async def test_on_error_hears_each_failure_and_its_own_errors_are_contained(capl
         assert await (await add.enqueue(1)) == 2
 
     assert [(job_id, type(error)) for job_id, error in heard] == [(job.id, KeyError)]
-    assert "an on_error function raised" in caplog.text
+    assert ".broken raised at JobFailed(" in caplog.text
+    assert "RuntimeError: in the handler" in caplog.text
 
 
 # -- cancel and deaths --------------------------------------------------------------------------------------
@@ -701,6 +702,7 @@ async def test_an_async_hook_that_ignores_cancellation_does_not_hold_the_stop() 
         with pytest.raises(JobFailed):
             await (await fail.enqueue("x"))
     release.set()
+    await asyncio.sleep(0)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
 

@@ -175,8 +175,7 @@ def test_script_saves_what_it_has_not_begun_and_goes_on_with_it(tmp_path: Path) 
 
     with Running(str(EXAMPLES / "script.py"), *map(str, pipes), "a.txt", "b.txt", cwd=tmp_path) as running:
         writers = [os.open(pipe, os.O_WRONLY) for pipe in pipes]  # waits for the reader
-        running.send(signal.SIGINT)
-        running.wait_for("2 saved in ")
+        running.send_until(signal.SIGINT, "2 saved in ")
         for writer in writers:
             os.close(writer)
         first = running.ended()

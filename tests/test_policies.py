@@ -9,7 +9,8 @@ import pytest
 
 from tickwork import App, At, Context, Cron, Every
 from tickwork.errors import InvalidDuration, InvalidOption
-from tickwork.policies import Policies, due, start_at
+from tickwork.policies import Policies, due, following, wanted_at
+from tickwork.stores.base import ScheduleRow
 from tickwork.testing import Testing
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -17,6 +18,12 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 def after(**parts: float) -> datetime:
     return START + timedelta(**parts)
+
+
+def row(**changes: Any) -> ScheduleRow:
+    """Return where a schedule stands that was declared at the start."""
+    given = {"version": 1, "watermark": START, "declared_at": START, **changes}
+    return ScheduleRow(name="s", task="t", trigger="", fingerprint="", **given)
 
 
 @pytest.fixture
@@ -32,15 +39,15 @@ HOURLY = Every("1h")
 @pytest.mark.parametrize("catch_up", ["latest", "none", "all"])
 def test_a_fire_time_noticed_at_once_runs_whatever_the_policy(catch_up: Any) -> None:
     policies = Policies(catch_up=catch_up, overlap="allow")
-    found = due(HOURLY, START, after(hours=1, seconds=0.9), policies)
+    found = due(HOURLY, row(), after(hours=1, seconds=0.9), policies)
 
     assert found is not None
     assert (found.runs, found.missed) == ((after(hours=1),), 0)
-    assert due(HOURLY, START, after(minutes=59), policies) is None
+    assert due(HOURLY, row(), after(minutes=59), policies) is None
 
 
 def test_latest_runs_the_newest_and_counts_the_rest() -> None:
-    found = due(HOURLY, START, after(hours=5, minutes=30), Policies())
+    found = due(HOURLY, row(), after(hours=5, minutes=30), Policies())
 
     assert found is not None
     assert found.runs == (after(hours=5),)
@@ -49,7 +56,7 @@ def test_latest_runs_the_newest_and_counts_the_rest() -> None:
 
 
 def test_none_runs_nothing_late() -> None:
-    found = due(HOURLY, START, after(hours=5, minutes=30), Policies(catch_up="none"))
+    found = due(HOURLY, row(), after(hours=5, minutes=30), Policies(catch_up="none"))
 
     assert found is not None
     assert found.runs == ()
@@ -59,7 +66,7 @@ def test_none_runs_nothing_late() -> None:
 
 def test_all_runs_the_newest_up_to_the_limit_in_their_order() -> None:
     policies = Policies(catch_up="all", max_catch_up=3, overlap="allow")
-    found = due(HOURLY, START, after(hours=5, minutes=30), policies)
+    found = due(HOURLY, row(), after(hours=5, minutes=30), policies)
 
     assert found is not None
     assert found.runs == (after(hours=3), after(hours=4), after(hours=5))
@@ -68,18 +75,18 @@ def test_all_runs_the_newest_up_to_the_limit_in_their_order() -> None:
 
 def test_grace_lets_pass_what_no_start_could_save() -> None:
     policies = Policies(catch_up="all", overlap="allow", grace=5400, jitter=600)
-    found = due(HOURLY, START, after(hours=5, minutes=30), policies)
+    found = due(HOURLY, row(), after(hours=5, minutes=30), policies)
 
     assert found is not None
     assert found.runs == (after(hours=4), after(hours=5))
     assert found.missed == 3
-    nothing = due(HOURLY, START, after(hours=5, minutes=30), Policies(grace=60))
+    nothing = due(HOURLY, row(), after(hours=5, minutes=30), Policies(grace=60))
     assert nothing is not None
     assert (nothing.runs, nothing.missed) == ((), 5)
 
 
 def test_a_year_that_was_missed_is_decided_without_counting_it() -> None:
-    found = due(Cron("* * * * *"), START, after(days=365), Policies())
+    found = due(Cron("* * * * *"), row(), after(days=365), Policies())
 
     assert found is not None
     assert (found.runs, found.missed) == ((after(days=365),), None)
@@ -89,11 +96,11 @@ def test_a_year_that_was_missed_is_decided_without_counting_it() -> None:
 @pytest.mark.parametrize("draw", [0.0, 0.5, 0.999])
 def test_jitter_puts_a_start_off_and_never_to_the_next_fire_time(draw: float) -> None:
     policies = Policies(jitter=30)
-    assert start_at(START, after(hours=1), policies, draw) == after(seconds=30 * draw)
-    assert start_at(START, after(seconds=10), policies, draw) == after(seconds=10 * draw)
-    assert start_at(START, after(seconds=10), policies, draw) < after(seconds=10)
-    assert start_at(START, None, policies, draw) == after(seconds=30 * draw)
-    assert start_at(START, after(hours=1), Policies(), draw) == START
+    assert wanted_at(START, after(hours=1), policies, draw) == after(seconds=30 * draw)
+    assert wanted_at(START, after(seconds=10), policies, draw) == after(seconds=10 * draw)
+    assert wanted_at(START, after(seconds=10), policies, draw) < after(seconds=10)
+    assert wanted_at(START, None, policies, draw) == after(seconds=30 * draw)
+    assert wanted_at(START, after(hours=1), Policies(), draw) == START
 
 
 # -- declared wrongly ---------------------------------------------------------------------------------------
@@ -368,3 +375,113 @@ def _copy(body: Callable[..., Any]) -> Callable[..., Any]:
         await body()
 
     return other
+
+
+# -- bounds and counts ----------------------------------------------------------------------------------------
+
+
+def test_what_is_due_after_the_last_run_that_is_left_comes_after_the_end_of_the_schedule() -> None:
+    policies = Policies(catch_up="all", overlap="allow", max_catch_up=3, max_runs=2)
+    found = due(HOURLY, row(), after(hours=5, minutes=30), policies)
+
+    assert found is not None
+    assert found.runs == (after(hours=3), after(hours=4))
+    assert found.watermark == after(hours=4)
+    assert (found.missed, found.missed_first, found.missed_last) == (2, after(hours=1), after(hours=2))
+    assert found.decided_by == "max_catch_up=3"
+
+
+def test_a_schedule_that_has_had_its_runs_is_finished() -> None:
+    policies = Policies(max_runs=2)
+
+    assert due(HOURLY, row(runs=2), after(hours=5), policies) is None
+    assert following(HOURLY, row(runs=2), policies) is None
+    assert following(HOURLY, row(runs=1), policies) == after(hours=1)
+
+
+def test_a_paused_schedule_has_nothing_due() -> None:
+    assert due(HOURLY, row(paused=True), after(hours=5), Policies()) is None
+    assert following(HOURLY, row(paused=True), Policies()) is None
+
+
+@pytest.mark.parametrize(
+    ("policies", "decided_by"),
+    [
+        (Policies(), 'catch_up="latest"'),
+        (Policies(catch_up="none"), 'catch_up="none"'),
+        (Policies(grace=60.0), 'grace="1m"'),
+        (Policies(catch_up="all", overlap="allow", max_catch_up=1), "max_catch_up=1"),
+        (Policies(catch_up="all", overlap="allow", max_catch_up=3, grace=5400.0), 'max_catch_up=3, grace="1h30m"'),
+    ],
+)
+def test_the_option_that_let_fire_times_pass_is_named(policies: Policies, decided_by: str) -> None:
+    found = due(HOURLY, row(), after(hours=5, minutes=30), policies)
+
+    assert found is not None
+    assert found.decided_by == decided_by
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"max_catch_up": 5},
+            'max_catch_up must be given with catch_up="all", got 5; others make up for one at the most',
+        ),
+        ({"max_runs": 0}, "max_runs must be a whole number of at least 1, got 0"),
+        (
+            {"first": "now", "start_at": "2026-01-01T00:00Z"},
+            "first must be \"later\" with start_at, got 'now'; nothing may run before start_at",
+        ),
+        (
+            {"start_at": "2026-01-02T00:00Z", "end_at": "2026-01-01T00:00Z"},
+            "end_at must be not before start_at=2026-01-02T00:00:00+00:00, got '2026-01-01T00:00:00+00:00'",
+        ),
+        (
+            {"start_at": "2026-01-02T00:00"},
+            (
+                "start_at must be an instant, got '2026-01-02T00:00'; add an offset "
+                '("2026-12-24T18:00:00+01:00", tzinfo=UTC)'
+            ),
+        ),
+        ({"end_at": "soon"}, "end_at must be an ISO 8601 text such as \"2026-12-24T18:00:00+01:00\", got 'soon'"),
+    ],
+)
+def test_bounds_that_make_no_sense_are_refused_when_declared(options: Any, message: str) -> None:
+    with pytest.raises(InvalidOption) as raised:
+        App().every("1h", **options)
+
+    assert str(raised.value) == message
+
+
+async def test_nothing_is_due_outside_of_its_bounds() -> None:
+    app = App()
+
+    @app.every("1h", start_at=after(hours=2), end_at="2026-01-01T04:00:00Z", name="bounded")
+    async def bounded() -> None: ...
+
+    async with app.testing() as t:
+        await t.advance("1d")
+
+        assert t.fires("bounded") == [after(hours=2), after(hours=3), after(hours=4)]
+        assert app.schedules["bounded"].next() == []
+
+
+async def test_max_runs_counts_jobs_and_neither_skipped_nor_manual_ones() -> None:
+    app = App()
+
+    @app.every("1h", max_runs=3, name="few")
+    async def few() -> None:
+        await asyncio.sleep(5400)
+
+    async with app.testing() as t:
+        await t.advance("150m")
+        assert t.fires("few") == [after(hours=1)]
+        await app.schedules["few"].run_now()
+        await t.advance("1d")
+
+        outcomes = [answer.outcome for answer in reversed(await app.schedules["few"].history())]
+        assert outcomes.count("ran") == 3
+        assert len(t.jobs) == 4
+        assert outcomes[-1] == "ran"
+        assert app.schedules["few"].next_at is None

@@ -323,7 +323,7 @@ async def test_the_clock_shows_exactly_where_it_was_moved_to() -> None:
 
 async def test_afterwards_the_app_has_its_own_clock_and_can_be_tested_again() -> None:
     app = App()
-    clock, hooks = app._clock, list(app._error_hooks)
+    clock, hears = app._clock, app._on_attempt_failed
 
     for _ in range(2):
         async with app.testing() as t:
@@ -331,7 +331,7 @@ async def test_afterwards_the_app_has_its_own_clock_and_can_be_tested_again() ->
             assert app._clock is t.clock
             await t.advance("1d")
         assert app._clock is clock
-        assert app._error_hooks == hooks
+        assert app._on_attempt_failed == hears
         assert not app.is_running
 
 

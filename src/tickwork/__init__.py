@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .app import App as App
     from .app import Stopped as Stopped
     from .context import Context as Context
+    from .context import JobFilter as JobFilter
     from .errors import JobCancelled as JobCancelled
     from .errors import JobError as JobError
     from .errors import JobFailed as JobFailed
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from .errors import JobTimedOut as JobTimedOut
     from .errors import QueueFull as QueueFull
     from .errors import TickworkError as TickworkError
+    from .explain import Why as Why
     from .handle import Job as Job
+    from .health import Health as Health
     from .jobs import JobRecord as JobRecord
     from .jobs import JobState as JobState
     from .pool import Loaded as Loaded
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from .pool import PoolStats as PoolStats
     from .pool import Saved as Saved
     from .schedules import Schedule as Schedule
+    from .stores.base import Answer as Answer
     from .tasks import Task as Task
     from .tasks import at as at
     from .tasks import cron as cron
@@ -51,12 +55,15 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "app": ("App", "Stopped"),
-    "context": ("Context",),
+    "context": ("Context", "JobFilter"),
     "errors": ("JobCancelled", "JobError", "JobFailed", "JobParked", "JobTimedOut", "QueueFull", "TickworkError"),
+    "explain": ("Why",),
     "handle": ("Job",),
+    "health": ("Health",),
     "jobs": ("JobRecord", "JobState"),
     "pool": ("Loaded", "Pool", "PoolJob", "PoolStats", "Saved"),
     "schedules": ("Schedule",),
+    "stores.base": ("Answer",),
     "tasks": ("Task", "at", "cron", "every", "schedule", "task"),
     "ticks": ("Tick",),
     "triggers": ("At", "Cron", "Every", "Trigger"),
@@ -65,13 +72,17 @@ _HOMES = {
 __all__ = [
     # an app
     "App",
+    "Answer",
     "Context",
+    "Health",
     "Job",
+    "JobFilter",
     "JobRecord",
     "JobState",
     "Schedule",
     "Stopped",
     "Task",
+    "Why",
     # decorators
     "at",
     "cron",

@@ -14,12 +14,14 @@ buffer, a worker runs it, the dispatcher writes its end to the store, and whoeve
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
+import math
 import os
 import secrets
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -30,7 +32,9 @@ from .context import _current
 from .dispatch import Dispatcher, value_of
 from .durations import seconds
 from .errors import DuplicateName, InvalidOption, InvalidPayload, NotRunning, UnknownTask
+from .events import AppStarted, AppStopping, Event, Events, JobFailed
 from .handle import Job
+from .health import Health, staleness
 from .jobs import JobState, NewJob, new_id
 from .options import positive
 from .scheduler import Entry, Scheduler
@@ -129,7 +133,8 @@ class App(Declarations):
         self._names: dict[str, AnyTask] = {}
         self._entries: dict[str, Entry] = {}
         self._start_hooks: list[Callable[..., Any]] = []
-        self._error_hooks: list[Callable[..., Any]] = []
+        self._events = Events()
+        self._on_attempt_failed: Callable[[Context, BaseException], None] = _ignore
         self.schedules: Schedules = Schedules(self)
         self._handles: WeakValueDictionary[str, Job[Any]] = WeakValueDictionary()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -205,7 +210,7 @@ class App(Declarations):
             raise InvalidOption(
                 "task", "callable without arguments by a schedule", task.name, remedy=str(error)
             ) from error
-        entry = Entry(name, task, spec.trigger.in_timezone(self.timezone), spec.policies)
+        entry = Entry(name, task, spec.in_timezone(self.timezone), spec.policies)
         for warning in entry.trigger.warnings:
             logger.warning("schedule %s: %s", name, warning)
         self._entries[name] = entry
@@ -227,9 +232,41 @@ class App(Declarations):
         return fn
 
     def on_error(self, fn: F) -> F:
-        """Register a function, called with (context, exception) for each failed attempt; what it raises is logged."""
-        self._error_hooks.append(fn)
+        """Register a function, called with (context, exception) for each failed attempt; see `on` for how."""
+
+        async def hear(event: JobFailed) -> None:
+            await fn(event.context, event.error)
+
+        def hear_in_thread(event: JobFailed) -> Any:
+            return fn(event.context, event.error)
+
+        self._events.on([JobFailed], functools.wraps(fn)(hear if inspect.iscoroutinefunction(fn) else hear_in_thread))
         return fn
+
+    def on(self, *kinds: type[Event]) -> Callable[[F], F]:
+        """Call the decorated function with each event of these kinds.
+
+            @app.on(events.JobFailed)
+            async def tell(event: events.JobFailed) -> None: ...
+
+        A coroutine function runs on the loop, a plain one in a thread, each with one event after the other and off the
+        path of what it hears of. What it raises is logged. One for which 1,000 events wait loses further ones, and
+        the log says how many.
+
+        Args:
+            *kinds: Classes of `tickwork.events`; those derived from them count, too.
+
+        Raises:
+            InvalidOption: Something else than an event, or nothing, is given.
+        """
+        if not kinds or not all(isinstance(kind, type) for kind in kinds):
+            raise InvalidOption("event", "an event", kinds, remedy="such as @app.on(events.JobFailed)")
+
+        def register(fn: F) -> F:
+            self._events.on(kinds, fn)
+            return fn
+
+        return register
 
     # -- jobs -------------------------------------------------------------------------------------------------------
 
@@ -330,13 +367,44 @@ class App(Declarations):
         assert self._dispatcher is not None
         if record is None:
             return False
+        if record.schedule is not None and self._scheduler is not None:
+            self._scheduler.job_ended(record.schedule)
         if record.state is JobState.RUNNING:
             return self._dispatcher.cancel_here(job_id)
         return record.state is JobState.CANCELLED
 
     async def record_of(self, job_id: str) -> JobRecord:
         """Return what the store holds of a job."""
-        return await self._store_now().job(job_id)
+        return self._overlaid(await self._store_now().job(job_id))
+
+    def _overlaid(self, record: JobRecord) -> JobRecord:
+        """Return a record with what only this process knows, where the job runs here: when it began."""
+        begun = None if self._dispatcher is None else self._dispatcher.begun_at(record.id)
+        return record if begun is None else replace(record, started_at=begun)
+
+    async def health(self) -> Health:
+        """Return whether the app does what it should: its scheduler turns, its schedules succeed when expected.
+
+        Raises:
+            NotRunning: The app is not running.
+        """
+        store, now, scheduler = self._store_now(), self._clock.now(), self._scheduler
+        rows = {row.name: row for row in await store.schedules(list(self._entries))}
+        expected = [
+            (entry.name, rows[entry.name], entry.policies.expect_within)
+            for entry in self._entries.values()
+            if entry.name in rows and entry.policies.expect_within is not None
+        ]
+        return Health(
+            scheduler_age=None
+            if scheduler is None or scheduler.last_pass_at is None
+            else (now - scheduler.last_pass_at).total_seconds(),
+            max_scheduler_age=2 * self._clock.max_sleep_seconds if scheduler and scheduler.has_plans else math.inf,
+            stale=tuple(found for name, row, within in expected if (found := staleness(name, row, within, now))),
+            broken=tuple(entry.name for entry in self._entries.values() if entry.broken is not None),
+            died=None if self._failed is None or not self._failed.done() else self._failed.result(),
+            running=len(self.running),
+        )
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -406,6 +474,7 @@ class App(Declarations):
         finally:
             self._starting = None
             starting.set_result(None)
+        self._events.emit(AppStarted())
         logger.info("started: %d tasks, %d schedules, %d workers", len(self._tasks), len(self._entries), self.workers)
 
     async def _start(self, schedules: bool) -> None:
@@ -426,7 +495,8 @@ class App(Declarations):
             self._clock,
             self._names,
             name=f"{os.getpid()}-{secrets.token_hex(4)}",
-            on_error=self._hear_error,
+            events=self._events,
+            on_error=self._on_attempt_failed,
         )
         if self._user_lifespan is not None:
             self._dispatcher.state = await self._resources.enter_async_context(_opened(self._user_lifespan, self))
@@ -436,9 +506,9 @@ class App(Declarations):
         self._supervise(self._dispatcher.write(), "writer")
         self._supervise(self._dispatcher.feed(), "feeder")
         if schedules:
-            self._scheduler = Scheduler(store, self._clock, self._dispatcher.cancel_here)
-            for entry in list(self._entries.values()):
-                await self._scheduler.add(entry)
+            self._scheduler = Scheduler(store, self._clock, self._dispatcher.cancel_here, events=self._events)
+            self._dispatcher.on_schedule_job_end = self._scheduler.job_ended
+            await self._scheduler.add(*self._entries.values())
             self._supervise(self._scheduler.run(), "scheduler")
         for hook in self._start_hooks:
             if inspect.isawaitable(made := hook()):
@@ -495,21 +565,6 @@ class App(Declarations):
 
         return ProcessRunner(self.max_processes)
 
-    def _hear_error(self, context: Context, error: BaseException) -> None:
-        for hook in self._error_hooks:
-            try:
-                if inspect.iscoroutine(made := hook(context, error)):
-                    task = asyncio.ensure_future(made)
-                    self._loops.add(task)
-                    task.add_done_callback(self._hook_ended)
-            except Exception:
-                logger.exception("on_error function %r raised", hook)
-
-    def _hook_ended(self, task: asyncio.Task[Any]) -> None:
-        self._loops.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("an on_error function raised", exc_info=task.exception())
-
     async def stop(self, drain_seconds: float | str | timedelta | None = None) -> Stopped:
         """Drain and stop: fire and claim no more, give unstarted jobs back, let running ones end, cancel the rest.
 
@@ -546,6 +601,7 @@ class App(Declarations):
     async def _stop(self, drain_seconds: float) -> Stopped:
         engine, dispatcher, store = self._engine, self._dispatcher, self._store
         self._scheduler = None
+        self._events.emit(AppStopping())
         await self._end_loops("scheduler", "feeder")
         unstarted, cut = 0, []
         try:
@@ -559,6 +615,7 @@ class App(Declarations):
             for task in self._tasks.values():
                 task.unbind(self)
             try:
+                await self._events.aclose(self.cancel_seconds)
                 await self._resources.aclose()
             finally:
                 await self._end_loops()
@@ -618,6 +675,10 @@ def _opened(lifespan: Callable[[App], Any], app: App) -> AbstractAsyncContextMan
             "lifespan", "a function that returns an async context manager", made, remedy="use @asynccontextmanager"
         )
     return made  # type: ignore[no-any-return]
+
+
+def _ignore(context: Context, error: BaseException) -> None:
+    """Nobody wants to hear at once."""
 
 
 def _listed(names: list[str]) -> str:

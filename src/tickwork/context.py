@@ -84,5 +84,20 @@ class Context:
         return _rebuild, (self.job_id, self.task, self.attempt, self.schedule, self.fire_time)
 
 
+class JobFilter(logging.Filter):
+    """Gives log records the job that they were written in: `job_id`, `task` and `attempt`.
+
+    It lets every record pass. `tickwork run` has it on its handler; in a program of yours put it on the handlers that
+    format such records: `handler.addFilter(JobFilter())`. Records that have a `job_id` already keep it.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add what is known, and let the record pass."""
+        context = _current.get(None)
+        if context is not None and not hasattr(record, "job_id"):
+            record.job_id, record.task, record.attempt = context.job_id, context.task, context.attempt
+        return True
+
+
 def _rebuild(job_id: str, task: str, attempt: int, schedule: str | None, fire_time: datetime | None) -> Context:
     return Context(job_id=job_id, task=task, attempt=attempt, schedule=schedule, fire_time=fire_time)

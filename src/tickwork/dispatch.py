@@ -11,13 +11,19 @@ import logging
 from contextlib import contextmanager
 from contextvars import Context as Variables
 from contextvars import copy_context
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from . import errors
 from .context import Context
-from .errors import InvalidPayload, JobCancelled, JobError, JobFailed, JobParked, JobTimedOut, ResultExpired
+from .durations import format_seconds
+from .errors import InvalidPayload, JobCancelled, JobError, JobTimedOut, ResultExpired
+from .events import FireTimeAnswered, JobEnded, JobFailed, JobParked, JobStarted, JobSucceeded, StoreFailed
+from .events import JobCancelled as JobEndCancelled
 from .jobs import JobState, Outcome
 from .payloads import ErrorInfo, describe_exception
-from .policies import state_after
+from .policies import PROMPT_SECONDS, state_after
+from .shield import is_meant_for_us
 from .stores.base import Finish, Lease
 from .workers import WAITING, Run, place_of
 
@@ -26,7 +32,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from .clock import Clock
+    from .events import Events
     from .jobs import JobRecord
+    from .scheduler import Holds
     from .stores.base import Store
     from .tasks import AnyTask
     from .workers import Workers
@@ -51,7 +59,7 @@ class Waiter:
 class JobRun(Run):
     """One attempt of a stored job."""
 
-    __slots__ = ("_dispatcher", "context_", "record", "started_at", "task")
+    __slots__ = ("_dispatcher", "context_", "late_because", "record", "started_at", "task")
 
     def __init__(self, dispatcher: Dispatcher, record: JobRecord, task: AnyTask, state: Any) -> None:
         args, kwargs = task.codec.decode(record.payload)
@@ -72,6 +80,7 @@ class JobRun(Run):
         self.record: JobRecord = record
         self.task: AnyTask = task
         self.started_at: datetime | None = None
+        self.late_because: str | None = None
 
     @property
     def lease(self) -> Lease:
@@ -85,6 +94,7 @@ class JobRun(Run):
     def started(self) -> None:
         """Say so, once."""
         self.started_at = self._dispatcher.now()
+        self._dispatcher.began(self, self.started_at)
         logger.info("start %s attempt=%d", self.describe(), self.context_.attempt, extra=self.extra())
 
     def overran(self, outcome: Outcome) -> None:
@@ -113,7 +123,8 @@ class Dispatcher:
         clock: Tells the time.
         tasks: The tasks that this process knows, by name and alias.
         name: Who claims: names this process in the store.
-        on_error: Hears of every failed attempt.
+        events: Hears what happens.
+        on_error: Hears of every failed attempt, at once.
     """
 
     def __init__(
@@ -124,6 +135,7 @@ class Dispatcher:
         tasks: Mapping[str, AnyTask],
         *,
         name: str,
+        events: Events,
         on_error: Callable[[Context, BaseException], None],
     ) -> None:
         self._store = store
@@ -131,7 +143,10 @@ class Dispatcher:
         self._clock = clock
         self._tasks = tasks
         self._name = name
+        self._events = events
         self._on_error = on_error
+        self.on_schedule_job_end: Callable[[str], object] = _ignore
+        """Hears the name of a schedule when a job of it has ended, or was cancelled before it began."""
         self.now: Callable[[], datetime] = clock.now
         self.base_context: Variables = copy_context()
         self.state: Any = None
@@ -142,9 +157,11 @@ class Dispatcher:
         self._runs: dict[str, JobRun] = {}
         self._claimed: list[JobRun] = []
         self._waiters: dict[str, Waiter] = {}
-        self._outbox: list[Finish] = []
+        self._outbox: list[tuple[Finish, JobRecord]] = []
         self._leases_back: list[Lease] = []
         self._written = asyncio.Event()
+        self.watchdog: Holds | None = None
+        """Knows what has held the loop."""
 
     # -- from the store to the workers ------------------------------------------------------------------------------
 
@@ -155,8 +172,11 @@ class Dispatcher:
             room = max(1, buffer.maxsize - buffer.qsize())
             try:
                 records = await self._store.claim(worker=self._name, tasks=self._tasks.keys(), limit=room)
-            except Exception:
+            except BaseException as error:
+                if is_meant_for_us(error):
+                    raise
                 logger.exception("the store failed to hand out jobs; asking again in %g s", RETRY_STORE_SECONDS)
+                self._events.emit(StoreFailed(doing="claim", error=error))
                 await self._pause()
                 continue
             if not records:
@@ -170,24 +190,44 @@ class Dispatcher:
 
     def _admit(self, record: JobRecord) -> JobRun | None:
         """Make a run of a claimed job, or park it when its arguments do not fit the function."""
+        if record.state is JobState.CANCELLED:
+            self._came_too_late(record)
+            return None
         task = self._tasks[record.task]
         try:
             run = JobRun(self, record, task, self.state)
-        except Exception as error:  # InvalidPayload, or whatever the user's own types raise: this job's fault alone
+        except BaseException as error:  # InvalidPayload, or whatever the user's own types raise: this job's fault alone
+            if isinstance(error, KeyboardInterrupt):
+                raise
             logger.error("park %s job=%s: %s", task.name, record.id, error)
-            self._write(
-                Finish(
-                    lease=Lease(record.id, record.token),
-                    state=JobState.PARKED,
-                    attempt=record.attempt,
-                    deaths=record.deaths,
-                    error=describe_exception(error).to_json(),
-                )
+            self._events.emit(JobParked(**_about(record, record.attempt), reason=str(error)))
+            finish = Finish(
+                lease=Lease(record.id, record.token),
+                state=JobState.PARKED,
+                attempt=record.attempt,
+                deaths=record.deaths,
+                error=describe_exception(error).to_json(),
             )
+            self._write(finish, record)
             return None
         self._runs[record.id] = run
         self._workers.unfinished += 1
         return run
+
+    def _came_too_late(self, record: JobRecord) -> None:
+        """Tell of a job that was cancelled at the claim, because its grace was over."""
+        logger.warning(
+            "schedule %s missed %s: its job %s could not begin in time", record.schedule, record.fire_time, record.id
+        )
+        schedule, fire_time = record.schedule, record.fire_time
+        if schedule is None or fire_time is None:
+            return
+        self._events.emit(
+            FireTimeAnswered(
+                schedule=schedule, first=fire_time, last=fire_time, count=1, outcome="missed", job_id=record.id
+            )
+        )
+        self.on_schedule_job_end(schedule)
 
     async def _pause(self) -> None:
         done = asyncio.Event()
@@ -211,6 +251,29 @@ class Dispatcher:
 
     # -- from the workers to the store ------------------------------------------------------------------------------
 
+    def began(self, run: JobRun, now: datetime) -> None:
+        """Hear that an attempt begins, and tell of it."""
+        late_by = (now - run.record.run_at).total_seconds()
+        if late_by > PROMPT_SECONDS and run.record.fire_time is not None and not run.record.attempt:
+            run.late_because = self._late_because(run, late_by)
+        if self._events.wants(JobStarted):
+            about = _about(run.record, run.context_.attempt)
+            self._events.emit(JobStarted(**about, late_by=max(0.0, late_by), late_because=run.late_because))
+
+    def _late_because(self, run: JobRun, late_by: float) -> str | None:
+        """Say what made the start of a scheduled job late, where that is known, and log it."""
+        mono = self._clock.monotonic()
+        hold = None if self.watchdog is None else self.watchdog.covering(mono - late_by, mono)
+        if hold is not None:
+            why = str(hold)
+        elif self._workers.are_busy and run.record.enqueued_at <= run.record.run_at + timedelta(seconds=PROMPT_SECONDS):
+            why = f"no worker was free: {self._workers.count} of {self._workers.count} were busy"
+        else:
+            return None
+        late = format_seconds(round(late_by, 3))
+        logger.warning("%s starts %s late: %s", run.describe(), late, why, extra=run.extra())
+        return why
+
     def ended(self, run: JobRun, outcome: Outcome, value: Any, error: BaseException | None) -> None:
         """Take the end of an attempt: log it, tell who waits, and queue it for the store."""
         record = run.record
@@ -222,11 +285,14 @@ class Dispatcher:
             return
         deaths = record.deaths + (outcome is Outcome.LOST)
         state = state_after(outcome, deaths)
+        attempt = record.attempt + (outcome is not Outcome.LOST)
         result = problem = None
         if outcome is Outcome.SUCCEEDED:
             try:
                 result = run.task.codec.encode_result(value)
-            except Exception as unfit:  # likewise
+            except BaseException as unfit:  # likewise
+                if isinstance(unfit, KeyboardInterrupt):
+                    raise
                 problem = describe_exception(unfit).to_json()
                 logger.warning("%s succeeded, but its result cannot be kept: %s", run.describe(), unfit)
         else:
@@ -238,20 +304,22 @@ class Dispatcher:
             problem = describe_exception(error).to_json()
         self._report(run, outcome, state, error)
         self.tell(run, outcome, error)
-        self._write(
-            Finish(
-                lease=run.lease,
-                state=state,
-                attempt=record.attempt + (outcome is not Outcome.LOST),
-                deaths=deaths,
-                started_at=run.started_at,
-                result=result,
-                error=problem,
-            )
+        finish = Finish(
+            lease=run.lease,
+            state=state,
+            attempt=attempt,
+            deaths=deaths,
+            started_at=run.started_at,
+            result=result,
+            error=problem,
+            late_because=run.late_because,
         )
+        self._write(finish, record)
 
     def _report(self, run: JobRun, outcome: Outcome, state: JobState, error: BaseException | None) -> None:
         took = 0.0 if run.started_at is None else (self._clock.now() - run.started_at).total_seconds()
+        if self._events.wants(JobEnded) or self._events.wants(_KINDS.get(outcome, JobFailed)):
+            self._emit_end(run, outcome, state, error, took)
         line = "end %s %s took=%.3fs", run.describe(), outcome, took
         if outcome in (Outcome.SUCCEEDED, Outcome.CANCELLED):
             logger.info(*line, extra=run.extra())
@@ -266,6 +334,19 @@ class Dispatcher:
         if error is not None:
             self._on_error(run.context_, error)
 
+    def _emit_end(
+        self, run: JobRun, outcome: Outcome, state: JobState, error: BaseException | None, took: float
+    ) -> None:
+        about = {**_about(run.record, run.context_.attempt), "seconds": took}
+        if outcome in _KINDS:
+            self._events.emit(_KINDS[outcome](**about))
+            return
+        assert error is not None
+        is_final = state is not JobState.QUEUED
+        self._events.emit(JobFailed(**about, outcome=outcome, error=error, context=run.context_, is_final=is_final))
+        if state is JobState.PARKED:
+            self._events.emit(JobParked(**about, reason=str(error)))
+
     def tell(self, run: JobRun, outcome: Outcome, error: BaseException | None) -> None:
         """Tell who waits in this process, with the original exception; success they hear from the store."""
         waiter = self._waiters.get(run.record.id)
@@ -277,8 +358,8 @@ class Dispatcher:
         elif outcome is Outcome.CANCELLED and error is None:
             waiter.told.set_result(JobCancelled(run.record.id, run.task.name))
 
-    def _write(self, finish: Finish) -> None:
-        self._outbox.append(finish)
+    def _write(self, finish: Finish, record: JobRecord) -> None:
+        self._outbox.append((finish, record))
         self._written.set()
 
     async def write(self) -> None:
@@ -287,7 +368,10 @@ class Dispatcher:
             await self._written.wait()
             try:
                 await self.flush()
-            except Exception:
+            except BaseException as error:
+                if is_meant_for_us(error):
+                    raise
+                self._events.emit(StoreFailed(doing="finish", error=error))
                 logger.exception(
                     "the store failed to take %d ends of jobs; trying again in %g s",
                     len(self._outbox),
@@ -299,13 +383,13 @@ class Dispatcher:
         """Hand what has ended to the store now. When the store raises, everything is kept for the next try."""
         while self._outbox:
             batch = self._outbox[:]
-            accepted = await self._store.finish(batch)
+            accepted = await self._store.finish([finish for finish, _ in batch])
             del self._outbox[: len(batch)]
-            for finish, was_accepted in zip(batch, accepted, strict=True):
+            for (_, record), was_accepted in zip(batch, accepted, strict=True):
                 if not was_accepted:
-                    logger.warning(
-                        "the end of job %s came too late: it has another owner or was removed", finish.lease.job_id
-                    )
+                    logger.warning("the end of job %s came too late: it has another owner or was removed", record.id)
+                elif record.schedule is not None:
+                    self.on_schedule_job_end(record.schedule)
         while self._leases_back:
             back = self._leases_back[:]
             await self._store.release(back)
@@ -328,6 +412,11 @@ class Dispatcher:
     def holds(self, job_id: str) -> bool:
         """Return whether this process has claimed the job and not ended it."""
         return job_id in self._runs
+
+    def begun_at(self, job_id: str) -> datetime | None:
+        """Return when the attempt under way here began; None: there is none, or it has not."""
+        run = self._runs.get(job_id)
+        return None if run is None else run.started_at
 
     def cancel_here(self, job_id: str) -> bool:
         """Cancel an attempt that this process holds."""
@@ -353,6 +442,24 @@ class Dispatcher:
                 waiter.told.set_result(JobCancelled(job_id, "?", "the app stopped before it had ended"))
 
 
+_KINDS: dict[Outcome, type[JobEnded]] = {Outcome.SUCCEEDED: JobSucceeded, Outcome.CANCELLED: JobEndCancelled}
+
+
+def _about(record: JobRecord, attempt: int) -> dict[str, Any]:
+    """Return what every event about a job tells."""
+    return {
+        "job_id": record.id,
+        "task": record.task,
+        "attempt": attempt,
+        "schedule": record.schedule,
+        "fire_time": record.fire_time,
+    }
+
+
+def _ignore(name: str) -> None:
+    """Nobody listens."""
+
+
 def value_of(record: JobRecord, task: AnyTask | None, original: BaseException | None) -> Any:
     """Return the result of an ended job, or raise what became of it.
 
@@ -370,16 +477,18 @@ def value_of(record: JobRecord, task: AnyTask | None, original: BaseException | 
                     raise InvalidPayload(where, error.message.removeprefix(f"{where}: "))
                 raise ResultExpired(record.id, record.task)
             if task is None:
-                raise JobParked(record.id, record.task, "its task is not known here, so its result cannot be read")
+                raise errors.JobParked(
+                    record.id, record.task, "its task is not known here, so its result cannot be read"
+                )
             return task.codec.decode_result(record.result)
         case JobState.CANCELLED:
             raise JobCancelled(record.id, record.task)
         case JobState.PARKED:
-            raise JobParked(record.id, record.task, "unknown" if error is None else error.message)
+            raise errors.JobParked(record.id, record.task, "unknown" if error is None else error.message)
     if isinstance(original, JobTimedOut):
         raise original
     if error is None:
-        raise JobFailed(record.id, record.task, "unknown", "", "")
+        raise errors.JobFailed(record.id, record.task, "unknown", "", "")
     if error.type == f"{JobTimedOut.__module__}.{JobTimedOut.__qualname__}" and task is not None:
         raise JobTimedOut(record.id, record.task, task.options_.timeout or 0.0)
-    raise JobFailed(record.id, record.task, error.type, error.message, error.traceback) from original
+    raise errors.JobFailed(record.id, record.task, error.type, error.message, error.traceback) from original

@@ -9,25 +9,31 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, get_args
 
+from .durations import format_seconds
 from .errors import InvalidOption
 from .jobs import JobState, Outcome
 from .options import one_of, positive
-from .triggers import latest, newest
+from .triggers import Every, latest, newest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from .jobs import JobRecord
+    from .jobs import JobRecord, NewJob
+    from .stores.base import ScheduleRow
     from .triggers import Trigger
 
 OverlapPolicy = Literal["skip", "queue", "replace", "allow"]
 CatchUpPolicy = Literal["latest", "none", "all"]
 FirstPolicy = Literal["later", "now"]
+AfterPolicy = Literal["end"]
 
 PROMPT_SECONDS = 1.0
 """A fire time that is noticed within this long was not missed: a loop is seldom held longer, a machine that slept or a
-process that was down nearly always is."""
+process that was down nearly always is. A start that is later than this is late, and its reason is looked for."""
+
+MAX_CATCH_UP = 100
+"""How many fire times `catch_up="all"` makes up for unless told: more is seldom wanted, and never in one moment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,20 +53,47 @@ class Policies:
             to the next one.
         first: "later": at the trigger's first fire time; "now": also when a store first sees the schedule
             (in memory: at each start).
+        after: "end": each fire time comes one period after the end of the last job. None: the trigger's own.
+        start_at: The first instant at which the schedule may be due (UTC). None: no bound.
+        end_at: The last one. None: no bound.
+        max_runs: After this many jobs the schedule is finished; manual ones do not count. None: it never is.
+        expect_within: Seconds within which a job of the schedule should succeed again; what `App.health` goes by.
+            None: nothing is expected.
     """
 
     overlap: OverlapPolicy = "skip"
     catch_up: CatchUpPolicy = "latest"
-    max_catch_up: int = 100
+    max_catch_up: int = MAX_CATCH_UP
     grace: float | None = None
     jitter: float = 0.0
     first: FirstPolicy = "later"
+    after: AfterPolicy | None = None
+    start_at: datetime | None = None
+    end_at: datetime | None = None
+    max_runs: int | None = None
+    expect_within: float | None = None
 
     def __post_init__(self) -> None:
         one_of("overlap", self.overlap, get_args(OverlapPolicy))
         one_of("catch_up", self.catch_up, get_args(CatchUpPolicy))
         one_of("first", self.first, get_args(FirstPolicy))
+        one_of("after", self.after, (*get_args(AfterPolicy), None))
         positive("max_catch_up", self.max_catch_up)
+        if self.max_runs is not None:
+            positive("max_runs", self.max_runs)
+        self._refuse_contradictions()
+
+    def _refuse_contradictions(self) -> None:
+        if self.after == "end":
+            for option, default in (("overlap", "skip"), ("catch_up", "latest")):
+                given = getattr(self, option)
+                if given != default:
+                    raise InvalidOption(
+                        option,
+                        'left out with after="end"',
+                        given,
+                        remedy="a run is due after the last one, never twice",
+                    )
         if self.catch_up == "all" and self.overlap != "allow":
             raise InvalidOption(
                 "catch_up",
@@ -68,9 +101,79 @@ class Policies:
                 "all",
                 remedy='it lets only one of them run; add overlap="allow"',
             )
+        if self.max_catch_up != MAX_CATCH_UP and self.catch_up != "all":
+            raise InvalidOption(
+                "max_catch_up",
+                'given with catch_up="all"',
+                self.max_catch_up,
+                remedy="others make up for one at the most",
+            )
+        if self.first == "now" and self.start_at is not None:
+            raise InvalidOption("first", '"later" with start_at', "now", remedy="nothing may run before start_at")
+        if self.start_at is not None and self.end_at is not None and self.end_at < self.start_at:
+            raise InvalidOption("end_at", f"not before start_at={self.start_at.isoformat()}", self.end_at.isoformat())
+
+    def said(self, *options: str) -> str:
+        """Return options as they are written: `overlap="skip", grace="5m"`."""
+        return ", ".join(f"{option}={_written(getattr(self, option))}" for option in options)
 
 
-@dataclass(frozen=True, slots=True)
+def _written(value: object) -> str:
+    if isinstance(value, float):
+        return f'"{format_seconds(value)}"'
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def check_trigger(trigger: Trigger, policies: Policies) -> None:
+    """Refuse policies that a trigger cannot follow.
+
+    Raises:
+        InvalidOption: `after="end"` with anything but a plain `Every`.
+    """
+    if policies.after == "end" and (type(trigger) is not Every or trigger.anchor is not None):
+        raise InvalidOption(
+            "after",
+            "left out with this trigger",
+            "end",
+            remedy=f"it needs a plain period, such as Every('30s'), not {trigger!r}",
+        )
+
+
+def period_after_end(trigger: Trigger, policies: Policies) -> float | None:
+    """Return how many seconds after the end of a job the next fire time comes, or None for a trigger's own."""
+    return trigger.period_seconds if policies.after == "end" and isinstance(trigger, Every) else None
+
+
+def first_after_end(trigger: Trigger, policies: Policies, now: datetime) -> datetime | None:
+    """Return the first fire time of an `after="end"` schedule that a store sees now; None for any other."""
+    period = period_after_end(trigger, policies)
+    if period is None:
+        return None
+    start = now + timedelta(seconds=period)
+    return start if policies.start_at is None else max(start, policies.start_at)
+
+
+def following(trigger: Trigger, row: ScheduleRow, policies: Policies) -> datetime | None:
+    """Return the next fire time of a schedule, or None: it is paused, finished, or waits for the end of its job.
+
+    Args:
+        trigger: The schedule's, within its bounds.
+        row: Where the store says it stands.
+        policies: The schedule's.
+    """
+    if row.paused or _runs_left(row, policies) == 0:
+        return None
+    if policies.after == "end":
+        at = row.next_at
+        return None if at is None or (policies.end_at is not None and at > policies.end_at) else at
+    return trigger.next(row.watermark)
+
+
+def _runs_left(row: ScheduleRow, policies: Policies) -> int | None:
+    return None if policies.max_runs is None else max(0, policies.max_runs - row.runs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
     """What becomes of the fire times that have come since the watermark.
 
@@ -80,6 +183,8 @@ class Due:
         missed: How many are let pass, all of them before the first run; None: too many to count.
         missed_first: The earliest of those; None when there are none.
         missed_last: The newest of those.
+        decided_by: The options that let them pass, as they are written.
+        next_at: The next fire time of an `after="end"` schedule that lets this one pass; else None.
     """
 
     runs: tuple[datetime, ...]
@@ -87,40 +192,80 @@ class Due:
     missed: int | None = 0
     missed_first: datetime | None = None
     missed_last: datetime | None = None
+    decided_by: str = ""
+    next_at: datetime | None = None
 
 
-def due(trigger: Trigger, watermark: datetime, now: datetime, policies: Policies) -> Due | None:
-    """Decide about the fire times in (watermark, now]; None when there are none."""
-    first, last, count = latest(trigger, watermark, now)
+def due(trigger: Trigger, row: ScheduleRow, now: datetime, policies: Policies) -> Due | None:
+    """Decide about the fire times of a schedule in (watermark, now]; None when there are none.
+
+    Args:
+        trigger: The schedule's, within its bounds.
+        row: Where the store says it stands.
+        now: The instant of the decision.
+        policies: The schedule's.
+    """
+    left = _runs_left(row, policies)
+    if row.paused or left == 0:
+        return None
+    if policies.after == "end":
+        return _due_after_end(trigger, row, now, policies)
+    first, last, count = latest(trigger, row.watermark, now)
     if first is None or last is None:
         return None
-    runs = _runs(trigger, watermark, now, last, policies)
-    if len(runs) == count:
-        return Due(runs, last)
-    missed = None if count is None else count - len(runs)
+    runs, decided_by = _runs(trigger, row.watermark, now, last, policies)
     # What is not run lies before what is, so the newest of it is found among the few newest of all.
-    missed_last = newest(trigger, watermark, now, len(runs) + 1)[0]
-    return Due(runs, last, missed, first, missed_last)
+    passed = newest(trigger, row.watermark, now, len(runs) + 1)[0] if len(runs) != count else None
+    missed = None if count is None else count - len(runs)
+    if left is not None and len(runs) > left:
+        runs = runs[:left]  # what is due after those comes after the end of the schedule
+        last = runs[-1]
+    if passed is None:
+        return Due(runs=runs, watermark=last)
+    return Due(runs=runs, watermark=last, missed=missed, missed_first=first, missed_last=passed, decided_by=decided_by)
 
 
 def _runs(
     trigger: Trigger, watermark: datetime, now: datetime, last: datetime, policies: Policies
-) -> tuple[datetime, ...]:
-    """Return the fire times that become jobs, ascending."""
+) -> tuple[tuple[datetime, ...], str]:
+    """Return the fire times that become jobs, ascending, and the options that let the others pass."""
+    decided_by = ["catch_up"]
     if policies.catch_up == "all":
         found = tuple(newest(trigger, watermark, now, policies.max_catch_up))
+        decided_by = ["max_catch_up"]
     elif policies.catch_up == "none" and now - last > timedelta(seconds=PROMPT_SECONDS):
         found = ()
     else:
         found = (last,)
-    if policies.grace is None:
-        return found
-    # The exact limit is that of the jitter drawn; here only what no jitter could save is let pass.
-    limit = now - timedelta(seconds=policies.grace + policies.jitter)
-    return tuple(fire_time for fire_time in found if fire_time >= limit)
+    within = tuple(fire_time for fire_time in found if not _is_too_late(fire_time, now, policies))
+    if len(within) < len(found):
+        decided_by = ["grace"] if not within else [*decided_by, "grace"]
+    return within, policies.said(*decided_by)
 
 
-def start_at(fire_time: datetime, following: datetime | None, policies: Policies, draw: float) -> datetime:
+def _is_too_late(fire_time: datetime, now: datetime, policies: Policies) -> bool:
+    """Return whether no jitter could save a fire time from its grace; the exact limit is that of the jitter drawn."""
+    return policies.grace is not None and now - fire_time > timedelta(seconds=policies.grace + policies.jitter)
+
+
+def _due_after_end(trigger: Trigger, row: ScheduleRow, now: datetime, policies: Policies) -> Due | None:
+    at = following(trigger, row, policies)
+    if at is None or at > now:
+        return None
+    if not _is_too_late(at, now, policies):
+        return Due(runs=(at,), watermark=at)
+    return Due(
+        runs=(),
+        watermark=at,
+        missed=1,
+        missed_first=at,
+        missed_last=at,
+        decided_by=policies.said("grace"),
+        next_at=first_after_end(trigger, policies, now),
+    )
+
+
+def wanted_at(fire_time: datetime, following: datetime | None, policies: Policies, draw: float) -> datetime:
     """Return when the job of a fire time is to start.
 
     Args:
@@ -135,6 +280,12 @@ def start_at(fire_time: datetime, following: datetime | None, policies: Policies
     if following is not None:
         most = min(most, following - fire_time)
     return fire_time + most * draw
+
+
+def grace_of(job: NewJob) -> str:
+    """Return the grace that a job was made with, as it is written."""
+    assert job.start_by is not None
+    return f"grace={_written((job.start_by - job.run_at).total_seconds())}"
 
 
 @dataclass(frozen=True, slots=True)

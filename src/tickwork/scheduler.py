@@ -11,15 +11,17 @@ import asyncio
 import heapq
 import itertools
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from . import policies
 from .durations import format_seconds
 from .errors import UnknownSchedule
+from .events import ClockJumped, FireTimeAnswered, ScheduleBroken, SchedulePaused, ScheduleResumed, StoreFailed
 from .jobs import NewJob, new_id
+from .shield import is_meant_for_us
 from .stores.base import Declare, Firing, Pause, Remove
 from .triggers import latest
 
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from .clock import Clock
-    from .policies import Policies
+    from .events import Events
+    from .policies import Due, Policies
     from .stores.base import Fired, ScheduleRow, Store
     from .tasks import AnyTask
     from .triggers import Trigger
@@ -39,6 +42,13 @@ RETRY_STORE_SECONDS = 1.0
 """How soon a store that raised is asked again. The fire times wait: nothing is lost by it."""
 
 
+class Holds(Protocol):
+    """Knows what has held the event loop, and when."""
+
+    def covering(self, begin_mono: float, end_mono: float) -> object | None:
+        """Return what held it longest between two monotonic instants, as a sentence when printed; None: nothing."""
+
+
 @dataclass(slots=True, eq=False)
 class Entry:
     """A schedule as the scheduler holds it."""
@@ -46,14 +56,19 @@ class Entry:
     name: str
     task: AnyTask
     trigger: Trigger
+    """Within the bounds that the policies set."""
     policies: Policies
     row: ScheduleRow | None = None
     """What the store has; None before the app has started."""
     next_at: datetime | None = None
-    """The next fire time; None: paused, finished or broken."""
+    """The next fire time; None: paused, finished, broken, or waiting for the end of its job."""
     broken: BaseException | None = None
     """What its trigger raised, when it did."""
-    ticket: int = field(default=0)
+    fingerprint: str = ""
+    """What it was declared with: the trigger's, and what else changes its meaning."""
+    skips: int = 0
+    """Fire times skipped in a row."""
+    ticket: int = 0
     """Which heap entry is the valid one."""
 
 
@@ -64,44 +79,77 @@ class Scheduler:
         store: Takes the firings.
         clock: Tells the time and wakes it.
         cancel: Cancels a job that runs in this process; the store tells other processes.
+        events: Hears what happens.
+        watchdog: Knows what has held the loop.
         random: Draws the jitter.
     """
 
     def __init__(
-        self, store: Store, clock: Clock, cancel: Callable[[str], object], random: Random | None = None
+        self,
+        store: Store,
+        clock: Clock,
+        cancel: Callable[[str], object],
+        *,
+        events: Events,
+        watchdog: Holds | None = None,
+        random: Random | None = None,
     ) -> None:
         self._cancel = cancel
         self._random = random or Random()
         self._store = store
         self._clock = clock
+        self._events = events
+        self._watchdog = watchdog
         self.entries: dict[str, Entry] = {}
         self._heap: list[tuple[datetime, int, Entry]] = []
         self._tickets = itertools.count(1)
         self._changed = asyncio.Event()
+        self._stale: set[str] = set()
+        self._jumped: float = 0.0
         self.last_pass_at: datetime | None = None
         """When the last pass was made."""
 
     # -- schedules --------------------------------------------------------------------------------------------------
 
-    async def add(self, entry: Entry) -> None:
-        """Take a schedule in: make its row known to the store and plan its next fire time."""
-        row = (await self._store.set_schedule([_declare(entry)]))[0]
-        assert row is not None
-        entry.row = row
-        if row.version == 1 and entry.policies.first == "now" and not row.paused:
-            now = self._clock.now()
-            firing = Firing(
-                schedule=entry.name,
-                version=row.version,
-                watermark=row.watermark,
-                job=self._job(entry, now),
-                overlap=entry.policies.overlap,
+    async def add(self, *entries: Entry) -> None:
+        """Take schedules in, in one call of the store: make their rows known to it and plan their next fire times."""
+        now = self._clock.now()
+        declared = [(entry, declare) for entry in entries if (declare := self._declare(entry, now)) is not None]
+        rows = await self._store.set_schedule([declare for _, declare in declared])
+        firings = []
+        for (entry, _), row in zip(declared, rows, strict=True):
+            assert row is not None
+            entry.row = row
+            if row.version == 1 and entry.policies.first == "now" and not row.paused:
+                firings.append((entry, _firing(entry, row.version, row.watermark, self._job(entry, now))))
+        answers = await self._store.fire([firing for _, firing in firings]) if firings else []
+        for (entry, firing), answer in zip(firings, answers, strict=True):
+            self._take(entry, firing, answer)
+        for entry in entries:
+            self.entries[entry.name] = entry
+            self._plan(entry)
+            if entry.next_at is None and entry.broken is None and _is_finished(entry):
+                logger.warning("schedule %s will not run: %r has no fire time after now", entry.name, entry.trigger)
+
+    def _declare(self, entry: Entry, now: datetime) -> Declare | None:
+        """Return the declaration of a schedule; None where its trigger raises, which sets it aside."""
+        entry.broken = None
+        try:
+            text = entry.trigger.fingerprint
+            entry.fingerprint = f"{text} after end" if entry.policies.after == "end" else text
+            return Declare(
+                name=entry.name,
+                task=entry.task.name,
+                trigger=repr(entry.trigger),
+                fingerprint=entry.fingerprint,
+                after_seconds=policies.period_after_end(entry.trigger, entry.policies),
+                next_at=policies.first_after_end(entry.trigger, entry.policies, now),
             )
-            self._take(entry, (await self._store.fire([firing]))[0])
-        self.entries[entry.name] = entry
-        self._plan(entry)
-        if entry.next_at is None and entry.broken is None and not row.paused:
-            logger.warning("schedule %s will not run: %r has no fire time after now", entry.name, entry.trigger)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            self._set_aside(entry, error)
+            return None
 
     async def remove(self, name: str) -> None:
         """Forget a schedule. Its jobs stay."""
@@ -116,21 +164,27 @@ class Scheduler:
     async def pause(self, name: str, *, paused: bool) -> None:
         """Pause or resume a schedule; resuming starts from now, also for one whose trigger has raised."""
         entry = self.entry(name)
+        if entry.row is None and not paused:
+            await self.add(entry)  # its trigger raised before the store had heard of it
+            return
         change = Pause(name=name, paused=True) if paused else self._resume(entry)
         entry.row = (await self._store.set_schedule([change]))[0]
         entry.broken = None
         self._plan(entry)
+        self._events.emit(SchedulePaused(schedule=name) if paused else ScheduleResumed(schedule=name))
 
     def _resume(self, entry: Entry) -> Pause:
         """Return the change that resumes a schedule, with what passed while it was paused."""
-        passed: tuple[datetime | None, datetime | None, int | None] = (None, None, 0)
-        if entry.row is not None and entry.row.paused:
-            try:
-                passed = latest(entry.trigger, entry.row.watermark, self._clock.now())
-            except Exception:  # it is planned anew right after this, and set aside then
-                logger.debug("schedule %s: its trigger raised while it was resumed", entry.name, exc_info=True)
-        first, last, count = passed
-        return Pause(name=entry.name, paused=False, passed_first=first, passed_last=last, passed_count=count)
+        now = self._clock.now()
+        first, last, count = passed_in_pause(entry.trigger, entry.row, now)
+        return Pause(
+            name=entry.name,
+            paused=False,
+            passed_first=first,
+            passed_last=last,
+            passed_count=count,
+            next_at=policies.first_after_end(entry.trigger, entry.policies, now),
+        )
 
     async def run_now(self, name: str) -> Fired:
         """Make a job now. Overlap applies; the schedule's own fire times do not move."""
@@ -153,6 +207,18 @@ class Scheduler:
         except KeyError:
             raise UnknownSchedule(name, list(self.entries)) from None
 
+    def job_ended(self, name: str) -> None:
+        """Hear that a job of a schedule has ended: with `after="end"` that sets the next fire time."""
+        entry = self.entries.get(name)
+        if entry is not None and entry.policies.after == "end":
+            self._stale.add(name)
+            self._changed.set()
+
+    @property
+    def has_plans(self) -> bool:
+        """Whether any fire time is lined up for; without one there is nothing to look at."""
+        return any(entry.next_at is not None for entry in self.entries.values())
+
     # -- the loop ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -162,13 +228,38 @@ class Scheduler:
             self._note_jump()
             now = self.last_pass_at = self._clock.now()
             due = self._pop_due(now)
-            if due and not await self._answer(due, now):
-                await self._pause()
-            else:
+            is_well = await self._refresh()
+            if due:
+                is_well = await self._answer(due, now) and is_well
+            if is_well:
                 await self._sleep()
+            else:
+                await self._pause()
+
+    async def _refresh(self) -> bool:
+        """Look anew at the rows that a job's end has changed, and return whether the store could be asked."""
+        if not self._stale:
+            return True
+        names, self._stale = self._stale, set()
+        try:
+            rows = await self._store.schedules(names)
+        except BaseException as error:
+            self._stale |= names
+            if is_meant_for_us(error):
+                raise
+            logger.exception("the store failed to show %d schedules; asking again", len(names))
+            return False
+        for row in rows:
+            entry = self.entries.get(row.name)
+            if entry is not None:
+                entry.row = row
+                self._plan(entry)
+        return True
 
     async def _sleep(self) -> None:
         """Sleep until the next fire time, or until something changes."""
+        if self._stale:
+            return
         self._changed.clear()  # whatever set it is in the heap
         while self._heap and self._heap[0][1] != self._heap[0][2].ticket:
             heapq.heappop(self._heap)
@@ -197,13 +288,16 @@ class Scheduler:
             timer.cancel()
 
     def _note_jump(self) -> None:
-        moved = self._clock.jump()
+        self._jumped = moved = self._clock.jump()
+        if not moved:
+            return
+        self._events.emit(ClockJumped(seconds=moved))
         if moved > 0:
             logger.warning(
                 "the clock went forwards by %s, set or asleep; what fell due is answered now",
                 format_seconds(round(moved, 3)),
             )
-        elif moved < 0:
+        else:
             logger.warning(
                 "the clock was set back by %s; no fire time is answered twice, so schedules go on when it has come "
                 "as far again",
@@ -223,14 +317,17 @@ class Scheduler:
         decided = [(entry, firing) for entry in due for firing in self._decide(entry, now)]
         try:
             answers = await self._store.fire([firing for _, firing in decided]) if decided else []
-        except Exception:
+        except BaseException as error:
+            if is_meant_for_us(error):
+                raise
             logger.exception("the store failed to take %d fire times; trying again", len(decided))
+            self._events.emit(StoreFailed(doing="fire", error=error))
             for entry in due:
                 self._push(entry, entry.next_at)
             return False
-        for (entry, _), answer in zip(decided, answers, strict=True):
+        for (entry, firing), answer in zip(decided, answers, strict=True):
             if self.entries.get(entry.name) is entry:  # else it was removed meanwhile
-                self._take(entry, answer)
+                self._take(entry, firing, answer)
         for entry in due:
             if self.entries.get(entry.name) is entry:
                 self._plan(entry)
@@ -239,47 +336,62 @@ class Scheduler:
     def _decide(self, entry: Entry, now: datetime) -> list[Firing]:
         """Return the answers to the fire times of a schedule that have come, in their order."""
         row = entry.row
-        if row is None or row.paused or entry.broken is not None:
+        if row is None or entry.broken is not None:
             return []
         try:
-            found = policies.due(entry.trigger, row.watermark, now, entry.policies)
+            found = policies.due(entry.trigger, row, now, entry.policies)
             if found is None:
                 return []
             jobs = [self._job(entry, fire_time) for fire_time in found.runs]
-        except Exception as error:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
             self._set_aside(entry, error)
             return []
+        late_because = self._late_because(found, now)
         if found.missed != 0:
             logger.warning(
-                "schedule %s: %s fire times passed while nothing could run, from %s on; %s",
+                "schedule %s: %s fire times passed while nothing could run, from %s on; %s%s",
                 entry.name,
                 "many" if found.missed is None else found.missed,
                 found.missed_first and found.missed_first.isoformat(),
                 _runs_now(found.runs),
+                f"; {late_because}" if late_because else "",
             )
         firings = []
         for number, job in enumerate(jobs or [None]):
             # Each firing moves the row on by one version, so the next one of this call expects that.
-            firings.append(
-                Firing(
-                    schedule=entry.name,
-                    version=row.version + number,
-                    watermark=found.watermark if job is None or job.fire_time is None else job.fire_time,
-                    job=job,
-                    overlap=entry.policies.overlap,
-                    missed_first=found.missed_first if number == 0 else None,
-                    missed_last=found.missed_last if number == 0 else None,
-                    missed_count=found.missed if number == 0 else 0,
-                )
+            watermark = found.watermark if job is None or job.fire_time is None else job.fire_time
+            firing = _firing(entry, row.version + number, watermark, job)
+            firings.append(replace(firing, late_because=late_because, next_at=found.next_at))
+        if found.missed != 0:
+            firings[0] = replace(
+                firings[0],
+                missed_first=found.missed_first,
+                missed_last=found.missed_last,
+                missed_count=found.missed,
+                decided_by=found.decided_by,
             )
         return firings
+
+    def _late_because(self, found: Due, now: datetime) -> str | None:
+        """Say what made this pass late, where it is late and that is known."""
+        earliest = found.missed_first or (found.runs[0] if found.runs else now)
+        late = (now - earliest).total_seconds()
+        if late <= policies.PROMPT_SECONDS:
+            return None
+        if self._jumped > 0:
+            return f"the clock went forwards by {format_seconds(round(self._jumped, 3))}, set or asleep"
+        mono = self._clock.monotonic()
+        hold = None if self._watchdog is None else self._watchdog.covering(mono - late, mono)
+        return None if hold is None else str(hold)
 
     def _job(self, entry: Entry, fire_time: datetime | None) -> NewJob:
         now = self._clock.now()
         run_at, rules = now, entry.policies
         if fire_time is not None:
-            following = entry.trigger.next(fire_time) if rules.jitter else None
-            run_at = policies.start_at(fire_time, following, rules, self._random.random())
+            following = entry.trigger.next(fire_time) if rules.jitter and rules.after is None else None
+            run_at = policies.wanted_at(fire_time, following, rules, self._random.random())
         return NewJob(
             id=new_id(now),
             task=entry.task.name,
@@ -292,17 +404,61 @@ class Scheduler:
             fire_time=fire_time,
         )
 
-    def _take(self, entry: Entry, answer: Fired) -> None:
-        """Keep what the store answered."""
-        if answer.row is None:
-            logger.warning("schedule %s is gone from the store and stops", entry.name)
-            self.entries.pop(entry.name, None)
-        entry.row = answer.row
+    def _take(self, entry: Entry, firing: Firing, answer: Fired) -> None:
+        """Keep what the store answered, and tell of it."""
+        row = entry.row = answer.row
+        if row is None or row.fingerprint != entry.fingerprint:
+            self._give_up(entry, "is gone from the store" if row is None else "has another trigger in the store now")
+            return
+        if answer.outcome is None:
+            return  # another process was first: the next pass decides on what it left
+        self._tell(entry, firing, answer)
+        self._stop_replaced(entry, answer)
+
+    def _give_up(self, entry: Entry, why: str) -> None:
+        logger.warning("schedule %s %s, so this process stops firing it", entry.name, why)
+        if self.entries.get(entry.name) is entry:
+            del self.entries[entry.name]
+        entry.row = entry.next_at = None
+        entry.ticket = 0
+
+    def _tell(self, entry: Entry, firing: Firing, answer: Fired) -> None:
+        """Log a fire time that made no job, and emit what became of those answered."""
         if answer.outcome == "skipped":
-            logger.warning("schedule %s skipped: its last job %s is not finished", entry.name, answer.blocked_by)
+            entry.skips += 1
+            level = logging.WARNING if entry.skips == 1 else logging.DEBUG  # the ledger has each of them
+            logger.log(level, "schedule %s skipped: its last job %s is not finished", entry.name, answer.blocked_by)
+        elif answer.outcome == "ran" and entry.skips:
+            if entry.skips > 1:
+                logger.info("schedule %s runs again; it has skipped %d fire times", entry.name, entry.skips)
+            entry.skips = 0
         elif answer.outcome == "merged":
             logger.info("schedule %s merged into job %s, which waits", entry.name, answer.blocked_by)
-        self._stop_replaced(entry, answer)
+        if not self._events.wants(FireTimeAnswered):
+            return
+        if firing.missed_first is not None and firing.missed_last is not None:
+            self._events.emit(
+                FireTimeAnswered(
+                    schedule=entry.name,
+                    first=firing.missed_first,
+                    last=firing.missed_last,
+                    count=firing.missed_count,
+                    outcome="missed",
+                )
+            )
+        fire_time = firing.job.fire_time if firing.job is not None else None
+        if fire_time is not None and answer.outcome is not None:
+            self._events.emit(
+                FireTimeAnswered(
+                    schedule=entry.name,
+                    first=fire_time,
+                    last=fire_time,
+                    count=1,
+                    outcome=answer.outcome,
+                    job_id=None if answer.job is None else answer.job.id,
+                    blocked_by=answer.blocked_by,
+                )
+            )
 
     def _stop_replaced(self, entry: Entry, answer: Fired) -> None:
         for job_id in answer.cancelled:
@@ -313,12 +469,14 @@ class Scheduler:
         """Find the next fire time and line up for it."""
         row = entry.row
         at = None
-        if row is not None and not row.paused and entry.broken is None:
+        if row is not None and entry.broken is None:
             try:
-                at = entry.trigger.next(row.watermark)
-                if at is not None and at <= row.watermark:
+                at = policies.following(entry.trigger, row, entry.policies)
+                if at is not None and at <= row.watermark and entry.policies.after is None:
                     raise ValueError(f"{entry.trigger!r} says that {at} comes after {row.watermark}")
-            except Exception as error:
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt):
+                    raise
                 self._set_aside(entry, error)
                 at = None
         self._push(entry, at)
@@ -335,6 +493,34 @@ class Scheduler:
         logger.error(
             "the trigger of schedule %s raised, so it stops; resume() tries it again", entry.name, exc_info=error
         )
+        self._events.emit(ScheduleBroken(schedule=entry.name, error=error))
+
+
+def passed_in_pause(
+    trigger: Trigger, row: ScheduleRow | None, now: datetime
+) -> tuple[datetime | None, datetime | None, int | None]:
+    """Return the first and the last fire time that have passed since a schedule was paused, and how many.
+
+    (None, None, 0): it is not paused, or none has.
+    """
+    if row is None or not row.paused:
+        return None, None, 0
+    if row.after_seconds is not None:
+        is_past = row.next_at is not None and row.next_at <= now
+        return (row.next_at, row.next_at, 1) if is_past else (None, None, 0)
+    try:
+        return latest(trigger, row.watermark, now)
+    except BaseException as error:  # it is planned anew when it resumes, and set aside then
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        logger.debug("schedule %s: its trigger raised while it was paused", row.name, exc_info=True)
+        return None, None, 0
+
+
+def _is_finished(entry: Entry) -> bool:
+    """Return whether a schedule without a next fire time never has one again."""
+    row = entry.row
+    return row is not None and not row.paused and (row.after_seconds is None or row.next_at is not None)
 
 
 def _runs_now(runs: tuple[datetime, ...]) -> str:
@@ -343,7 +529,5 @@ def _runs_now(runs: tuple[datetime, ...]) -> str:
     return f"the latest, {runs[-1].isoformat()}, runs now" if len(runs) == 1 else f"the latest {len(runs)} run now"
 
 
-def _declare(entry: Entry) -> Declare:
-    return Declare(
-        name=entry.name, task=entry.task.name, trigger=repr(entry.trigger), fingerprint=entry.trigger.fingerprint
-    )
+def _firing(entry: Entry, version: int, watermark: datetime, job: NewJob | None) -> Firing:
+    return Firing(schedule=entry.name, version=version, watermark=watermark, job=job, overlap=entry.policies.overlap)

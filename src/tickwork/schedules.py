@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Unpack
 
-from .errors import InvalidOption, UnknownSchedule
+from .errors import InvalidOption, UnknownJob, UnknownSchedule
+from .explain import Facts, Why, read_time, sought, why
 from .options import positive
+from .scheduler import passed_in_pause
+from .stores.base import Answer
 from .tasks import ScheduleSpec, policies_of
-from .triggers import Trigger, upcoming
+from .triggers import Trigger, read_instant, upcoming
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,9 +21,10 @@ if TYPE_CHECKING:
 
     from .app import App
     from .handle import Job
+    from .jobs import JobRecord
     from .policies import Policies
     from .scheduler import Entry
-    from .stores.base import Answer
+    from .stores.base import ScheduleRow
     from .tasks import AnyTask, PolicySettings
 
 logger: logging.Logger = logging.getLogger("tickwork.schedules")
@@ -57,6 +62,11 @@ class Schedule:
         return self._entry.policies
 
     @property
+    def timezone(self) -> str:
+        """The zone in which its times are told: its trigger's, or the app's."""
+        return self.trigger.timezone or self._app.timezone
+
+    @property
     def is_paused(self) -> bool:
         """Whether its fire times are let pass."""
         return self._entry.row is not None and self._entry.row.paused
@@ -65,6 +75,11 @@ class Schedule:
     def error(self) -> BaseException | None:
         """What its trigger raised, which has stopped it; None: it is well."""
         return self._entry.broken
+
+    @property
+    def next_at(self) -> datetime | None:
+        """The next fire time (UTC); None: paused, finished, broken, or, with `after="end"`, waiting for an end."""
+        return self._entry.next_at
 
     def next(self, n: int = 1) -> list[datetime]:
         """Return the next `n` fire times (UTC), fewer when the trigger ends; a pause is not looked at."""
@@ -90,8 +105,71 @@ class Schedule:
         return self._app._handle(fired.blocked_by or (fired.job.id if fired.job else ""), self.task.name)
 
     async def history(self, limit: int = 100) -> list[Answer]:
-        """Return what became of its fire times, the newest first."""
-        return await self._app._store_now().ledger(self.name, limit=positive("limit", limit))
+        """Return what became of its fire times, the newest first.
+
+        Those that pass while it is paused share the first row until it is resumed.
+        """
+        answers = await self._app._store_now().ledger(self.name, limit=positive("limit", limit))
+        passing = self._passing(await self._row())
+        return [passing, *answers][:limit] if passing is not None else answers
+
+    async def _row(self) -> ScheduleRow | None:
+        rows = await self._app._store_now().schedules([self.name])
+        return rows[0] if rows else None
+
+    def _passing(self, row: ScheduleRow | None) -> Answer | None:
+        """Return the row for what has passed in a pause that goes on; None: nothing has."""
+        now = self._app._clock.now()
+        first, last, count = passed_in_pause(self.trigger, row, now)
+        if first is None or last is None:
+            return None
+        return Answer(schedule=self.name, first=first, last=last, count=count, outcome="paused", answered_at=now)
+
+    async def why(self, when: datetime | str) -> Why:
+        """Say what became of a fire time, and why: `print(await app.schedules["nightly"].why("03:00"))`.
+
+        Args:
+            when: An aware datetime; or a text: "03:00" (the last one), or ISO 8601, read in the schedule's zone unless
+                it has an offset. One told to the minute means the first fire time in that minute.
+
+        Raises:
+            InvalidInstant: It cannot be read, or has no zone.
+        """
+        store, now, zone = self._app._store_now(), self._app._clock.now(), self.timezone
+        at, remark = read_time(when, zone, now) if isinstance(when, str) else (read_instant(when, "when"), "")
+        at = sought(at, self.trigger)
+        answers = await store.ledger(self.name, limit=1, at=at)
+        row = await self._row()
+        passing = self._passing(row)
+        if passing is not None and passing.first <= at <= passing.last:
+            answers = [passing]
+        found = why(at, await self._facts(answers, row, zone, now))
+        return Why(remark + found.sentence, found.answer)
+
+    async def _facts(self, answers: list[Answer], row: ScheduleRow | None, zone: str, now: datetime) -> Facts:
+        store = self._app._store_now()
+        jobs: dict[str, JobRecord] = {}
+        blockers: dict[str, Answer] = {}
+        for answer in answers:
+            if answer.job_id is not None:
+                with suppress(UnknownJob):  # its retention has passed; the ledger tells enough
+                    jobs[answer.job_id] = self._app._overlaid(await store.job(answer.job_id))
+            if answer.blocked_by is not None:
+                blocker = await store.answer_of(self.name, answer.blocked_by)
+                if blocker is not None:
+                    blockers[answer.blocked_by] = blocker
+        return Facts(
+            name=self.name,
+            trigger=self.trigger,
+            policies=self.policies,
+            row=row,
+            answers=answers,
+            jobs=jobs,
+            blockers=blockers,
+            is_durable=store.capabilities.durable,
+            zone=zone,
+            now=now,
+        )
 
 
 class Schedules(Mapping[str, Schedule]):

@@ -36,3 +36,14 @@ async def to_its_end(work: Awaitable[T], *, on_cancel: Callable[[], object] | No
     if cancelled is not None:
         raise cancelled from (None if task.cancelled() else task.exception())
     return task.result()
+
+
+def is_meant_for_us(error: BaseException) -> bool:
+    """Return whether an exception caught around an await ends this task: its cancellation, or Ctrl-C.
+
+    Anything else came from what was awaited, whatever its class: a `CancelledError` that nobody asked for included.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+    return isinstance(error, KeyboardInterrupt | GeneratorExit)

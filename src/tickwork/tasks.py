@@ -39,9 +39,9 @@ from .context import Context
 from .durations import seconds
 from .errors import DuplicateName, InvalidOption, NotImportable, NotRunning, nearest
 from .options import one_of, text, whole
-from .policies import Policies
+from .policies import Policies, check_trigger
 from .runners.reference import import_main, reference, task_name
-from .triggers import At, Cron, Every, Trigger, parse_every
+from .triggers import At, Between, Cron, Every, Trigger, parse_every, read_instant
 from .workers import RUN_IN, place_of
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from .handle import Job
     from .payloads import Codec
-    from .policies import CatchUpPolicy, FirstPolicy, OverlapPolicy
+    from .policies import AfterPolicy, CatchUpPolicy, FirstPolicy, OverlapPolicy
     from .triggers import DstRule
     from .workers import RunIn
 
@@ -100,6 +100,16 @@ class ScheduleSpec:
     trigger: Trigger
     name: str | None
     policies: Policies
+
+    def __post_init__(self) -> None:
+        check_trigger(self.trigger, self.policies)
+
+    def in_timezone(self, key: str) -> Trigger:
+        """Return the trigger within the bounds of the policies; what was declared without a zone uses this one."""
+        trigger, bounds = self.trigger.in_timezone(key), self.policies
+        if bounds.after == "end" or (bounds.start_at is None and bounds.end_at is None):
+            return trigger  # what comes after an end is bounded where it is decided
+        return Between(trigger, start_at=bounds.start_at, end_at=bounds.end_at)
 
 
 class Binding(Protocol):
@@ -329,6 +339,11 @@ class PolicySettings(TypedDict, total=False):
         grace: How late a start may be: "5m", seconds, timedelta; left out: no limit.
         jitter: By how much a start is put off at random, at the most: "30s", seconds, timedelta.
         first: "later": at the first fire time; "now": also when the app starts (durable stores: the first time).
+        after: "end": the period counts from the end of the last job; for `every("30s")` and the like.
+        start_at: Nothing is due before this instant: an aware datetime, or ISO text with an offset.
+        end_at: Nothing is due after this instant.
+        max_runs: The schedule is finished after this many jobs; manual ones do not count.
+        expect_within: A job should succeed at least this often: "26h"; `App.health` tells when none has.
     """
 
     overlap: OverlapPolicy
@@ -337,6 +352,11 @@ class PolicySettings(TypedDict, total=False):
     grace: float | str | timedelta | None
     jitter: float | str | timedelta
     first: FirstPolicy
+    after: AfterPolicy | None
+    start_at: datetime | str | None
+    end_at: datetime | str | None
+    max_runs: int | None
+    expect_within: float | str | timedelta | None
 
 
 class Settings(TaskSettings, PolicySettings, total=False):
@@ -355,6 +375,11 @@ def policies_of(settings: PolicySettings) -> Policies:
         given["grace"] = seconds(given["grace"], "grace", allow_zero=True)
     if "jitter" in given:
         given["jitter"] = seconds(given["jitter"], "jitter", allow_zero=True)
+    if given.get("expect_within") is not None:
+        given["expect_within"] = seconds(given["expect_within"], "expect_within")
+    for bound in ("start_at", "end_at"):
+        if given.get(bound) is not None:
+            given[bound] = read_instant(given[bound], bound)
     return Policies(**given)
 
 

@@ -491,7 +491,7 @@ class Testing:
         self._clock_before = app._clock
         self.clock = app._clock = self._take_clock()
         app._testing = self
-        app._error_hooks.append(self._hear_error)
+        self._heard_before, app._on_attempt_failed = app._on_attempt_failed, self._hear_error
         try:
             await app.start()
         except BaseException:
@@ -509,7 +509,7 @@ class Testing:
             await self.clock._go(
                 self._move(
                     until=stop.done,
-                    only_while=lambda: engine is not None and bool(engine.running),
+                    only_while=lambda: (engine is not None and bool(engine.running)) or app._events.is_busy,
                     patience=app.drain_seconds,
                 )
             )
@@ -541,7 +541,7 @@ class Testing:
     def _restore(self) -> None:
         app = self._app
         app._clock, app._testing = self._clock_before, None
-        app._error_hooks.remove(self._hear_error)
+        app._on_attempt_failed = self._heard_before
         self.clock._users -= 1
         if not self.drives_loop:
             virtual_loops.pop(asyncio.get_running_loop(), None)

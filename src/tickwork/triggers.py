@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "At",
+    "Between",
     "Cron",
     "DstRule",
     "Every",
@@ -37,6 +38,7 @@ __all__ = [
     "latest",
     "newest",
     "parse_every",
+    "read_instant",
     "upcoming",
 ]
 
@@ -200,6 +202,11 @@ class Every(_Declared):
     def period_seconds(self) -> float:
         """The period in seconds."""
         return self._period / _SECOND
+
+    @property
+    def anchor(self) -> datetime | None:
+        """The instant that was given to lie on the grid (UTC), or None."""
+        return self._anchor
 
     @property
     def timezone(self) -> None:
@@ -537,7 +544,73 @@ class Exclusion(_Declared):
         return (self._trigger,), named
 
 
+class Between(_Declared):
+    """Fire when a trigger does, from one instant to another.
+
+    Args:
+        trigger: What fires.
+        start_at: The first instant at which it may (aware); None: no bound.
+        end_at: The last one; None: no bound.
+    """
+
+    __slots__ = ("_trigger", "end_at", "start_at")
+
+    start_at: datetime | None
+    end_at: datetime | None
+
+    def __init__(self, trigger: Trigger, *, start_at: datetime | None = None, end_at: datetime | None = None) -> None:
+        self._trigger = trigger
+        self.start_at = None if start_at is None else _as_utc(start_at, "start_at")
+        self.end_at = None if end_at is None else _as_utc(end_at, "end_at")
+
+    @property
+    def timezone(self) -> str | None:
+        """The trigger's."""
+        return self._trigger.timezone
+
+    @property
+    def fingerprint(self) -> str:
+        """The trigger's, and its bounds."""
+        bounds = [f" {word} {at.isoformat()}" for word, at in (("from", self.start_at), ("to", self.end_at)) if at]
+        return _shorten(self._trigger.fingerprint + "".join(bounds))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Those of the trigger."""
+        return self._trigger.warnings
+
+    def next(self, after: datetime) -> datetime | None:
+        """Return the first fire time strictly later than an instant and within the bounds, or None."""
+        after = _as_utc(after)
+        if self.start_at is not None and after < self.start_at:
+            after = self.start_at - _MICROSECOND
+        found = self._trigger.next(after)
+        return None if found is None or (self.end_at is not None and found > self.end_at) else found
+
+    def in_timezone(self, key: str) -> Trigger:
+        """Return it with its trigger in this zone."""
+        return Between(self._trigger.in_timezone(key), start_at=self.start_at, end_at=self.end_at)
+
+    def _arguments(self) -> _Arguments:
+        bounds = {"start_at": self.start_at, "end_at": self.end_at}
+        return (self._trigger,), {name: at for name, at in bounds.items() if at is not None}
+
+
 # --- reading ----------------------------------------------------------------------------------------------
+
+
+def read_instant(value: datetime | str, option: str) -> datetime:
+    """Return an instant in UTC, given as an aware datetime or as an ISO 8601 text with an offset.
+
+    Raises:
+        InvalidInstant: It cannot be read, or has no offset.
+    """
+    moment = _read_moment(value, option)
+    if moment.tzinfo is None:
+        raise InvalidInstant(
+            option, "an instant", value, remedy='add an offset ("2026-12-24T18:00:00+01:00", tzinfo=UTC)'
+        )
+    return _as_utc(moment, option)
 
 
 def _as_utc(value: datetime, option: str = "after") -> datetime:
@@ -553,14 +626,14 @@ def _as_utc(value: datetime, option: str = "after") -> datetime:
         raise InvalidInstant(option, "a time that has a date in UTC, too", value) from None
 
 
-def _read_moment(when: object) -> datetime:
+def _read_moment(when: object, option: str = "when") -> datetime:
     if isinstance(when, str):
         try:
             return datetime.fromisoformat(when.strip())
         except ValueError as error:
-            raise InvalidInstant("when", 'an ISO 8601 text such as "2026-12-24T18:00:00+01:00"', when) from error
+            raise InvalidInstant(option, 'an ISO 8601 text such as "2026-12-24T18:00:00+01:00"', when) from error
     if not isinstance(when, datetime):
-        raise InvalidInstant("when", "an aware datetime or an ISO 8601 text", when)
+        raise InvalidInstant(option, "an aware datetime or an ISO 8601 text", when)
     return when
 
 

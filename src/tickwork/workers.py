@@ -332,6 +332,11 @@ class Workers:
         """The runs under way."""
         return [worker.run for worker in self._workers if worker.run is not None]
 
+    @property
+    def are_busy(self) -> bool:
+        """Whether each of them has a run."""
+        return len(self.running) >= self.count
+
     def is_inside(self) -> bool:
         """Return whether the calling code belongs to a job of these workers, also in tasks and threads it started."""
         return _inside.get(None) is self

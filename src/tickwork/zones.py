@@ -19,7 +19,7 @@ from .errors import InvalidInstant, InvalidOption, UnknownTimezone, nearest
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-__all__ = ["FIRST", "LAST", "Window", "Zone", "clock_change", "get_zone", "resolve_wall", "zone_key"]
+__all__ = ["FIRST", "LAST", "Window", "Zone", "clock_change", "end_of_gap", "get_zone", "resolve_wall", "zone_key"]
 
 # Outside these years an offset could carry a datetime over its own limits.
 FIRST = datetime(3, 1, 1, tzinfo=UTC)
@@ -194,10 +194,7 @@ def resolve_wall(wall: datetime, key: str) -> datetime:
     instant = wall.replace(tzinfo=zone.info).astimezone(UTC)
     if instant.astimezone(zone.info).replace(tzinfo=None) == wall.replace(fold=0):
         return instant
-    # Python reads a time in a gap with the offset before it (PEP 495), which leads past the edge.
-    after = zone.at(instant)
-    if after.shift <= _ZERO:
-        after = zone.at(after.hi)
+    after = zone.at(end_of_gap(wall, key))
     before = (after.lo + after.offset - after.shift).replace(tzinfo=None)
     raise InvalidInstant(
         "when",
@@ -205,6 +202,14 @@ def resolve_wall(wall: datetime, key: str) -> datetime:
         str(wall),
         remedy=f"clocks there go from {before} straight to {before + after.shift}",
     )
+
+
+def end_of_gap(wall: datetime, key: str) -> datetime:
+    """Return the first instant, aware UTC, after the gap of a zone's clocks in which a naive wall time lies."""
+    zone = get_zone(key)
+    # Python reads a time in a gap with the offset before it (PEP 495), which leads past the edge.
+    after = zone.at(wall.replace(tzinfo=zone.info).astimezone(UTC))
+    return after.lo if after.shift > _ZERO else after.hi
 
 
 def clock_change(instant: datetime, key: str) -> str | None:

@@ -83,6 +83,21 @@ class Running:
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    def send_until(self, number: signal.Signals, text: str) -> None:
+        """Send a signal until a text shows that it was heard.
+
+        The system may hand a signal to any thread. In a plain `asyncio.run`, one that does not go to the main thread
+        wakes nobody; the next one does.
+        """
+        for _ in range(3):
+            self.send(number)
+            heard = time.monotonic() + DEADLINE / 3
+            while time.monotonic() < heard:
+                if text in self.out + self.err:
+                    return
+                time.sleep(0.01)
+        self.wait_for(text)
+
     def send_group(self, number: signal.Signals) -> None:
         os.killpg(self.pid, number)
 

@@ -323,7 +323,9 @@ async def test_the_ledger_has_one_answer_for_each_fire_time(store: MemoryStore, 
         ("missed", 2, missed_first),
     ]
     assert fired.job is not None
-    assert [answer.job_id for answer in answers] == [fired.job.id, fired.job.id, None]
+    assert [answer.job_id for answer in answers] == [None, fired.job.id, None]
+    assert [answer.blocked_by for answer in answers] == [fired.job.id, None, None]
+    assert [answer.decided_by for answer in answers] == ['overlap="skip"', "", ""]
 
 
 async def test_a_changed_trigger_starts_from_now_and_an_equal_one_goes_on(store: MemoryStore, clock: HandClock) -> None:

@@ -9,6 +9,8 @@ import sys
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
+from ..context import JobFilter
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -55,11 +57,17 @@ def as_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 
+OWN = ("tickwork.app", "tickwork.jobs", "tickwork.scheduler", "tickwork.watchdog", "tickwork.workers")
+"""The loggers of tickwork whose lines about a job name it."""
+
 COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
 
 
 class _Lines(logging.Formatter):
-    """One line for each record: local time with its zone, level, logger, text; coloured on a terminal."""
+    """One line for each record: local time with its zone, level, text; coloured on a terminal.
+
+    What is written inside a job ends with the job. tickwork's own lines name it already.
+    """
 
     def __init__(self, *, coloured: bool) -> None:
         super().__init__("%(asctime)s %(levelname)-8s %(message)s", "%Y-%m-%d %H:%M:%S%z")
@@ -67,6 +75,11 @@ class _Lines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record)
+        job_id = getattr(record, "job_id", None)
+        if job_id is not None and not record.name.startswith(OWN):
+            about = f"[{getattr(record, 'task', '?')} job={job_id} attempt={getattr(record, 'attempt', '?')}]"
+            first, newline, rest = line.partition("\n")
+            line = f"{first} {about}{newline}{rest}"
         colour = COLOURS.get(record.levelno) if self._coloured else None
         return f"\x1b[{colour}m{line}\x1b[0m" if colour else line
 
@@ -76,5 +89,6 @@ def log_to_stderr(*, verbose: bool) -> None:
     coloured = sys.stderr is not None and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines(coloured=coloured))
+    handler.addFilter(JobFilter())
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])
     logging.getLogger("asyncio").setLevel(logging.INFO if verbose else logging.WARNING)

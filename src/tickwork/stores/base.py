@@ -11,7 +11,7 @@ Each verb is one transaction: it is done wholly or not at all, also when its cal
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -54,7 +54,12 @@ class ScheduleRow:
         fingerprint: Changes when the trigger's meaning does.
         version: Grows with every change of the row; `fire` compares it.
         watermark: The last instant up to which every fire time is answered (UTC).
+        declared_at: Since when the store knows the schedule with this trigger (UTC).
         paused: Whether fire times are let pass.
+        runs: How many jobs were made at fire times, ever.
+        after_seconds: Seconds from the end of a job to the next fire time, for `after="end"`; else None.
+        next_at: The next fire time, for `after="end"`; None while a job is unfinished, and for all others.
+        succeeded_at: When a job of the schedule last succeeded (UTC); None: none has.
     """
 
     name: str
@@ -63,17 +68,30 @@ class ScheduleRow:
     fingerprint: str
     version: int
     watermark: datetime
+    declared_at: datetime
     paused: bool = False
+    runs: int = 0
+    after_seconds: float | None = None
+    next_at: datetime | None = None
+    succeeded_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declare:
-    """Make sure that a schedule is there. A new or changed trigger starts from now, without a backfill."""
+    """Make sure that a schedule is there. A new or changed trigger starts from now, without a backfill.
+
+    Attributes:
+        name: Its name; `task`, `trigger` and `fingerprint` as in its row.
+        after_seconds: For `after="end"`: see `ScheduleRow`.
+        next_at: The first fire time where the row is new or changed, for `after="end"`.
+    """
 
     name: str
     task: str
     trigger: str
     fingerprint: str
+    after_seconds: float | None = None
+    next_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +102,7 @@ class Pause:
         passed_first: When resuming: the earliest fire time that passed meanwhile; None: none did.
         passed_last: The newest of those.
         passed_count: How many; None: too many to count.
+        next_at: When resuming: the next fire time, for `after="end"`; a job that is unfinished then sets it anew.
     """
 
     name: str
@@ -91,6 +110,7 @@ class Pause:
     passed_first: datetime | None = None
     passed_last: datetime | None = None
     passed_count: int | None = 0
+    next_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +136,9 @@ class Firing:
         missed_first: The earliest fire time that is let pass, when there is any.
         missed_last: The newest fire time that is let pass; it is before the watermark, which runs.
         missed_count: How many are let pass before the one that runs; None: too many to count.
+        decided_by: The options that let them pass, as they are written.
+        late_because: What made the scheduler late, where that is known.
+        next_at: The next fire time of an `after="end"` schedule for which no job is made; else None.
     """
 
     schedule: str
@@ -126,6 +149,9 @@ class Firing:
     missed_first: datetime | None = None
     missed_last: datetime | None = None
     missed_count: int | None = 0
+    decided_by: str = ""
+    late_because: str | None = None
+    next_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +177,21 @@ class Fired:
 class Answer:
     """A row of the ledger: what became of a fire time, or of several in a row that were let pass.
 
+    Four instants tell a run: `first`, when it was due; `wanted_at`, when it was to start; `started_at`; `finished_at`.
+
     Attributes:
         schedule: Its name.
         first: The earliest fire time of the row; `last` the newest; `count` how many, None: too many to count.
         outcome: What became of it.
-        job_id: The job that ran, the one that blocked, or the one it merged into.
+        answered_at: When that was decided (UTC).
+        job_id: The job that was made; None: none was.
+        blocked_by: The unfinished job that made it skip, or into which it merged.
+        decided_by: The option that decided, as it is written: `overlap="skip"`.
+        late_because: Why the scheduler or the start was late, where that is known.
+        wanted_at: When the job was to start: the fire time and its jitter.
+        started_at: When the job's function was first called; None: it never was, or its first attempt goes on.
+        finished_at: When the job ended; None: it has not, or there is none.
+        state: How the job ended: "succeeded", "failed", "cancelled" or "parked"; None: it has not.
     """
 
     schedule: str
@@ -163,7 +199,29 @@ class Answer:
     last: datetime
     count: int | None
     outcome: FireOutcome
+    answered_at: datetime
     job_id: str | None = None
+    blocked_by: str | None = None
+    decided_by: str = ""
+    late_because: str | None = None
+    wanted_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    state: JobState | None = None
+
+    def shares_row_with(self, following: Answer) -> bool:
+        """Return whether the next answer of the schedule is a continuation of this one: consecutive, without jobs."""
+        return (
+            self.outcome == following.outcome
+            and self.outcome in ("missed", "paused")
+            and self.decided_by == following.decided_by
+            and self.job_id is following.job_id is None
+        )
+
+    def joined(self, following: Answer) -> Answer:
+        """Return one row for this answer and the next one, which shares it."""
+        count = None if self.count is None or following.count is None else self.count + following.count
+        return replace(self, last=following.last, count=count, answered_at=following.answered_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +245,7 @@ class Finish:
         result: Its value, as JSON.
         error: Its error, as the JSON of `ErrorInfo`.
         run_at: When the next attempt is due, for a state that waits.
+        late_because: Why the attempt started late, where that is known.
     """
 
     lease: Lease
@@ -197,6 +256,7 @@ class Finish:
     result: str | None = None
     error: str | None = None
     run_at: datetime | None = None
+    late_because: str | None = None
 
 
 class Store(ABC):
@@ -233,12 +293,17 @@ class Store(ABC):
         """Answer fire times, each by itself: compare the row's version, apply the overlap, make the job, write the
         ledger and move the watermark. Returns one `Fired` for each firing, in their order.
 
-        Fired jobs do not count against the store's bound: the overlap bounds them.
+        Fired jobs do not count against the store's bound: the overlap bounds them. A consecutive answer that
+        `Answer.shares_row_with` the last one is joined to it.
         """  # noqa: D205 - one sentence of two lines
 
     @abstractmethod
     async def set_schedule(self, changes: Sequence[ScheduleChange]) -> list[ScheduleRow | None]:
         """Apply changes, and return the row of each, None where there is none (any more)."""
+
+    @abstractmethod
+    async def schedules(self, names: Collection[str] | None = None) -> list[ScheduleRow]:
+        """Return the rows of schedules, those of these names or all, in the order of their names."""
 
     # -- workers --------------------------------------------------------------------------------------------------
 
@@ -254,7 +319,8 @@ class Store(ABC):
     ) -> list[JobRecord]:
         """Take up to `limit` due jobs: the highest priority first, within it the oldest.
 
-        A job that is to begin later than its `start_by` is cancelled instead, and its fire time becomes missed.
+        A job that would begin later than its `start_by` is cancelled instead, and its fire time becomes missed: such
+        jobs stand in the answer too, with the state "cancelled", beyond the limit.
 
         Args:
             worker: Who claims.
@@ -274,7 +340,11 @@ class Store(ABC):
 
     @abstractmethod
     async def finish(self, finishes: Sequence[Finish]) -> list[bool]:
-        """Write the ends of attempts. False: the job has another owner; nothing was written."""
+        """Write the ends of attempts. False: the job has another owner; nothing was written.
+
+        The end of a job that a schedule made is written into the ledger. If the schedule's row has `after_seconds` and
+        no `next_at`, it gets one, that long after now, and a new version.
+        """
 
     @abstractmethod
     async def release(self, leases: Sequence[Lease]) -> list[bool]:
@@ -335,5 +405,15 @@ class Store(ABC):
         """Return how many jobs there are in each state."""
 
     @abstractmethod
-    async def ledger(self, schedule: str, *, limit: int = 100) -> list[Answer]:
-        """Return what became of the fire times of a schedule, the newest first."""
+    async def ledger(self, schedule: str, *, limit: int = 100, at: datetime | None = None) -> list[Answer]:
+        """Return what became of the fire times of a schedule, the newest first.
+
+        Args:
+            schedule: Its name.
+            limit: How many rows at the most.
+            at: Only rows that cover this instant: from their first to their last fire time.
+        """
+
+    @abstractmethod
+    async def answer_of(self, schedule: str, job_id: str) -> Answer | None:
+        """Return the row of the ledger whose fire time made a job; None: it is not kept, or no fire time did."""

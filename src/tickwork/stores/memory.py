@@ -8,15 +8,14 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-import logging
 from collections import deque
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import NotRunning, QueueFull, UnknownJob, UnknownSchedule
 from ..jobs import JobRecord, JobState, NewJob
-from ..policies import MAX_DEATHS, overlap
+from ..policies import MAX_DEATHS, grace_of, overlap
 from .base import Answer, Capabilities, Declare, Finish, Fired, Pause, Remove, ScheduleRow, Store
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 
     from ..clock import Clock, Timer
     from .base import FireOutcome, Firing, Lease, ScheduleChange
-
-logger: logging.Logger = logging.getLogger("tickwork.stores")
 
 KEEP = 1000
 """Finished jobs kept, and ledger rows for each schedule: enough to look back at, a few megabytes at the most."""
@@ -178,11 +175,14 @@ class MemoryStore(Store):
         row = self._schedules.get(firing.schedule)
         if row is None:
             return Fired(None, None)
+        now = self._clock.now()
         if firing.version is not None:
             if row.version != firing.version or row.paused:
                 return Fired(None, row)
             assert firing.watermark is not None
-            row = self._schedules[row.name] = replace(row, version=row.version + 1, watermark=firing.watermark)
+            row = self._schedules[row.name] = replace(
+                row, version=row.version + 1, watermark=firing.watermark, next_at=firing.next_at
+            )
         if firing.missed_first is not None:
             self._answer(
                 Answer(
@@ -191,6 +191,9 @@ class MemoryStore(Store):
                     last=firing.missed_last or firing.missed_first,
                     count=firing.missed_count,
                     outcome="missed",
+                    answered_at=now,
+                    decided_by=firing.decided_by,
+                    late_because=firing.late_because,
                 )
             )
         if firing.job is None:
@@ -202,6 +205,8 @@ class MemoryStore(Store):
         record = self._insert(firing.job, behind=verdict.behind) if verdict.outcome == "ran" else None
         fire_time = firing.job.fire_time
         if fire_time is not None:
+            if record is not None:
+                row = self._schedules[row.name] = replace(self._schedules[row.name], runs=row.runs + 1)
             self._answer(
                 Answer(
                     schedule=row.name,
@@ -209,14 +214,25 @@ class MemoryStore(Store):
                     last=fire_time,
                     count=1,
                     outcome=verdict.outcome,
-                    job_id=verdict.blocked_by or firing.job.id,
+                    answered_at=now,
+                    job_id=None if record is None else record.id,
+                    blocked_by=verdict.blocked_by,
+                    decided_by="" if record is not None else f'overlap="{firing.overlap}"',
+                    late_because=firing.late_because,
+                    wanted_at=None if record is None else record.run_at,
                 )
             )
         running = tuple(job.id for job in unfinished if job.id in verdict.cancel and job.id in verdict.behind)
         return Fired(verdict.outcome, row, record, verdict.blocked_by, running)
 
     def _answer(self, answer: Answer) -> None:
-        self._ledger.setdefault(answer.schedule, deque(maxlen=self._keep)).append(answer)
+        rows = self._ledger.get(answer.schedule)
+        if rows is None:
+            rows = self._ledger[answer.schedule] = deque(maxlen=self._keep)
+        if rows and rows[-1].shares_row_with(answer):
+            rows[-1] = rows[-1].joined(answer)
+        else:
+            rows.append(answer)
 
     async def set_schedule(self, changes: Sequence[ScheduleChange]) -> list[ScheduleRow | None]:
         """See `Store.set_schedule`."""
@@ -236,6 +252,8 @@ class MemoryStore(Store):
                     return row
                 watermark = row.watermark if change.paused else max(row.watermark, self._clock.now())
                 row = replace(row, paused=change.paused, version=row.version + 1, watermark=watermark)
+                if not change.paused and row.next_at is not None:
+                    row = replace(row, next_at=change.next_at)
                 if not change.paused and change.passed_first is not None:
                     self._answer(
                         Answer(
@@ -244,11 +262,13 @@ class MemoryStore(Store):
                             last=change.passed_last or change.passed_first,
                             count=change.passed_count,
                             outcome="paused",
+                            answered_at=self._clock.now(),
                         )
                     )
             case Declare():
                 if row is not None and row.fingerprint == change.fingerprint and row.task == change.task:
                     return row
+                now = self._clock.now()
                 row = ScheduleRow(
                     name=change.name,
                     task=change.task,
@@ -256,11 +276,21 @@ class MemoryStore(Store):
                     fingerprint=change.fingerprint,
                     version=1 if row is None else row.version + 1,
                     # Never back: a clock that was set back must not bring fire times a second time.
-                    watermark=self._clock.now() if row is None else max(row.watermark, self._clock.now()),
+                    watermark=now if row is None else max(row.watermark, now),
+                    declared_at=now,
                     paused=row is not None and row.paused,
+                    runs=0 if row is None else row.runs,
+                    after_seconds=change.after_seconds,
+                    next_at=change.next_at,
+                    succeeded_at=None if row is None else row.succeeded_at,
                 )
         self._schedules[row.name] = row
         return row
+
+    async def schedules(self, names: Collection[str] | None = None) -> list[ScheduleRow]:
+        """See `Store.schedules`."""
+        wanted = self._schedules if names is None else names
+        return [self._schedules[name] for name in sorted(wanted) if name in self._schedules]
 
     # -- workers --------------------------------------------------------------------------------------------------
 
@@ -278,6 +308,7 @@ class MemoryStore(Store):
         now = self._clock.now()
         expires = None if lease_seconds is None else now + timedelta(seconds=lease_seconds)
         claimed: list[JobRecord] = []
+        too_late: list[JobRecord] = []
         passed: list[tuple[list[_Queued], _Queued]] = []
         lines = [line for name, line in self._queues.items() if queues is None or name in queues]
         while len(claimed) < limit and (open_lines := [line for line in lines if line]):
@@ -290,7 +321,8 @@ class MemoryStore(Store):
                 passed.append((line, entry))
                 continue
             if record.start_by is not None and now > record.start_by and not record.attempt:
-                self._miss(record)
+                self._cancel(record.id, "missed")
+                too_late.append(self._jobs[record.id])
                 continue
             record = record.moved(JobState.RUNNING, token=next(self._tokens), lease_expires_at=expires)
             self._jobs[record.id] = record
@@ -301,21 +333,16 @@ class MemoryStore(Store):
         if not claimed:
             self._claimable.clear()
         self._make_room()
-        return claimed
+        return claimed + too_late
 
-    def _miss(self, record: JobRecord) -> None:
-        """Cancel a job whose start comes too late, and say so in the ledger."""
-        logger.warning(
-            "schedule %s missed %s: its job %s could not begin in time", record.schedule, record.fire_time, record.id
-        )
-        self._cancel(record.id, "missed")
-
-    def _amend(self, record: JobRecord, outcome: FireOutcome) -> None:
-        """Correct the ledger about a job that was made and did not begin."""
-        rows = self._ledger.get(record.schedule or "", deque())
-        for number, answer in enumerate(rows):
-            if answer.job_id == record.id and answer.outcome == "ran":
-                rows[number] = replace(answer, outcome=outcome)
+    def _amend(self, record: JobRecord, **changes: Any) -> None:
+        """Write into the ledger what has become of a job that a schedule made."""
+        rows = self._ledger.get(record.schedule or "")
+        for number in range(len(rows or ()) - 1, -1, -1):  # the newest are the likely ones
+            assert rows is not None
+            if rows[number].job_id == record.id:
+                rows[number] = replace(rows[number], **changes)
+                return
 
     def _let_follow(self, ended: str) -> None:
         """Let the jobs begin that waited for this one only."""
@@ -398,6 +425,13 @@ class MemoryStore(Store):
             changes["finished_at"] = self._clock.now()
         if finish.run_at is not None:
             changes["run_at"] = finish.run_at
+        if record.fire_time is not None and not record.attempt:
+            begun: dict[str, Any] = {"started_at": finish.started_at}
+            if finish.late_because is not None:
+                begun["late_because"] = finish.late_because
+            if finish.started_at is None and finish.state is JobState.CANCELLED:
+                begun["outcome"] = "not_started"
+            self._amend(record, **begun)
         self._place(record.moved(finish.state, **changes))
         return True
 
@@ -408,9 +442,8 @@ class MemoryStore(Store):
             self._waiting_count += 1
             self._line_up(record)
             return
-        if record.schedule is not None and (unfinished := self._unfinished.get(record.schedule)):
-            unfinished.discard(record.id)
-            self._let_follow(record.id)
+        if record.schedule is not None:
+            self._end_of_schedule_job(record, record.schedule)
         self._finished.append(record.id)
         for _ in range(2):  # a held one goes to the end of the line, so one look for each new one would not do
             if len(self._finished) > self._keep:
@@ -422,6 +455,23 @@ class MemoryStore(Store):
         ended = self._ended.pop(record.id, None)
         if ended is not None:
             ended.set()
+
+    def _end_of_schedule_job(self, record: JobRecord, schedule: str) -> None:
+        """Let what waits for this end go on, and write it where it belongs: into the ledger and the schedule's row."""
+        if unfinished := self._unfinished.get(schedule):
+            unfinished.discard(record.id)
+            self._let_follow(record.id)
+        now = self._clock.now()
+        if record.fire_time is not None:
+            self._amend(record, finished_at=now, state=record.state)
+        row = self._schedules.get(schedule)
+        if row is None:
+            return
+        if record.state is JobState.SUCCEEDED:
+            row = replace(row, succeeded_at=now)
+        if row.after_seconds is not None and row.next_at is None:
+            row = replace(row, version=row.version + 1, next_at=now + timedelta(seconds=row.after_seconds))
+        self._schedules[schedule] = row
 
     async def release(self, leases: Sequence[Lease]) -> list[bool]:
         """See `Store.release`."""
@@ -483,9 +533,9 @@ class MemoryStore(Store):
             if record.state is JobState.SCHEDULED:
                 self._stale += 1
                 self._tidy()
-            self._place(record.moved(JobState.CANCELLED, finished_at=self._clock.now()))
             if record.fire_time is not None and not record.attempt:
-                self._amend(record, outcome)
+                self._amend(record, outcome=outcome, decided_by=grace_of(record) if outcome == "missed" else "")
+            self._place(record.moved(JobState.CANCELLED, finished_at=self._clock.now()))
             self._make_room()
         return self._jobs[job_id]
 
@@ -518,6 +568,12 @@ class MemoryStore(Store):
             counts[record.state] += 1
         return counts
 
-    async def ledger(self, schedule: str, *, limit: int = 100) -> list[Answer]:
+    async def ledger(self, schedule: str, *, limit: int = 100, at: datetime | None = None) -> list[Answer]:
         """See `Store.ledger`."""
-        return list(itertools.islice(reversed(self._ledger.get(schedule, ())), limit))
+        rows = reversed(self._ledger.get(schedule, ()))
+        found = rows if at is None else (row for row in rows if row.first <= at <= row.last)
+        return list(itertools.islice(found, limit))
+
+    async def answer_of(self, schedule: str, job_id: str) -> Answer | None:
+        """See `Store.answer_of`."""
+        return next((row for row in reversed(self._ledger.get(schedule, ())) if row.job_id == job_id), None)

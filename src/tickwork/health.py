@@ -1,0 +1,89 @@
+"""Whether an app does what it should: numbers for a readiness probe, and names for a person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .durations import format_seconds
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from .stores.base import ScheduleRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stale:
+    """A schedule that has not succeeded as often as expected.
+
+    Attributes:
+        schedule: Its name.
+        succeeded_at: When a job of it last succeeded (UTC); None: none has since the store knows it.
+        since_seconds: Seconds since then, or since the store knows the schedule.
+        expect_within: Within how many seconds a success was expected.
+        is_paused: Whether it is paused, which may be the reason.
+    """
+
+    schedule: str
+    succeeded_at: datetime | None
+    since_seconds: float
+    expect_within: float
+    is_paused: bool
+
+    def __str__(self) -> str:
+        last = "has not succeeded yet" if self.succeeded_at is None else "has last succeeded"
+        since = format_seconds(round(self.since_seconds))
+        paused = "; it is paused" if self.is_paused else ""
+        return f"{self.schedule} {last}, for {since}; expected within {format_seconds(self.expect_within)}{paused}"
+
+
+def staleness(name: str, row: ScheduleRow, within: float | None, now: datetime) -> Stale | None:
+    """Return in what way a schedule is stale; None: it is not, or nothing is expected of it."""
+    since = (now - (row.succeeded_at or row.declared_at)).total_seconds()
+    if within is None or since <= within:
+        return None
+    return Stale(
+        schedule=name,
+        succeeded_at=row.succeeded_at,
+        since_seconds=since,
+        expect_within=within,
+        is_paused=row.paused,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How an app does.
+
+    Attributes:
+        scheduler_age: Seconds since the scheduler last looked at what is due; None: no scheduler runs here.
+        max_scheduler_age: Up to how many that is well: twice its longest sleep; infinite when nothing is planned.
+        stale: Schedules that have not succeeded within their `expect_within`.
+        broken: Schedules whose trigger raised.
+        died: What a part of the app died of; None: all live.
+        running: How many attempts are under way here.
+    """
+
+    scheduler_age: float | None
+    max_scheduler_age: float
+    stale: tuple[Stale, ...] = ()
+    broken: tuple[str, ...] = ()
+    died: BaseException | None = None
+    running: int = 0
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong, each as a sentence."""
+        found = []
+        if self.died is not None:
+            found.append(f"a part of the app died: {self.died!r}")
+        if self.scheduler_age is not None and self.scheduler_age > self.max_scheduler_age:
+            found.append(f"the scheduler has not looked at what is due for {format_seconds(round(self.scheduler_age))}")
+        found += [f"the trigger of schedule {name} raised, so it has stopped" for name in self.broken]
+        return found + [str(stale) for stale in self.stale]
