@@ -10,13 +10,13 @@ import heapq
 import itertools
 import logging
 from collections import deque
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from ..errors import NotRunning, QueueFull, UnknownJob, UnknownSchedule
 from ..jobs import JobRecord, JobState, NewJob
 from ..policies import MAX_DEATHS, overlap
+from ..records import changed
 from .base import Answer, Capabilities, Declare, Finish, Fired, Pause, Remove, ScheduleRow, Store
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class MemoryStore(Store):
             if row.version != firing.version or row.paused:
                 return Fired(None, row)
             assert firing.watermark is not None
-            row = self._schedules[row.name] = replace(row, version=row.version + 1, watermark=firing.watermark)
+            row = self._schedules[row.name] = changed(row, version=row.version + 1, watermark=firing.watermark)
         if firing.missed_first is not None:
             self._answer(
                 Answer(
@@ -235,7 +235,7 @@ class MemoryStore(Store):
                 if row.paused == change.paused:
                     return row
                 watermark = row.watermark if change.paused else max(row.watermark, self._clock.now())
-                row = replace(row, paused=change.paused, version=row.version + 1, watermark=watermark)
+                row = changed(row, paused=change.paused, version=row.version + 1, watermark=watermark)
                 if not change.paused and change.passed_first is not None:
                     self._answer(
                         Answer(
@@ -315,7 +315,7 @@ class MemoryStore(Store):
         rows = self._ledger.get(record.schedule or "", deque())
         for number, answer in enumerate(rows):
             if answer.job_id == record.id and answer.outcome == "ran":
-                rows[number] = replace(answer, outcome=outcome)
+                rows[number] = changed(answer, outcome=outcome)
 
     def _let_follow(self, ended: str) -> None:
         """Let the jobs begin that waited for this one only."""
@@ -366,7 +366,7 @@ class MemoryStore(Store):
         for lease in leases:
             record = self._owned(lease)
             if record is not None:
-                self._jobs[record.id] = replace(record, lease_expires_at=expires)
+                self._jobs[record.id] = changed(record, lease_expires_at=expires)
             answers.append(record is not None)
         return answers
 
@@ -375,7 +375,7 @@ class MemoryStore(Store):
         record = self._owned(lease)
         if record is None:
             return False
-        self._jobs[record.id] = replace(record, started_at=started_at)
+        self._jobs[record.id] = changed(record, started_at=started_at)
         return True
 
     async def finish(self, finishes: Sequence[Finish]) -> list[bool]:
@@ -476,7 +476,7 @@ class MemoryStore(Store):
         if record is None or record.state.is_finished:
             return None
         if record.state is JobState.RUNNING:
-            self._jobs[job_id] = replace(record, cancel_requested=True)
+            self._jobs[job_id] = changed(record, cancel_requested=True)
         else:
             if record.state is not JobState.PARKED:
                 self._waiting_count -= 1
