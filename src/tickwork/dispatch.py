@@ -19,7 +19,7 @@ from .jobs import JobState, Outcome
 from .payloads import ErrorInfo, describe_exception
 from .policies import state_after
 from .stores.base import Finish, Lease
-from .workers import WAITING, Run, place_of
+from .workers import WAITING, Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -67,7 +67,7 @@ class JobRun(Run):
             args = (self.context_, *args)
         context = dispatcher.base_context.copy()
         context.run(self.context_.activate)
-        super().__init__(task.fn, args, kwargs, place_of(task.fn, task.options_.run_in), task.options_.timeout, context)
+        super().__init__(task.fn, args, kwargs, task.place, task.options_.timeout, context)
         self._dispatcher = dispatcher
         self.record: JobRecord = record
         self.task: AnyTask = task

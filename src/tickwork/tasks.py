@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from .payloads import Codec
     from .policies import CatchUpPolicy, FirstPolicy, OverlapPolicy
     from .triggers import DstRule
-    from .workers import RunIn
+    from .workers import Place, RunIn
 
 _LONG_AGO = datetime(1, 1, 2, tzinfo=UTC)
 
@@ -130,6 +130,7 @@ class Task(Generic[C, V, P, R]):
         name: The durable identity: `module.qualname`, with `__main__` replaced by the file's stem.
         aliases: Names under which older jobs may still wait.
         options_: How its jobs run.
+        place: Where, with the default filled in.
         schedules: The schedules declared on it.
     """
 
@@ -158,7 +159,7 @@ class Task(Generic[C, V, P, R]):
         self.schedules: list[ScheduleSpec] = []
         self._apps: list[Binding] = []
         self._codec: Codec | None = None
-        place_of(fn, self.options_.run_in)  # refuses what could never run
+        self.place: Place = place_of(fn, self.options_.run_in)  # refuses what could never run
         if self.options_.run_in == "process" and "<" in self.__qualname__:
             raise NotImportable(fn, "it is a lambda or defined inside another function")
 
