@@ -85,7 +85,8 @@ class JobRun(Run):
     def started(self) -> None:
         """Say so, once."""
         self.started_at = self._dispatcher.now()
-        logger.info("start %s attempt=%d", self.describe(), self.context_.attempt, extra=self.extra())
+        if logger.isEnabledFor(logging.INFO):  # what a line is made of costs more than the question
+            logger.info("start %s attempt=%d", self.describe(), self.context_.attempt, extra=self.extra())
 
     def overran(self, outcome: Outcome) -> None:
         """Tell who waits here; the store hears of it when the thread has ended."""
@@ -251,9 +252,12 @@ class Dispatcher:
         )
 
     def _report(self, run: JobRun, outcome: Outcome, state: JobState, error: BaseException | None) -> None:
+        went_well = outcome in (Outcome.SUCCEEDED, Outcome.CANCELLED)
+        if went_well and not logger.isEnabledFor(logging.INFO):
+            return
         took = 0.0 if run.started_at is None else (self._clock.now() - run.started_at).total_seconds()
         line = "end %s %s took=%.3fs", run.describe(), outcome, took
-        if outcome in (Outcome.SUCCEEDED, Outcome.CANCELLED):
+        if went_well:
             logger.info(*line, extra=run.extra())
             return
         self.failed_count += 1
