@@ -206,8 +206,9 @@ class Declared(Tickwork):
     """Schedules declared by decorators, before the app starts."""
 
     async def open(self) -> None:
-        from tickwork import App
+        from tickwork import App, Cron
 
+        Cron("@daily")  # the first one imports croniter
         self.app = App()
         self.task = self.app.task(name="work")(tick)
 
