@@ -18,6 +18,7 @@ REQUIREMENTS = {
     "celery": "celery==5.7.0",
     "croniter": "croniter==7.0.0",
     "cronsim": "cronsim==2.8",
+    "aiocron": "aiocron==2.1",
 }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import tickwork
-from tickwork import App, Context, Every, JobState, Task
+from tickwork import App, Context, Cron, Every, JobState, Task
 from tickwork.errors import (
     DuplicateName,
     InvalidCron,
@@ -935,3 +935,19 @@ def test_every_public_name_is_there() -> None:
     assert set(tickwork.__all__) == {name for names in tickwork._HOMES.values() for name in names}
     with pytest.raises(AttributeError, match="no attribute 'Scheduler'"):
         tickwork.Scheduler  # noqa: B018
+
+
+def test_an_h_is_seeded_with_the_name_of_its_schedule() -> None:
+    app = App()
+    hashed = app.cron("H H * * *")
+
+    def first() -> None: ...
+
+    def second() -> None: ...
+
+    names = [hashed(first).name, hashed(second).name]
+    app.cron("H H * * *", name="named")(app.tasks[names[0]])
+
+    found = {name: schedule.trigger for name, schedule in app.schedules.items()}
+    assert found == {name: Cron("H H * * *", name=name, timezone="UTC") for name in (*names, "named")}
+    assert len({trigger.fingerprint for trigger in found.values()}) == 3

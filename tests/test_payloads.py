@@ -1368,3 +1368,20 @@ def test_a_msgspec_struct_travels_by_its_own_rules() -> None:
     assert refusal(lambda: codec(Parcel).decode('{"value":{"kg":"a","at":"2026-05-01"}}')) == (
         "shop.run(value): ValidationError: Expected `int`, got `str` - at `$.kg`"
     )
+
+
+def _star(*args: int, **kwargs: int) -> tuple[Any, ...]:
+    return (args, kwargs)
+
+
+def _defaults(a: int = 1, /, b: int = 2, *, c: int = 3) -> tuple[int, ...]:
+    return (a, b, c)
+
+
+@pytest.mark.parametrize(("fn", "gives"), [(_star, ((), {})), (_defaults, (1, 2, 3)), (lambda: "none", "none")])
+def test_a_call_without_arguments_is_an_empty_object_and_back(fn: Any, gives: Any) -> None:
+    codec = Codec(fn, name="fn")
+
+    assert codec.encode() == "{}"
+    args, kwargs = codec.decode("{}")
+    assert fn(*args, **kwargs) == gives

@@ -807,3 +807,27 @@ def test_a_name_counts_only_where_the_expression_asks_for_it() -> None:
     assert repr(Cron("0 5 * * *", name="a")) == "Cron('0 5 * * *')"
     assert Cron("H 5 * * *", name="a") != Cron("H 5 * * *", name="b")
     assert repr(Cron("H/20 5 * * *", name="a")) == "Cron('H/20 5 * * *', name='a')"
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        Cron("0 5 * * mon-fri"),
+        Cron("30 0 5 * * *", seconds="first", dst="both"),
+        Cron("H H * * *", name="reports.daily"),
+        Cron("0 5 * * *", dst="skip"),
+    ],
+    ids=repr,
+)
+def test_a_cron_in_another_zone_is_the_one_declared_there(trigger: Cron) -> None:
+    positional, named = trigger._arguments()
+    declared = Cron(*positional, **named, timezone="Asia/Seoul")
+    moved = trigger.in_timezone("Asia/Seoul")
+
+    assert moved == declared
+    assert repr(moved) == repr(declared)
+    assert moved.fingerprint == declared.fingerprint
+    assert moved.dst == declared.dst
+    assert moved.is_hashed == declared.is_hashed
+    assert moved.next(EPOCH) == declared.next(EPOCH)
+    assert pickle.loads(pickle.dumps(moved)) == declared

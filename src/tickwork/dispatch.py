@@ -25,7 +25,7 @@ from .payloads import ErrorInfo, describe_exception
 from .policies import PROMPT_SECONDS, state_after
 from .shield import is_meant_for_us
 from .stores.base import Finish, Lease
-from .workers import WAITING, Run, place_of
+from .workers import WAITING, Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -75,7 +75,7 @@ class JobRun(Run):
             args = (self.context_, *args)
         context = dispatcher.base_context.copy()
         context.run(self.context_.activate)
-        super().__init__(task.fn, args, kwargs, place_of(task.fn, task.options_.run_in), task.options_.timeout, context)
+        super().__init__(task.fn, args, kwargs, task.place, task.options_.timeout, context)
         self._dispatcher = dispatcher
         self.record: JobRecord = record
         self.task: AnyTask = task
@@ -95,7 +95,8 @@ class JobRun(Run):
         """Say so, once."""
         self.started_at = self._dispatcher.now()
         self._dispatcher.began(self, self.started_at)
-        logger.info("start %s attempt=%d", self.describe(), self.context_.attempt, extra=self.extra())
+        if logger.isEnabledFor(logging.INFO):  # what a line is made of costs more than the question
+            logger.info("start %s attempt=%d", self.describe(), self.context_.attempt, extra=self.extra())
 
     def overran(self, outcome: Outcome) -> None:
         """Tell who waits here; the store hears of it when the thread has ended."""
@@ -317,11 +318,15 @@ class Dispatcher:
         self._write(finish, record)
 
     def _report(self, run: JobRun, outcome: Outcome, state: JobState, error: BaseException | None) -> None:
+        went_well = outcome in (Outcome.SUCCEEDED, Outcome.CANCELLED)
+        is_heard = self._events.wants(_KINDS.get(outcome, JobFailed)) or self._events.wants(JobParked)
+        if went_well and not is_heard and not logger.isEnabledFor(logging.INFO):
+            return
         took = 0.0 if run.started_at is None else (self._clock.now() - run.started_at).total_seconds()
-        if self._events.wants(JobEnded) or self._events.wants(_KINDS.get(outcome, JobFailed)):
+        if is_heard:
             self._emit_end(run, outcome, state, error, took)
         line = "end %s %s took=%.3fs", run.describe(), outcome, took
-        if outcome in (Outcome.SUCCEEDED, Outcome.CANCELLED):
+        if went_well:
             logger.info(*line, extra=run.extra())
             return
         self.failed_count += 1

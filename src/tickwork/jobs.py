@@ -12,12 +12,14 @@
 
 from __future__ import annotations
 
-import secrets
-from dataclasses import dataclass, replace
+import os
+from dataclasses import dataclass
 from enum import StrEnum
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from .errors import IllegalMove
+from .records import changed
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -130,13 +132,18 @@ class JobRecord(NewJob):
         """
         if state not in MOVES[self.state]:
             raise IllegalMove(self.id, self.state, state)
-        return replace(self, state=state, **changes)
+        return changed(self, state=state, **changes)
 
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no letters that look like digits
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]  # ten bits at a time
+_SHIFTS = range(90, -1, -10)
+_random = Random()  # seeded by the system; nobody else's, so that a `random.seed` in a program repeats no id
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.seed)
 
 
 def new_id(now: datetime) -> str:
     """Return a job id: 20 letters and digits that sort by creation time (milliseconds), with 50 random bits."""
-    number = (int(now.timestamp() * 1000) << 50) | secrets.randbits(50)
-    return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(95, -1, -5))
+    number = (int(now.timestamp() * 1000) << 50) | _random.getrandbits(50)
+    return "".join([_PAIRS[(number >> shift) & 1023] for shift in _SHIFTS])

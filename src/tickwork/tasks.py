@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from .payloads import Codec
     from .policies import AfterPolicy, CatchUpPolicy, FirstPolicy, OverlapPolicy
     from .triggers import DstRule
-    from .workers import RunIn
+    from .workers import Place, RunIn
 
 _LONG_AGO = datetime(1, 1, 2, tzinfo=UTC)
 
@@ -140,6 +140,7 @@ class Task(Generic[C, V, P, R]):
         name: The durable identity: `module.qualname`, with `__main__` replaced by the file's stem.
         aliases: Names under which older jobs may still wait.
         options_: How its jobs run.
+        place: Where, with the default filled in.
         schedules: The schedules declared on it.
     """
 
@@ -168,7 +169,7 @@ class Task(Generic[C, V, P, R]):
         self.schedules: list[ScheduleSpec] = []
         self._apps: list[Binding] = []
         self._codec: Codec | None = None
-        place_of(fn, self.options_.run_in)  # refuses what could never run
+        self.place: Place = place_of(fn, self.options_.run_in)  # refuses what could never run
         if self.options_.run_in == "process" and "<" in self.__qualname__:
             raise NotImportable(fn, "it is a lambda or defined inside another function")
 
@@ -363,12 +364,17 @@ class Settings(TaskSettings, PolicySettings, total=False):
     """What the decorators that schedule take."""
 
 
+_DEFAULT_POLICIES = Policies()
+
+
 def policies_of(settings: PolicySettings) -> Policies:
     """Return the policies that settings ask for.
 
     Raises:
         InvalidOption: A value out of its range, a name that is none, or two that contradict each other.
     """
+    if not settings:
+        return _DEFAULT_POLICIES
     _check_names(settings, PolicySettings)
     given: dict[str, Any] = dict(settings)
     if given.get("grace") is not None:
@@ -384,6 +390,8 @@ def policies_of(settings: PolicySettings) -> Policies:
 
 
 def _check_names(settings: Mapping[str, Any], known: type) -> None:
+    if known.__annotations__.keys() >= settings.keys():
+        return
     names = sorted(known.__annotations__)
     for name in settings:
         if name not in names:
@@ -473,15 +481,17 @@ class Declarations:
             **settings: See `TaskSettings` and `PolicySettings`.
         """
         name = settings.get("name")
+        # What is wrong is refused where it stands, before a function is there; only H has to wait for its seed.
+        trigger = Cron(expression, timezone=timezone, dst=dst, seconds=seconds, name=name or "seed")
+        decorator = self.schedule(trigger, **settings)
+        if name or not trigger.is_hashed:
+            return decorator
 
         def decorate(fn: Any) -> Any:
-            # H is seeded with the schedule's name, which may only be known now.
-            seed = name or (fn.name if isinstance(fn, Task) else task_name(fn))
-            trigger = Cron(expression, timezone=timezone, dst=dst, seconds=seconds, name=seed)
-            return self.schedule(trigger, **settings)(fn)
+            seed = fn.name if isinstance(fn, Task) else task_name(fn)
+            seeded = Cron(expression, timezone=timezone, dst=dst, seconds=seconds, name=seed)
+            return self.schedule(seeded, **settings)(fn)
 
-        # What is wrong is refused where it stands, before a function is there; only H has to wait for its seed.
-        self.schedule(Cron(expression, timezone=timezone, dst=dst, seconds=seconds, name=name or "seed"), **settings)
         return decorate
 
     def at(self, when: datetime | str, *, timezone: str | None = None, **settings: Unpack[Settings]) -> Decorator:

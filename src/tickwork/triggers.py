@@ -299,6 +299,11 @@ class Cron(_Declared):
         return self._dst
 
     @property
+    def is_hashed(self) -> bool:
+        """Whether it holds an `H`, so that its times depend on its name."""
+        return self._name is not None
+
+    @property
     def fingerprint(self) -> str:
         """The wall times, the zone, and what clock changes do: two spellings of one meaning agree."""
         rule = ""
@@ -319,11 +324,13 @@ class Cron(_Declared):
 
     def in_timezone(self, key: str) -> Cron:
         """Return it in this zone, unless it was declared with one."""
-        zone_key(key)
+        key = zone_key(key)
         if self._timezone is not None:
             return self
-        positional, named = self._arguments()
-        return Cron(*positional, **{**named, "timezone": key})
+        there = object.__new__(Cron)  # the same in every other way: nothing has to be read again
+        there._plan, there._dst, there._seconds, there._name = self._plan, self._dst, self._seconds, self._name
+        there.expression, there._timezone, there._zone = self.expression, key, get_zone(key)
+        return there
 
     def _arguments(self) -> _Arguments:
         named: dict[str, Any] = {"timezone": self._timezone, "seconds": self._seconds, "name": self._name}
@@ -809,6 +816,9 @@ def latest(
     first = trigger.next(after)
     if first is None or first > now:
         return None, None, 0
+    following = trigger.next(first)
+    if following is None or following > now:  # the one fire time that somebody woke up for
+        return first, first, 1
     last = _last(trigger, first, now)
     return first, last, _count(trigger, first, last, limit)
 

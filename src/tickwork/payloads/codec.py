@@ -19,6 +19,9 @@ __all__ = ["Codec"]
 _EMPTY = inspect.Parameter.empty
 _ARGS, _KWARGS = "*", "**"
 _LABELS: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: _ARGS, inspect.Parameter.VAR_KEYWORD: _KWARGS}
+NOTHING = "{}"
+"""The arguments of a call without any: those of every job that a schedule makes."""
+NULL = "null"
 _KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -55,6 +58,8 @@ class Codec:
                 cannot be carried; the message names the parameter.
         """
         shape = self._shape or self._build()
+        if shape.takes_nothing and not args and not kwargs:
+            return NOTHING
         try:
             data = each_field(shape.bind(args, kwargs or {}), shape.encoders, 0, "{}")
             try:
@@ -75,6 +80,8 @@ class Codec:
             InvalidPayload: The text is no JSON object, or does not fit today's signature.
         """
         shape = self._shape or self._build()
+        if shape.takes_nothing and text == NOTHING:
+            return (), {}
         try:
             data = load(text)
             if type(data) is not dict:
@@ -92,7 +99,8 @@ class Codec:
         """
         shape = self._shape or self._build()
         try:
-            return dump(shape.result.encode(value, 0))
+            data = shape.result.encode(value, 0)
+            return NULL if data is None else dump(data)
         except Exception as error:
             raise self._result_refusal(error) from error.__cause__
 
@@ -163,6 +171,8 @@ class _Shape:
         self._positional = [param.name for param in params if param.kind in _POSITIONAL]
         self._keywords = {param.name for param in params if param.kind in _KEYWORD}
         self._required = {p.name for p in params if p.default is _EMPTY and p.kind not in _LABELS}
+        self.takes_nothing = not self._required
+        """Whether it can be called without arguments; then defaults fill what it has."""
         travelling = {self._labels[param.name]: _star(param, plans[param.name]) for param in params}
         self.encoders = [(label, plan.encode) for label, plan in travelling.items()]
         self.decoders = [(label, plan.decode) for label, plan in travelling.items()]

@@ -9,13 +9,13 @@ import asyncio
 import heapq
 import itertools
 from collections import deque
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NotRunning, QueueFull, UnknownJob, UnknownSchedule
 from ..jobs import JobRecord, JobState, NewJob
 from ..policies import MAX_DEATHS, grace_of, overlap
+from ..records import changed
 from .base import Answer, Capabilities, Declare, Finish, Fired, Pause, Remove, ScheduleRow, Store
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class MemoryStore(Store):
             if row.version != firing.version or row.paused:
                 return Fired(None, row)
             assert firing.watermark is not None
-            row = self._schedules[row.name] = replace(
+            row = self._schedules[row.name] = changed(
                 row, version=row.version + 1, watermark=firing.watermark, next_at=firing.next_at
             )
         if firing.missed_first is not None:
@@ -206,7 +206,7 @@ class MemoryStore(Store):
         fire_time = firing.job.fire_time
         if fire_time is not None:
             if record is not None:
-                row = self._schedules[row.name] = replace(self._schedules[row.name], runs=row.runs + 1)
+                row = self._schedules[row.name] = changed(self._schedules[row.name], runs=row.runs + 1)
             self._answer(
                 Answer(
                     schedule=row.name,
@@ -251,9 +251,9 @@ class MemoryStore(Store):
                 if row.paused == change.paused:
                     return row
                 watermark = row.watermark if change.paused else max(row.watermark, self._clock.now())
-                row = replace(row, paused=change.paused, version=row.version + 1, watermark=watermark)
+                row = changed(row, paused=change.paused, version=row.version + 1, watermark=watermark)
                 if not change.paused and row.next_at is not None:
-                    row = replace(row, next_at=change.next_at)
+                    row = changed(row, next_at=change.next_at)
                 if not change.paused and change.passed_first is not None:
                     self._answer(
                         Answer(
@@ -341,7 +341,7 @@ class MemoryStore(Store):
         for number in range(len(rows or ()) - 1, -1, -1):  # the newest are the likely ones
             assert rows is not None
             if rows[number].job_id == record.id:
-                rows[number] = replace(rows[number], **changes)
+                rows[number] = changed(rows[number], **changes)
                 return
 
     def _let_follow(self, ended: str) -> None:
@@ -393,7 +393,7 @@ class MemoryStore(Store):
         for lease in leases:
             record = self._owned(lease)
             if record is not None:
-                self._jobs[record.id] = replace(record, lease_expires_at=expires)
+                self._jobs[record.id] = changed(record, lease_expires_at=expires)
             answers.append(record is not None)
         return answers
 
@@ -402,7 +402,7 @@ class MemoryStore(Store):
         record = self._owned(lease)
         if record is None:
             return False
-        self._jobs[record.id] = replace(record, started_at=started_at)
+        self._jobs[record.id] = changed(record, started_at=started_at)
         return True
 
     async def finish(self, finishes: Sequence[Finish]) -> list[bool]:
@@ -468,9 +468,9 @@ class MemoryStore(Store):
         if row is None:
             return
         if record.state is JobState.SUCCEEDED:
-            row = replace(row, succeeded_at=now)
+            row = changed(row, succeeded_at=now)
         if row.after_seconds is not None and row.next_at is None:
-            row = replace(row, version=row.version + 1, next_at=now + timedelta(seconds=row.after_seconds))
+            row = changed(row, version=row.version + 1, next_at=now + timedelta(seconds=row.after_seconds))
         self._schedules[schedule] = row
 
     async def release(self, leases: Sequence[Lease]) -> list[bool]:
@@ -526,7 +526,7 @@ class MemoryStore(Store):
         if record is None or record.state.is_finished:
             return None
         if record.state is JobState.RUNNING:
-            self._jobs[job_id] = replace(record, cancel_requested=True)
+            self._jobs[job_id] = changed(record, cancel_requested=True)
         else:
             if record.state is not JobState.PARKED:
                 self._waiting_count -= 1
