@@ -292,6 +292,16 @@ class Cron(_Declared):
         return self._dst
 
     @property
+    def follows_wall_clock(self) -> bool:
+        """Whether the minute, hour or second field begins with `*`: what `dst="cron"` asks for."""
+        return self._plan.is_wildcard
+
+    @property
+    def is_hourly(self) -> bool:
+        """Whether it follows the wall clock through every hour, and so names no time of day."""
+        return self._plan.is_wildcard and self._plan.is_every_hour
+
+    @property
     def fingerprint(self) -> str:
         """The wall times, the zone, and what clock changes do: two spellings of one meaning agree."""
         rule = ""
@@ -317,6 +327,11 @@ class Cron(_Declared):
             return self
         positional, named = self._arguments()
         return Cron(*positional, **{**named, "timezone": key})
+
+    def on_utc(self) -> Cron:
+        """Return it in UTC: the wall times that it names, whether its own zone shows them once, twice or never."""
+        positional, named = self._arguments()
+        return Cron(*positional, **{**named, "timezone": "UTC"})
 
     def _arguments(self) -> _Arguments:
         named: dict[str, Any] = {"timezone": self._timezone, "seconds": self._seconds, "name": self._name}
@@ -473,6 +488,16 @@ class Exclusion(_Declared):
             )
         self._timezone = trigger.timezone if timezone is None else zone_key(timezone)
         self._zone = get_zone(self._timezone or "UTC")
+
+    @property
+    def trigger(self) -> Trigger:
+        """What fires, the excluded times too."""
+        return self._trigger
+
+    @property
+    def dates(self) -> frozenset[date]:
+        """The days on which it does not."""
+        return self._dates
 
     @property
     def timezone(self) -> str | None:
