@@ -96,10 +96,8 @@ def unfit_for_process(task: AnyTask) -> Finding | None:
     if not runs_in_process(task):
         return None
     if is_async(task.fn):
-        message = 'a coroutine function cannot run in a process, and run_in="process" asks for it'
-        return Finding(
-            "process-coroutine", task.name, message, "write `def` instead of `async def`, or leave out run_in"
-        )
+        message = 'it is a coroutine function, and run_in="process" takes plain ones'
+        return Finding("process-coroutine", task.name, message, "write `def`, or leave out run_in")
     try:
         look_up(task)
     except NotImportable as error:

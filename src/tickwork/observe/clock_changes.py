@@ -79,8 +79,8 @@ def _swallowed(cron: Cron, before: Window, after: Window) -> tuple[list[datetime
     if not times:
         return [], ""
     following = cron.next(edge - _MICROSECOND)
-    if not cron.follows_wall_clock and following == edge:
-        return times, f"runs once at {_clock(edge + after.offset, times[0])}"
+    if not cron.follows_wall_clock:  # a correction of the calendar is no daylight saving, and moves nothing
+        return times, f"runs once at {_clock(edge + after.offset, times[0])}" if following == edge else "is left out"
     previous = newest(cron, edge - _SHORT, edge - _MICROSECOND, 1)
     if previous and following is not None and following - previous[0] <= times[0] - (previous[0] + before.offset):
         return [], ""  # no longer than it usually is from one run to the next
