@@ -95,46 +95,40 @@ def test_several_workers_are_found(folder: Path) -> None:
 
     assert ended.status == 1
     assert ended.out == (
-        "several-workers  jobs.py: it keeps its jobs in memory, and WEB_CONCURRENCY=4: each worker fires every schedule "
-        "and knows its own jobs only; give the schedules to one process, `tickwork run` say\n"
+        "several-workers  jobs.py: it keeps its jobs in memory, and WEB_CONCURRENCY=4: each worker fires every "
+        "schedule and knows its own jobs only; give the schedules to one process, `tickwork run` say\n"
     )
 
 
-@pytest.mark.parametrize(
-    ("declaration", "line"),
-    [
-        (
-            "@app.task(name='jobs.poll')",
-            "duplicate-name  jobs.poll: two tasks are named 'jobs.poll' (jobs.py, line 8); "
-            'give one of them another: name="..."',
-        ),
-        (
-            "@app.cron('0 5 * * *', timezone='Europe/Berlni')",
-            "unknown-timezone  jobs.py, line 8: timezone must be an IANA key such as \"Asia/Seoul\", "
-            "got 'Europe/Berlni'; did you mean 'Europe/Berlin'?",
-        ),
-        (
-            "@app.cron('0 5 30 2 *')",
-            "invalid-cron  jobs.py, line 8: invalid cron expression '0 5 30 2 *' (field 'day'): no such date ever "
-            "comes: day '30', month '2', weekday '*'; try it with `tickwork next --cron`",
-        ),
-        (
-            "@app.every('-5s')",
-            "invalid-option  jobs.py, line 8: period must be a duration such as \"30s\", \"1h30m\", a number of seconds "
-            "or a timedelta, got '-5s'; it must not be negative",
-        ),
-        (
-            "@app.task(run_in='cloud')",
-            "invalid-option  jobs.py, line 8: run_in must be one of None, 'loop', 'thread', 'process', got 'cloud'; "
-            "correct it",
-        ),
-        (
-            "app.task(run_in='process')(lambda: 1)\n",
-            "process-import  jobs.py, line 8: function '<lambda>' cannot be imported by name: it is a lambda or defined "
-            "inside another function; define it at the top level of a module",
-        ),
-    ],
-)  # fmt: skip
+REFUSED = {
+    "@app.task(name='jobs.poll')": (
+        "duplicate-name  jobs.poll: two tasks are named 'jobs.poll' (jobs.py, line 8); "
+        'give one of them another: name="..."'
+    ),
+    "@app.cron('0 5 * * *', timezone='Europe/Berlni')": (
+        "unknown-timezone  jobs.py, line 8: timezone must be an IANA key such as \"Asia/Seoul\", got 'Europe/Berlni'; "
+        "did you mean 'Europe/Berlin'?"
+    ),
+    "@app.cron('0 5 30 2 *')": (
+        "invalid-cron  jobs.py, line 8: invalid cron expression '0 5 30 2 *' (field 'day'): no such date ever comes: "
+        "day '30', month '2', weekday '*'; try it with `tickwork next --cron`"
+    ),
+    "@app.every('-5s')": (
+        'invalid-option  jobs.py, line 8: period must be a duration such as "30s", "1h30m", a number of seconds or a '
+        "timedelta, got '-5s'; it must not be negative"
+    ),
+    "@app.task(run_in='cloud')": (
+        "invalid-option  jobs.py, line 8: run_in must be one of None, 'loop', 'thread', 'process', got 'cloud'; "
+        "correct it"
+    ),
+    "app.task(run_in='process')(lambda: 1)\n": (
+        "process-import  jobs.py, line 8: function '<lambda>' cannot be imported by name: it is a lambda or defined "
+        "inside another function; define it at the top level of a module"
+    ),
+}
+
+
+@pytest.mark.parametrize(("declaration", "line"), REFUSED.items(), ids=REFUSED.keys())
 def test_what_is_refused_at_the_import_is_a_finding(tmp_path: Path, declaration: str, line: str) -> None:
     write(tmp_path, f"\n@app.every('1h')\nasync def poll() -> None: ...\n\n{declaration}\ndef wrong() -> None: ...\n")
 

@@ -443,7 +443,12 @@ async def asynchronous() -> None: ...
         ),
         (
             InvalidOption("workers", "a whole number of at least 1", 0),
-            Finding("invalid-option", "jobs.py, line 3", "workers must be a whole number of at least 1, got 0", "correct it"),
+            Finding(
+                "invalid-option",
+                "jobs.py, line 3",
+                "workers must be a whole number of at least 1, got 0",
+                "correct it",
+            ),
         ),
     ],
 )  # fmt: skip
