@@ -500,6 +500,11 @@ class Exclusion(_Declared):
         return self._dates
 
     @property
+    def without(self) -> Trigger | None:
+        """The trigger whose fire times are taken out, or None."""
+        return self._without
+
+    @property
     def timezone(self) -> str | None:
         """The zone of the days, or None."""
         return self._timezone

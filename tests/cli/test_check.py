@@ -243,7 +243,7 @@ def test_what_a_child_process_cannot_import_is_found(tmp_path: Path) -> None:
         {
             "rule": "process-import",
             "about": "jobs.only_in_the_parent",
-            "message": "function \"'jobs:only_in_the_parent'\" cannot be imported by name: "
+            "message": "function 'jobs:only_in_the_parent' cannot be imported by name: "
             "module 'jobs' has no attribute 'only_in_the_parent'",
             "remedy": "define it at the top level of a module",
         }

@@ -207,6 +207,8 @@ def test_times_of_day_that_a_clock_change_touches_are_found(trigger: Trigger, sp
         Cron("30 2 * * *", dst="both"),
         Cron("30 2 1 * *"),
         Cron("30 2 * * *").exclude(["2027-03-28", "2027-10-31"]),
+        Cron("30 2 * * *").exclude(Cron("* * * * sun")),
+        (Cron("30 2 * * *").exclude(Cron("30 2 * 10 *") | Every("1h"))).exclude("2027-03-28"),
         Every("1h"),
         At("2027-03-28T03:00", timezone="Europe/Berlin"),
     ],
@@ -427,7 +429,7 @@ async def asynchronous() -> None: ...
             Finding(
                 "process-import",
                 "jobs.py, line 3",
-                "function \"'f'\" cannot be imported by name: it is a lambda",
+                "function 'f' cannot be imported by name: it is a lambda",
                 "define it at the top level of a module",
             ),
         ),

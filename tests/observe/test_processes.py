@@ -99,7 +99,7 @@ async def test_a_function_that_is_another_in_the_child_is_found(made: Made) -> N
         Finding(
             "process-import",
             "jobs.job",
-            "function \"'jobs:job'\" cannot be imported by name: module 'jobs' has no attribute 'job'",
+            "function 'jobs:job' cannot be imported by name: module 'jobs' has no attribute 'job'",
             "define it at the top level of a module",
         )
     ]

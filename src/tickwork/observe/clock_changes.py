@@ -14,7 +14,7 @@ from ..zones import FIRST, LAST, Window, get_zone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import date, datetime
+    from datetime import datetime
 
     from ..triggers import Trigger
 
@@ -36,26 +36,34 @@ def clock_changes(trigger: Trigger, now: datetime) -> list[str]:
         Such as "2027-03-28: 02:30 does not exist in Europe/Berlin, runs once at 03:00".
     """
     touched: dict[tuple[datetime, str, str], set[datetime]] = {}
-    for cron, excluded in _crons(trigger, frozenset()):
+    for cron, exclusions in _crons(trigger):
         key = cron.timezone
         if key is None or key == "UTC" or cron.dst != "cron" or cron.is_hourly:
             continue
         for before, after in _changes(key, now):
             times, happens = _swallowed(cron, before, after) if after.shift > _ZERO else _shown_twice(cron, after)
-            if left := {time for time in times if time.date() not in excluded}:
+            if left := {time for time in times if not any(_is_excluded(time, entry) for entry in exclusions)}:
                 touched.setdefault((after.lo, key, happens), set()).update(left)
     return [_sentence(key, happens, sorted(touched[at, key, happens])) for at, key, happens in sorted(touched)]
 
 
-def _crons(trigger: Trigger, excluded: frozenset[date]) -> Iterator[tuple[Cron, frozenset[date]]]:
-    """Yield the cron expressions of a trigger with the days on which they do not count."""
+def _crons(trigger: Trigger, exclusions: tuple[Exclusion, ...] = ()) -> Iterator[tuple[Cron, tuple[Exclusion, ...]]]:
+    """Yield the cron expressions of a trigger, each with the exclusions around it."""
     if isinstance(trigger, Cron):
-        yield trigger, excluded
+        yield trigger, exclusions
     elif isinstance(trigger, Union):
         for part in trigger.triggers:
-            yield from _crons(part, excluded)
+            yield from _crons(part, exclusions)
     elif isinstance(trigger, Exclusion):
-        yield from _crons(trigger.trigger, excluded | trigger.dates)
+        yield from _crons(trigger.trigger, (*exclusions, trigger))
+
+
+def _is_excluded(time: datetime, exclusion: Exclusion) -> bool:
+    """Return whether a wall time, labelled UTC, is taken out: by its day, or by expressions that name it, too."""
+    if time.date() in exclusion.dates:
+        return True
+    without = () if exclusion.without is None else _crons(exclusion.without)
+    return any(cron.on_utc().next(time - _MICROSECOND) == time for cron, _ in without)
 
 
 def _changes(key: str, now: datetime) -> Iterator[tuple[Window, Window]]:
