@@ -116,21 +116,31 @@ def test_a_single_worker_of_uvicorn_sees_nobody(tmp_path: Path) -> None:
     assert list(said.values()) == ["None"]
 
 
-def test_workers_are_counted_where_the_command_line_tells_no_number(tmp_path: Path) -> None:
-    # A server by its name alone, which starts three children in one way and another in another way.
-    server = tmp_path / "gunicorn"
-    server.write_text(
-        "import subprocess, sys\n"
-        "children = [subprocess.Popen([sys.executable, '-c', 'input()', str(n)], stdin=-1) for n in range(3)]\n"
-        "children.append(subprocess.Popen([sys.executable, '-c', 'pass; input()'], stdin=-1))\n"
-        "print(children[0].pid, flush=True)\n"
-        "input()\n"
-        "for child in children: child.communicate(b'\\n')\n"
-    )
-    with subprocess.Popen([sys.executable, server], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as started:
-        assert started.stdout is not None
-        child = psutil.Process(int(started.stdout.readline()))
-        seen = visible_workers({}, process=child)
-        started.communicate(b"\n")
+FORKING = """
+import os, signal, subprocess, sys
 
-    assert seen == f"this process and 2 more are workers of gunicorn (pid {started.pid})"
+ends = [os.pipe() for _ in range(3)]
+for reader, writer in ends:
+    if not os.fork():
+        os.close(writer)
+        print("fork", os.getpid(), flush=True)
+        os.read(reader, 1)
+        os._exit(0)
+other = subprocess.Popen([sys.executable, "-c", "import signal; print('other', flush=True); signal.pause()"])
+print("other", other.pid, flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="without fork")
+def test_forked_workers_are_counted_where_the_command_line_tells_no_number(tmp_path: Path) -> None:
+    # A server by its name alone, which forks as gunicorn does, and starts another program beside.
+    server = tmp_path / "gunicorn"
+    server.write_text(FORKING)
+    with Running(str(server), cwd=tmp_path) as running:
+        running.wait_for("fork ", times=3)
+        running.wait_for("other\n")
+        pids = {name: int(pid) for name, pid in re.findall(r"(fork|other) (\d+)", running.out)}
+        seen = {name: visible_workers({}, process=psutil.Process(pid)) for name, pid in pids.items()}
+
+    assert seen == {"fork": f"this process and 2 more are workers of gunicorn (pid {running.pid})", "other": None}

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 SERVERS: Final = ("uvicorn", "gunicorn", "hypercorn", "granian", "fastapi", "uwsgi")
 """Web servers that start workers as processes of their own."""
 
-MAX_DEPTH: Final = 4
-"""So many processes upwards: a worker is the child of its server, at most with a shell or a reloader between."""
+MAX_DEPTH: Final = 3
+"""So many processes upwards: a worker is its server's child, or that of a helper of multiprocessing between the two."""
 
 MAX_WORDS: Final = 8
 """Of a command line, to find its program: Python, some flags of its, `-m`, a name."""
@@ -51,16 +51,27 @@ def _among_processes(process: psutil.Process | None) -> str | None:
 
     try:
         worker = process or psutil.Process()
-        for parent in worker.parents()[:MAX_DEPTH]:
-            words = parent.cmdline()
-            if (server := _server(words)) is not None:
-                count = max(_declared(words), _count_like(worker, parent))
-                if count > 1:
-                    return f"this process and {count - 1} more are workers of {server} (pid {parent.pid})"
-            worker = parent
+        words = worker.cmdline()
+        for parent in (above := worker.parents()[:MAX_DEPTH]):
+            words_above = parent.cmdline()
+            server = _server(words_above)
+            if server is not None and _is_worker(words, words_above, server):
+                more = max(_declared(words_above), _count_like(worker, above[0])) - 1
+                return f"this process and {more} more are workers of {server} (pid {parent.pid})" if more > 0 else None
+            if not _is_multiprocessing(words_above):
+                break
     except (psutil.Error, OSError):  # gone, or not ours to look at
         pass
     return None
+
+
+def _is_worker(words: Sequence[str], words_above: Sequence[str], server: str) -> bool:
+    """Return whether a child of a server is one of its workers, and not a program that a request has started."""
+    return _is_multiprocessing(words) or words == words_above or "".join(words).startswith(f"{server}:")
+
+
+def _is_multiprocessing(words: Sequence[str]) -> bool:
+    return any("multiprocessing" in word for word in words)
 
 
 def _server(words: Sequence[str]) -> str | None:
