@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import tickwork
 from tickwork import App, At, Cron, Every
@@ -266,6 +269,44 @@ def test_any_zone_is_looked_at(key: str, expression: str, since: str, changes: l
 @pytest.mark.parametrize("year", [1, 9999])
 def test_no_year_is_too_early_or_late_to_look_ahead(year: int) -> None:
     assert clock_changes(Cron("30 2 * * *", timezone="Europe/Berlin"), datetime(year, 6, 1, tzinfo=UTC)) == []
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from(
+        ["Europe/Berlin", "America/Santiago", "Australia/Lord_Howe", "Africa/Casablanca", "Antarctica/Troll"]
+    ),
+    st.integers(0, 4),
+    st.integers(0, 59),
+    st.datetimes(datetime(2020, 1, 1), datetime(2035, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+)
+def test_a_daily_job_is_found_exactly_when_a_day_of_the_year_shows_its_time_never_or_twice(
+    key: str, hour: int, minute: int, now: datetime
+) -> None:
+    zone = ZoneInfo(key)
+    cron = Cron(f"{minute} {hour} * * *", timezone=key)
+
+    changes = clock_changes(cron, now)
+
+    touched = set()
+    for number in range(-1, 367):
+        wall = datetime.combine(now.astimezone(zone).date() + timedelta(days=number), time(hour, minute))
+        first, second = (wall.replace(tzinfo=zone, fold=fold) for fold in (0, 1))
+        if first.utcoffset() != second.utcoffset() and now < _edge(first, second) <= now + timedelta(days=365):
+            touched.add(f"{wall:%Y-%m-%d}")
+    assert {change[:10] for change in changes} == touched
+
+
+def _edge(first: datetime, second: datetime) -> datetime:
+    """Return the instant of the clock change around a wall time, by asking for the offset second by second."""
+    low, high = sorted((first.astimezone(UTC), second.astimezone(UTC)))
+    low, high = low - timedelta(hours=3), high + timedelta(hours=3)
+    zone = first.tzinfo
+    before = low.astimezone(zone).utcoffset()
+    while high - low > timedelta(seconds=1):
+        middle = low + (high - low) / 2
+        low, high = (middle, high) if middle.astimezone(zone).utcoffset() == before else (low, middle)
+    return high.replace(microsecond=0)
 
 
 # --- gaps --------------------------------------------------------------------------------------------------
