@@ -28,8 +28,9 @@ MAX_WORDS: Final = 8
 def visible_workers(environ: Mapping[str, str], *, process: psutil.Process | None = None) -> str | None:
     """Return what shows that several web workers are running, or None when nothing does.
 
-    It reads the environment and some command lines, and takes a few milliseconds. What cannot be read, as in a
-    sandbox, shows nothing. A server that has just begun may not have started all of its workers.
+    It reads the environment and the list of processes. That blocks: some milliseconds, the first time tens of them.
+    What cannot be read, as in a sandbox, shows nothing. A server that has just begun may not have started all of its
+    workers, unless its command line or the environment tells how many there will be.
 
     Args:
         environ: The environment, such as `os.environ`.
