@@ -44,7 +44,7 @@ async def clean() -> None:
     await remove_old_files(TEMPORARY, prefix="temp_", older_than="7d", dry_run=dry_run)
 
 
-@app.every("10s", run_in="process", timeout="1m")
+@app.every("10s", run_in="process", timeout="10s")
 def checksum(ctx: Context) -> str:
     """Hash every file of a tree: real work for a processor, in a process of its own."""
     digest, count = hashlib.sha256(), 0

@@ -379,6 +379,7 @@ class Plan:
         canonical: A text that two expressions share exactly when they name the same wall times.
         is_wildcard: Whether the minute, hour or second field begins with `*`: such a job follows the wall
             clock through clock changes.
+        is_every_hour: Whether it matches in every hour of a day.
         years: The years it is limited to, ascending, or None.
         warnings: What is valid and probably not meant, such as "*/90" minutes; sentences.
     """
@@ -397,6 +398,7 @@ class Plan:
         "_seconds",
         "_weekdays",
         "canonical",
+        "is_every_hour",
         "is_wildcard",
         "warnings",
         "years",
@@ -424,6 +426,7 @@ class Plan:
         # two fields by their values, and with #, L or W it always asks for both.
         self._either = texts[2][0] not in "*?" and texts[4][0] not in "*?"
         self.is_wildcard: bool = any(text[0] == "*" for text in (texts[0], texts[1], *texts[5:6]))
+        self.is_every_hour: bool = len(hours) == 24
         self.years: tuple[int, ...] | None = None if years is None else tuple(sorted(years))
         self.warnings: tuple[str, ...] = warnings
 

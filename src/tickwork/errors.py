@@ -159,7 +159,9 @@ class NotImportable(InvalidOption):
     def __init__(
         self, function: object, reason: str, *, remedy: str = "define it at the top level of a module"
     ) -> None:
-        self.function: str = getattr(function, "__qualname__", repr(function))
+        self.function: str = (
+            function if isinstance(function, str) else getattr(function, "__qualname__", repr(function))
+        )
         self.reason = reason
         message = f"function {self.function!r} cannot be imported by name: {reason}; {remedy}"
         self._say("function", "importable by name", self.function, message)

@@ -304,6 +304,16 @@ class Cron(_Declared):
         return self._name is not None
 
     @property
+    def follows_wall_clock(self) -> bool:
+        """Whether the minute, hour or second field begins with `*`: what `dst="cron"` asks for."""
+        return self._plan.is_wildcard
+
+    @property
+    def is_hourly(self) -> bool:
+        """Whether it follows the wall clock through every hour, and so names no time of day."""
+        return self._plan.is_wildcard and self._plan.is_every_hour
+
+    @property
     def fingerprint(self) -> str:
         """The wall times, the zone, and what clock changes do: two spellings of one meaning agree."""
         rule = ""
@@ -331,6 +341,11 @@ class Cron(_Declared):
         there._plan, there._dst, there._seconds, there._name = self._plan, self._dst, self._seconds, self._name
         there.expression, there._timezone, there._zone = self.expression, key, get_zone(key)
         return there
+
+    def on_utc(self) -> Cron:
+        """Return it in UTC: the wall times that it names, whether its own zone shows them once, twice or never."""
+        positional, named = self._arguments()
+        return Cron(*positional, **{**named, "timezone": "UTC"})
 
     def _arguments(self) -> _Arguments:
         named: dict[str, Any] = {"timezone": self._timezone, "seconds": self._seconds, "name": self._name}
@@ -489,6 +504,21 @@ class Exclusion(_Declared):
         self._zone = get_zone(self._timezone or "UTC")
 
     @property
+    def trigger(self) -> Trigger:
+        """What fires, the excluded times too."""
+        return self._trigger
+
+    @property
+    def dates(self) -> frozenset[date]:
+        """The days on which it does not."""
+        return self._dates
+
+    @property
+    def without(self) -> Trigger | None:
+        """The trigger whose fire times are taken out, or None."""
+        return self._without
+
+    @property
     def timezone(self) -> str | None:
         """The zone of the days, or None."""
         return self._timezone
@@ -560,47 +590,48 @@ class Between(_Declared):
         end_at: The last one; None: no bound.
     """
 
-    __slots__ = ("_trigger", "end_at", "start_at")
+    __slots__ = ("end_at", "start_at", "trigger")
 
+    trigger: Trigger
     start_at: datetime | None
     end_at: datetime | None
 
     def __init__(self, trigger: Trigger, *, start_at: datetime | None = None, end_at: datetime | None = None) -> None:
-        self._trigger = trigger
+        self.trigger = trigger
         self.start_at = None if start_at is None else _as_utc(start_at, "start_at")
         self.end_at = None if end_at is None else _as_utc(end_at, "end_at")
 
     @property
     def timezone(self) -> str | None:
         """The trigger's."""
-        return self._trigger.timezone
+        return self.trigger.timezone
 
     @property
     def fingerprint(self) -> str:
         """The trigger's, and its bounds."""
         bounds = [f" {word} {at.isoformat()}" for word, at in (("from", self.start_at), ("to", self.end_at)) if at]
-        return _shorten(self._trigger.fingerprint + "".join(bounds))
+        return _shorten(self.trigger.fingerprint + "".join(bounds))
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Those of the trigger."""
-        return self._trigger.warnings
+        return self.trigger.warnings
 
     def next(self, after: datetime) -> datetime | None:
         """Return the first fire time strictly later than an instant and within the bounds, or None."""
         after = _as_utc(after)
         if self.start_at is not None and after < self.start_at:
             after = self.start_at - _MICROSECOND
-        found = self._trigger.next(after)
+        found = self.trigger.next(after)
         return None if found is None or (self.end_at is not None and found > self.end_at) else found
 
     def in_timezone(self, key: str) -> Trigger:
         """Return it with its trigger in this zone."""
-        return Between(self._trigger.in_timezone(key), start_at=self.start_at, end_at=self.end_at)
+        return Between(self.trigger.in_timezone(key), start_at=self.start_at, end_at=self.end_at)
 
     def _arguments(self) -> _Arguments:
         bounds = {"start_at": self.start_at, "end_at": self.end_at}
-        return (self._trigger,), {name: at for name, at in bounds.items() if at is not None}
+        return (self.trigger,), {name: at for name, at in bounds.items() if at is not None}
 
 
 # --- reading ----------------------------------------------------------------------------------------------

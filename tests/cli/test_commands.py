@@ -112,7 +112,7 @@ def test_version_and_help_go_to_stdout(tmp_path: Path) -> None:
     assert tickwork("--version", cwd=tmp_path).out == f"tickwork {library.__version__}\n"
     helped = tickwork("run", "--help", cwd=tmp_path)
     assert (helped.status, helped.err) == (0, "")
-    assert "exit status: 0 clean, 1 a job failed, 2 usage or import error" in helped.out
+    assert "exit status: 0 clean, 1 a job failed or `check` found something, 2 usage or import error" in helped.out
 
 
 @pytest.mark.parametrize(

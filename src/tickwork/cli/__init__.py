@@ -22,7 +22,8 @@ EPILOG = """\
 TARGET is module:app, module, or path/file.py (imported by its stem, its folder first on sys.path);
 the name of the app may be left out where there is one.
 
-exit status: 0 clean, 1 a job failed, 2 usage or import error, 3 start failed, 4 jobs had to be cut
+exit status: 0 clean, 1 a job failed or `check` found something, 2 usage or import error, 3 start failed,
+4 jobs had to be cut
 """
 
 
@@ -100,6 +101,11 @@ def _parser() -> argparse.ArgumentParser:
     upcoming.add_argument("-n", type=_count, default=5, metavar="N", help="how many of each schedule (5)")
     upcoming.add_argument("--tz", metavar="ZONE", help="the zone to show them in, and of --cron (the app's; UTC)")
     upcoming.add_argument("--json", action="store_true", help="as JSON")
+
+    check = add("check", "Find what is valid and will not do what was meant; for continuous integration.")
+    check.add_argument("--json", action="store_true", help="as JSON")
+    check.add_argument("--ignore", metavar="RULE", action="extend", nargs="+", default=[], help="rules to leave out")
+    check.add_argument("--as-of", metavar="WHEN", help="look ahead from then, ISO 8601, in the app's zone (now)")
 
     trigger = add("trigger", "Run a task once, here and now, and print its result as JSON.")
     trigger.add_argument("name", metavar="NAME", help="a task or schedule; its last part will do where it is unique")

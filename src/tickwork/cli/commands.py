@@ -152,6 +152,13 @@ def run_next(options: argparse.Namespace) -> int:
     return OK
 
 
+def run_check(options: argparse.Namespace) -> int:
+    """Look for what will not do what was meant."""
+    from .check import run_check  # it knows the process pool, which the other commands do not need
+
+    return run_check(options)
+
+
 def run_trigger(options: argparse.Namespace) -> int:
     """Run a task once, here."""
     log_to_stderr(verbose=options.verbose)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..context import JobFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
@@ -50,6 +50,13 @@ def _escape_what_cannot_be_shown() -> None:
     """Let a name that the encoding of stdout lacks be escaped, not refused."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def lines(texts: Iterable[str]) -> None:
+    """Print lines."""
+    _escape_what_cannot_be_shown()
+    for text in texts:
+        print(text)
 
 
 def as_json(value: Any) -> None:

@@ -30,7 +30,8 @@ def load(target: str, *, show_traceback: bool = False) -> App:
         show_traceback: Print the traceback of an import that raises.
 
     Raises:
-        InvalidTarget: It cannot be imported, or holds no app, or several and none is named.
+        InvalidTarget: It cannot be imported (the cause is what the import raised), or holds no app, or several and
+            none is named.
     """
     from ..app import App
 
@@ -103,9 +104,9 @@ def _import(target: str, where: str, show_traceback: bool) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise InvalidTarget(target, f"no module named {error.name!r} in {folder} or on sys.path") from None
-        raise _import_failed(target, error, show_traceback) from None
+        raise _import_failed(target, error, show_traceback) from error
     except (Exception, SystemExit) as error:
-        raise _import_failed(target, error, show_traceback) from None
+        raise _import_failed(target, error, show_traceback) from error
     loaded = getattr(module, "__file__", None)
     if path is not None and (loaded is None or Path(loaded).resolve() != path):
         raise _taken(target, name, str(loaded or "a built-in module"))
@@ -136,11 +137,12 @@ def _import_failed(target: str, error: BaseException, show_traceback: bool) -> I
         said = f"it ends the program when it is imported: sys.exit({error.code!r})"
     else:
         said = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    return InvalidTarget(target, said + _place(error))
+    place = place_of(error)
+    return InvalidTarget(target, f"{said} ({place})" if place else said)
 
 
-def _place(error: BaseException) -> str:
-    """Return file and line of the last frame in code of the user's, or of the last one at all."""
+def place_of(error: BaseException) -> str:
+    """Return file and line of the last frame in code of the user's, or of the last one at all, or ""."""
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -148,4 +150,4 @@ def _place(error: BaseException) -> str:
     ]
     foreign = tuple({sysconfig.get_path(key) + os.sep for key in ("stdlib", "platstdlib", "purelib", "platlib")})
     own = [frame for frame in frames if not frame.filename.startswith(foreign)] or frames
-    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    return f"{own[-1].filename}, line {own[-1].lineno}" if own else ""

@@ -99,7 +99,7 @@ class _Child:
         sys.path[:] = path
         try:
             if initializer is not None:
-                self._function(Reference(*initializer))()
+                self.find(Reference(*initializer))()
         except BaseException as error:
             return _failure("initializer", error)
         return wire.encode(wire.RESULT, None)
@@ -114,7 +114,7 @@ class _Child:
             if isinstance(frame.rest, memoryview):
                 frame.rest.release()  # a large frame is not kept while the job runs
             stage = "import"
-            function = self._function(Reference(*where))
+            function = self.find(Reference(*where))
             stage = "call"
             self.context, self.is_listening = context, listening
             try:
@@ -129,7 +129,8 @@ class _Child:
             # SystemExit and KeyboardInterrupt too: how a function ends is its job's affair, not the child's.
             return _failure(stage, error, self._flags(), kind)
 
-    def _function(self, where: Reference) -> Callable[..., Any]:
+    def find(self, where: Reference) -> Callable[..., Any]:
+        """Return a function, imported at its first use."""
         function = self._functions.get(where)
         if function is None:
             if (where.module, where.path) == self._main:
@@ -171,6 +172,27 @@ def notify(kind: str, value: Any) -> None:
 def is_importing_main() -> bool:
     """Tell whether this is a child that is just importing its parent's script."""
     return _child is not None and _child.is_importing_main
+
+
+def find(where: tuple[Any, ...], pickled: bytes | None = None) -> None:
+    """Import the function that a call would run, and call nothing; also unpickle what may be given with it.
+
+    What the import prints goes to stderr: stdout belongs to whoever asks. What it makes tickwork warn of has been said
+    where it was imported first.
+
+    Raises:
+        NotImportable: The module is there, but the name is not.
+        Exception: Whatever the import or the unpickling raises.
+    """
+    import contextlib  # only `tickwork check` asks
+    import logging
+
+    assert _child is not None, "it is called in a child process"
+    logging.getLogger("tickwork").addHandler(logging.NullHandler())
+    with contextlib.redirect_stdout(sys.stderr):
+        _child.find(Reference(*where))
+        if pickled is not None:
+            pickle.loads(pickled)
 
 
 def main(socket_fd: int, lifeline: int) -> None:

@@ -1,0 +1,1 @@
+"""What an app will do and has done, for people to look at."""
