@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from .pool import PoolJob as PoolJob
     from .pool import PoolStats as PoolStats
     from .pool import Saved as Saved
+    from .retry import GiveUp as GiveUp
+    from .retry import Retry as Retry
+    from .retry import RetryAfter as RetryAfter
     from .schedules import Schedule as Schedule
     from .stores.base import Answer as Answer
     from .tasks import Task as Task
@@ -56,12 +59,21 @@ if TYPE_CHECKING:
 _HOMES = {
     "app": ("App", "Stopped"),
     "context": ("Context", "JobFilter"),
-    "errors": ("JobCancelled", "JobError", "JobFailed", "JobParked", "JobTimedOut", "QueueFull", "TickworkError"),
+    "errors": (
+        "JobCancelled",
+        "JobError",
+        "JobFailed",
+        "JobParked",
+        "JobTimedOut",
+        "QueueFull",
+        "TickworkError",
+    ),
     "explain": ("Why",),
     "handle": ("Job",),
     "health": ("Health",),
     "jobs": ("JobRecord", "JobState"),
     "pool": ("Loaded", "Pool", "PoolJob", "PoolStats", "Saved"),
+    "retry": ("GiveUp", "Retry", "RetryAfter"),
     "schedules": ("Schedule",),
     "stores.base": ("Answer",),
     "tasks": ("Task", "at", "cron", "every", "schedule", "task"),
@@ -79,6 +91,7 @@ __all__ = [
     "JobFilter",
     "JobRecord",
     "JobState",
+    "Retry",
     "Schedule",
     "Stopped",
     "Task",
@@ -102,12 +115,14 @@ __all__ = [
     "PoolStats",
     "Saved",
     # errors; all of them are in tickwork.errors
+    "GiveUp",
     "JobCancelled",
     "JobError",
     "JobFailed",
     "JobParked",
     "JobTimedOut",
     "QueueFull",
+    "RetryAfter",
     "TickworkError",
 ]
 

@@ -23,6 +23,7 @@ import secrets
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
@@ -86,7 +87,8 @@ class App(Declarations):
     """Tasks and schedules, a scheduler and N workers.
 
     Args:
-        url: Where jobs are kept; None: in memory.
+        url: Where jobs are kept: "sqlite:///jobs.db", a file that processes on one host share; None: in memory. A
+            relative path is resolved now.
         tasks: Modules and tasks to include.
         workers: How many jobs run at the same time.
         timezone: The zone of cron expressions and times of day that name none; an IANA key.
@@ -115,8 +117,7 @@ class App(Declarations):
         max_processes: int | None = None,
         clock: Clock | None = None,
     ) -> None:
-        if url is not None:
-            raise InvalidOption("url", "None: jobs are kept in memory, other stores are still to come", url)
+        self._path: Path | None = None if url is None else sqlite_path(url)
         self.workers: int = positive("workers", workers)
         self.timezone: str = zone_key(timezone)
         self.drain_seconds: float = seconds(drain_seconds, "drain_seconds", allow_zero=True)
@@ -139,6 +140,8 @@ class App(Declarations):
         self._handles: WeakValueDictionary[str, Job[Any]] = WeakValueDictionary()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._store: Store | None = None
+        self._worker: str | None = None
+        """The name of this worker process, while it works."""
         self._engine: Workers | None = None
         self._dispatcher: Dispatcher | None = None
         self._scheduler: Scheduler | None = None
@@ -298,6 +301,7 @@ class App(Declarations):
             run_at=run_at,
             queue=options.queue or task.options_.queue,
             priority=task.options_.priority if options.priority is None else options.priority,
+            is_once=task.options_.delivery == "at_most_once",
         )
         # A job that waits for room may wait for itself: the worker that could make room is its own.
         await store.enqueue([new], wait=wait and not self._is_inside())
@@ -370,7 +374,8 @@ class App(Declarations):
         if record.schedule is not None and self._scheduler is not None:
             self._scheduler.job_ended(record.schedule)
         if record.state is JobState.RUNNING:
-            return self._dispatcher.cancel_here(job_id)
+            # What another process runs, that one cancels: it hears of it from the store.
+            return self._dispatcher.cancel_here(job_id) or record.worker != self._worker
         return record.state is JobState.CANCELLED
 
     async def record_of(self, job_id: str) -> JobRecord:
@@ -478,6 +483,7 @@ class App(Declarations):
         logger.info("started: %d tasks, %d schedules, %d workers", len(self._tasks), len(self._entries), self.workers)
 
     async def _start(self, schedules: bool) -> None:
+        self._worker = f"{os.getpid()}-{secrets.token_hex(4)}"
         store = self._make_store()
         await store.open()
         self._store = store
@@ -494,10 +500,11 @@ class App(Declarations):
             self._engine,
             self._clock,
             self._names,
-            name=f"{os.getpid()}-{secrets.token_hex(4)}",
+            name=self._worker or "",
             events=self._events,
             on_error=self._on_attempt_failed,
         )
+        store.listen(self._dispatcher)
         if self._user_lifespan is not None:
             self._dispatcher.state = await self._resources.enter_async_context(_opened(self._user_lifespan, self))
         self._engine.start()
@@ -508,6 +515,7 @@ class App(Declarations):
         if schedules:
             self._scheduler = Scheduler(store, self._clock, self._dispatcher.cancel_here, events=self._events)
             self._dispatcher.on_schedule_job_end = self._scheduler.job_ended
+            self._dispatcher.on_schedules_changed = self._scheduler.schedules_changed
             await self._scheduler.add(*self._entries.values())
             self._supervise(self._scheduler.run(), "scheduler")
         for hook in self._start_hooks:
@@ -558,6 +566,10 @@ class App(Declarations):
         """Return the store to open; what a test may ask for is in memory and keeps everything."""
         if self._testing is not None:
             return MemoryStore(self._clock, max_queued=self.max_queued, keep=self._testing.keep)
+        if self._path is not None:
+            from .stores.sqlite import SQLiteStore  # many apps keep their jobs in memory
+
+            return SQLiteStore(self._path, self._clock, worker=self._worker, max_queued=self.max_queued)
         return MemoryStore(self._clock, max_queued=self.max_queued, is_held=self._handles.__contains__)
 
     def _make_processes(self) -> ProcessRunner:
@@ -621,7 +633,7 @@ class App(Declarations):
                 await self._end_loops()
                 if store is not None:
                     await store.close()
-                self._store = self._loop = None
+                self._store = self._loop = self._worker = None
                 for entry in self._entries.values():
                     entry.row = entry.next_at = None
         level = logging.WARNING if cut else logging.INFO
@@ -679,6 +691,22 @@ def _opened(lifespan: Callable[[App], Any], app: App) -> AbstractAsyncContextMan
 
 def _ignore(context: Context, error: BaseException) -> None:
     """Nobody wants to hear at once."""
+
+
+def sqlite_path(url: str) -> Path:
+    """Return the file that a URL names: "sqlite:///jobs.db" is relative, "sqlite:////var/jobs.db" absolute.
+
+    Raises:
+        InvalidOption: It names none.
+    """
+    expected = '"sqlite:///jobs.db" (relative) or "sqlite:////var/lib/jobs.db" (absolute)'
+    if not str(url).startswith("sqlite:///") or url in ("sqlite:///", "sqlite:////"):
+        raise InvalidOption("url", expected, url, remedy="leave it out to keep jobs in memory")
+    path = Path(url.removeprefix("sqlite:///").partition("?")[0])
+    if not path.is_absolute():
+        path = Path.cwd() / path
+        logger.info("jobs are kept in %s", path)
+    return path
 
 
 def _listed(names: list[str]) -> str:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import Context as Variables
 from contextvars import copy_context
 from datetime import timedelta
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from . import errors
@@ -23,12 +24,13 @@ from .events import JobCancelled as JobEndCancelled
 from .jobs import JobState, Outcome
 from .payloads import ErrorInfo, describe_exception
 from .policies import PROMPT_SECONDS, state_after
-from .shield import is_meant_for_us
+from .retry import next_attempt_at
+from .shield import is_meant_for_us, to_its_end
 from .stores.base import Finish, Lease
 from .workers import WAITING, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from .clock import Clock
@@ -99,8 +101,10 @@ class JobRun(Run):
             logger.info("start %s attempt=%d", self.describe(), self.context_.attempt, extra=self.extra())
 
     def overran(self, outcome: Outcome) -> None:
-        """Tell who waits here; the store hears of it when the thread has ended."""
-        self._dispatcher.tell(self, outcome, None)
+        """Tell who waits here, unless it is tried again; the store hears of it when the thread has ended."""
+        options, attempt = self.task.options_, self.context_.attempt
+        if outcome is Outcome.CANCELLED or options.retry is None or attempt >= options.retry.attempts:
+            self._dispatcher.tell(self, outcome, None)
 
     def succeeded(self, value: Any) -> None:
         """Hand the result to the store."""
@@ -126,6 +130,7 @@ class Dispatcher:
         name: Who claims: names this process in the store.
         events: Hears what happens.
         on_error: Hears of every failed attempt, at once.
+        random: Draws the jitter of retries.
     """
 
     def __init__(
@@ -138,6 +143,7 @@ class Dispatcher:
         name: str,
         events: Events,
         on_error: Callable[[Context, BaseException], None],
+        random: Random | None = None,
     ) -> None:
         self._store = store
         self._workers = workers
@@ -146,8 +152,11 @@ class Dispatcher:
         self._name = name
         self._events = events
         self._on_error = on_error
+        self._random = random or Random()
         self.on_schedule_job_end: Callable[[str], object] = _ignore
         """Hears the name of a schedule when a job of it has ended, or was cancelled before it began."""
+        self.on_schedules_changed: Callable[[], object] = _ignore_all
+        """Hears that another process has changed schedules."""
         self.now: Callable[[], datetime] = clock.now
         self.base_context: Variables = copy_context()
         self.state: Any = None
@@ -285,8 +294,8 @@ class Dispatcher:
             self._written.set()
             return
         deaths = record.deaths + (outcome is Outcome.LOST)
-        state = state_after(outcome, deaths)
         attempt = record.attempt + (outcome is not Outcome.LOST)
+        state, run_at = state_after(outcome, deaths, is_once=record.is_once), None
         result = problem = None
         if outcome is Outcome.SUCCEEDED:
             try:
@@ -302,9 +311,12 @@ class Dispatcher:
                 timed_out = JobTimedOut(record.id, run.task.name, run.timeout or 0.0)
                 timed_out.__cause__ = None if isinstance(error, JobCancelled) else error
                 error = timed_out
+            if state is JobState.FAILED:
+                state, run_at = self._retried(run, attempt, error)
             problem = describe_exception(error).to_json()
-        self._report(run, outcome, state, error)
-        self.tell(run, outcome, error)
+        self._report(run, outcome, state, error, run_at)
+        if run_at is None:
+            self.tell(run, outcome, error)
         finish = Finish(
             lease=run.lease,
             state=state,
@@ -313,11 +325,22 @@ class Dispatcher:
             started_at=run.started_at,
             result=result,
             error=problem,
+            run_at=run_at,
             late_because=run.late_because,
         )
         self._write(finish, record)
 
-    def _report(self, run: JobRun, outcome: Outcome, state: JobState, error: BaseException | None) -> None:
+    def _retried(self, run: JobRun, attempt: int, error: BaseException) -> tuple[JobState, datetime | None]:
+        """Return where a failed attempt leads: to another, and when, or to the end."""
+        options = run.task.options_
+        if options.retry is None:
+            return JobState.FAILED, None
+        at = next_attempt_at(options.retry, options.retry_on, error, attempt, self.now(), self._random.random())
+        return (JobState.FAILED if at is None else JobState.SCHEDULED), at
+
+    def _report(
+        self, run: JobRun, outcome: Outcome, state: JobState, error: BaseException | None, run_at: datetime | None
+    ) -> None:
         went_well = outcome in (Outcome.SUCCEEDED, Outcome.CANCELLED)
         is_heard = self._events.wants(_KINDS.get(outcome, JobFailed)) or self._events.wants(JobParked)
         if went_well and not is_heard and not logger.isEnabledFor(logging.INFO):
@@ -329,8 +352,13 @@ class Dispatcher:
         if went_well:
             logger.info(*line, extra=run.extra())
             return
-        self.failed_count += 1
-        if run.record.id in self._waiters:  # they raise it
+        self.failed_count += run_at is None
+        if run_at is not None and error is not None:
+            wait = format_seconds(round((run_at - self.now()).total_seconds(), 3))
+            told = describe_exception(error)
+            what = f"{told.type}: {told.message}"
+            logger.warning("end %s %s took=%.3fs: %s; tried again in %s", *line[1:], what, wait, extra=run.extra())
+        elif run.record.id in self._waiters:  # they raise it
             logger.warning(*line, extra=run.extra())
         else:
             logger.error(*line, extra=run.extra(), exc_info=error)
@@ -347,7 +375,7 @@ class Dispatcher:
             self._events.emit(_KINDS[outcome](**about))
             return
         assert error is not None
-        is_final = state is not JobState.QUEUED
+        is_final = state not in (JobState.QUEUED, JobState.SCHEDULED)
         self._events.emit(JobFailed(**about, outcome=outcome, error=error, context=run.context_, is_final=is_final))
         if state is JobState.PARKED:
             self._events.emit(JobParked(**about, reason=str(error)))
@@ -372,7 +400,7 @@ class Dispatcher:
         while True:
             await self._written.wait()
             try:
-                await self.flush()
+                await to_its_end(self.flush())  # what is under way is written: the next flush must not do it again
             except BaseException as error:
                 if is_meant_for_us(error):
                     raise
@@ -423,6 +451,15 @@ class Dispatcher:
         run = self._runs.get(job_id)
         return None if run is None else run.started_at
 
+    def cancel_asked(self, job_ids: Sequence[str]) -> None:
+        """Hear from the store that somebody wants jobs cancelled which this process holds."""
+        for job_id in job_ids:
+            self.cancel_here(job_id)
+
+    def schedules_changed(self) -> None:
+        """Hear from the store that another process has changed schedules."""
+        self.on_schedules_changed()
+
     def cancel_here(self, job_id: str) -> bool:
         """Cancel an attempt that this process holds."""
         run = self._runs.get(job_id)
@@ -463,6 +500,10 @@ def _about(record: JobRecord, attempt: int) -> dict[str, Any]:
 
 def _ignore(name: str) -> None:
     """Nobody listens."""
+
+
+def _ignore_all() -> None:
+    """Likewise."""
 
 
 def value_of(record: JobRecord, task: AnyTask | None, original: BaseException | None) -> Any:

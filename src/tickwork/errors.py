@@ -16,6 +16,7 @@
     ├── NotRunning (RuntimeError)           the app or pool is not started, or already stopped
     ├── IllegalMove (RuntimeError)          a job state that does not follow from the last one
     ├── QueueFull (asyncio.QueueFull)
+    ├── StoreUnavailable (RuntimeError)     the file of a store cannot be opened, read or written
     ├── ProcessDied (RuntimeError)          a child process ended under a job
     ├── RemoteError                         a child process raised what cannot be raised here
     ├── VirtualTimeError (RuntimeError)     `tickwork.testing` cannot do what a test asks
@@ -27,6 +28,7 @@
         ├── JobSaved                        it left the pool for a file
         └── ResultExpired
 
+`RetryAfter` and `GiveUp`, which jobs raise, stand in `tickwork.retry`.
 RemoteTraceback is not raised: it is the `__cause__` of what a child process raised.
 
 A message says what happened, with which value, and what to do. The constructor takes the values and keeps
@@ -237,6 +239,22 @@ class IllegalMove(TickworkError, RuntimeError):
     def __init__(self, job_id: str, current: str, wanted: str) -> None:
         self.job_id, self.current, self.wanted = job_id, current, wanted
         super().__init__(f"job {job_id} is {current} and cannot become {wanted}")
+
+
+class StoreUnavailable(TickworkError, RuntimeError):
+    """A store cannot do its work: its file cannot be opened, read or written. Nothing was changed.
+
+    Attributes:
+        where: The file.
+        reason: What is wrong.
+    """
+
+    where: str
+    reason: str
+
+    def __init__(self, where: str, reason: str, remedy: str = "") -> None:
+        self.where, self.reason = where, reason
+        super().__init__(f"store {where}: {reason}" + (f"; {remedy}" if remedy else ""))
 
 
 class QueueFull(TickworkError, asyncio.QueueFull):

@@ -101,6 +101,8 @@ class NewJob:
     """The instant at which the schedule said it was due; None for jobs that no schedule made."""
     start_by: datetime | None = None
     """A first start later than this is missed: the job is cancelled instead. None: no limit."""
+    is_once: bool = False
+    """It runs at most once: a claim is its attempt, and when the worker dies, it has failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +117,8 @@ class JobRecord(NewJob):
     """Worker processes that died under it."""
     token: int = 0
     """Grows with each claim; a write with an older one is refused."""
+    worker: str | None = None
+    """The name of the worker process that has claimed it, while it runs."""
     lease_expires_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None

@@ -330,19 +330,20 @@ MAX_DEATHS = 3
 of the same job is the job's own doing."""
 
 
-def state_after(outcome: Outcome, deaths: int) -> JobState:
-    """Return where a job goes when an attempt has ended.
+def state_after(outcome: Outcome, deaths: int, *, is_once: bool = False) -> JobState:
+    """Return where a job goes when an attempt has ended, before its retry is asked.
 
     Args:
         outcome: How the attempt ended.
         deaths: Processes that died under the job, this attempt included.
+        is_once: Whether it may run at most once.
     """
     match outcome:
         case Outcome.SUCCEEDED:
             return JobState.SUCCEEDED
         case Outcome.CANCELLED:
             return JobState.CANCELLED
-        case Outcome.LOST:
+        case Outcome.LOST if not is_once:
             return JobState.PARKED if deaths >= MAX_DEATHS else JobState.QUEUED
         case _:
             return JobState.FAILED

@@ -214,6 +214,11 @@ class Scheduler:
             self._stale.add(name)
             self._changed.set()
 
+    def schedules_changed(self) -> None:
+        """Hear that another process has changed schedules: their rows are read anew."""
+        self._stale |= self.entries.keys()
+        self._changed.set()
+
     @property
     def has_plans(self) -> bool:
         """Whether any fire time is lined up for; without one there is nothing to look at."""
@@ -251,8 +256,7 @@ class Scheduler:
             return False
         for row in rows:
             entry = self.entries.get(row.name)
-            if entry is not None:
-                entry.row = row
+            if entry is not None and self._keep(entry, row):
                 self._plan(entry)
         return True
 
@@ -400,27 +404,30 @@ class Scheduler:
             start_by=None if fire_time is None or rules.grace is None else run_at + timedelta(seconds=rules.grace),
             queue=entry.task.options_.queue,
             priority=entry.task.options_.priority,
+            is_once=entry.task.options_.delivery == "at_most_once",
             schedule=entry.name,
             fire_time=fire_time,
         )
 
     def _take(self, entry: Entry, firing: Firing, answer: Fired) -> None:
         """Keep what the store answered, and tell of it."""
-        row = entry.row = answer.row
-        if row is None or row.fingerprint != entry.fingerprint:
-            self._give_up(entry, "is gone from the store" if row is None else "has another trigger in the store now")
-            return
-        if answer.outcome is None:
+        if not self._keep(entry, answer.row) or answer.outcome is None:
             return  # another process was first: the next pass decides on what it left
         self._tell(entry, firing, answer)
         self._stop_replaced(entry, answer)
 
-    def _give_up(self, entry: Entry, why: str) -> None:
+    def _keep(self, entry: Entry, row: ScheduleRow | None) -> bool:
+        """Keep a row that the store has shown; False: it is not this process's to fire any more."""
+        entry.row = row
+        if row is not None and row.fingerprint == entry.fingerprint:
+            return True
+        why = "is gone from the store" if row is None else "has another trigger in the store now"
         logger.warning("schedule %s %s, so this process stops firing it", entry.name, why)
         if self.entries.get(entry.name) is entry:
             del self.entries[entry.name]
         entry.row = entry.next_at = None
         entry.ticket = 0
+        return False
 
     def _tell(self, entry: Entry, firing: Firing, answer: Fired) -> None:
         """Log a fire time that made no job, and emit what became of those answered."""

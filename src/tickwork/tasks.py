@@ -32,14 +32,16 @@ from typing import (
     TypeVar,
     Unpack,
     cast,
+    get_args,
     overload,
 )
 
 from .context import Context
 from .durations import seconds
 from .errors import DuplicateName, InvalidOption, NotImportable, NotRunning, nearest
-from .options import one_of, text, whole
+from .options import one_of, positive, text, whole
 from .policies import Policies, check_trigger
+from .retry import Retry
 from .runners.reference import import_main, reference, task_name
 from .triggers import At, Between, Cron, Every, Trigger, parse_every, read_instant
 from .workers import RUN_IN, place_of
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
     from .policies import AfterPolicy, CatchUpPolicy, FirstPolicy, OverlapPolicy
     from .triggers import DstRule
     from .workers import Place, RunIn
+
+Delivery = Literal["at_least_once", "at_most_once"]
 
 _LONG_AGO = datetime(1, 1, 2, tzinfo=UTC)
 
@@ -75,12 +79,27 @@ class TaskOptions:
         timeout: Seconds that an attempt may run; None: no limit.
         queue: The named queue its jobs wait in.
         priority: Higher runs first.
+        retry: How often a job is tried; None: once.
+        retry_on: Against which exceptions another attempt may help.
+        delivery: "at_least_once": a job whose worker died runs again. "at_most_once": it has failed then.
     """
 
     run_in: RunIn | None = None
     timeout: float | None = None
     queue: str = "default"
     priority: int = 0
+    retry: Retry | None = None
+    retry_on: tuple[type[BaseException], ...] = (Exception,)
+    delivery: Delivery = "at_least_once"
+
+    def __post_init__(self) -> None:
+        if self.delivery == "at_most_once" and self.retry is not None:
+            raise InvalidOption(
+                "retry",
+                'left out with delivery="at_most_once"',
+                self.retry,
+                remedy="a second attempt would be once more",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,6 +338,9 @@ class TaskSettings(TypedDict, total=False):
         timeout: How long a job may run: "30s", seconds, timedelta; left out: no limit.
         queue: The named queue its jobs wait in: "default".
         priority: Higher runs first: 0.
+        retry: How often a job is tried, and when: `Retry(5)`, or 5 for short; left out: once.
+        retry_on: Exception classes against which another attempt may help; left out: any `Exception`.
+        delivery: "at_least_once", or "at_most_once" for what must rather be lost than be done twice.
     """
 
     name: str | None
@@ -327,6 +349,9 @@ class TaskSettings(TypedDict, total=False):
     timeout: float | str | timedelta | None
     queue: str
     priority: int
+    retry: Retry | int | None
+    retry_on: type[BaseException] | Sequence[type[BaseException]]
+    delivery: Delivery
 
 
 class PolicySettings(TypedDict, total=False):
@@ -556,7 +581,23 @@ def _options(settings: TaskSettings) -> TaskOptions:
         timeout=None if timeout is None else seconds(timeout, "timeout"),
         queue=text("queue", settings.get("queue", "default")),
         priority=whole("priority", settings.get("priority", 0)),
+        retry=_retry(settings.get("retry")),
+        retry_on=_exceptions(settings.get("retry_on", Exception)),
+        delivery=one_of("delivery", settings.get("delivery", "at_least_once"), get_args(Delivery)),
     )
+
+
+def _retry(given: object) -> Retry | None:
+    if given is None or isinstance(given, Retry):
+        return given
+    return Retry(positive("retry", given))
+
+
+def _exceptions(given: Any) -> tuple[type[BaseException], ...]:
+    classes = tuple(given) if isinstance(given, list | tuple) else (given,)
+    if not classes or not all(isinstance(entry, type) and issubclass(entry, BaseException) for entry in classes):
+        raise InvalidOption("retry_on", "an exception class, or several", given)
+    return classes
 
 
 def _find_task(module: str, qualname: str, path: str | None) -> Any:

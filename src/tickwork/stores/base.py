@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -259,6 +259,16 @@ class Finish:
     late_because: str | None = None
 
 
+class Listener(Protocol):
+    """Hears, on the loop, what other processes have done to the store that this one must know."""
+
+    def cancel_asked(self, job_ids: Sequence[str]) -> None:
+        """Hear that jobs which this worker runs are to be cancelled."""
+
+    def schedules_changed(self) -> None:
+        """Hear that some schedule was declared anew, paused, resumed, or given another next fire time."""
+
+
 class Store(ABC):
     """What every store does. Instants are aware UTC; every method may be called from the app's loop only."""
 
@@ -359,6 +369,9 @@ class Store(ABC):
         """Record that a worker process lives."""
 
     # -- waiting --------------------------------------------------------------------------------------------------
+
+    def listen(self, listener: Listener) -> None:  # noqa: B027 - a store of one process has nothing to tell
+        """Tell this listener from now on what other processes have done."""
 
     @abstractmethod
     async def wait_claimable(self) -> None:

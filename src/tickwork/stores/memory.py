@@ -125,6 +125,7 @@ class MemoryStore(Store):
             schedule=job.schedule,
             fire_time=job.fire_time,
             start_by=job.start_by,
+            is_once=job.is_once,
             state=JobState.QUEUED if due else JobState.SCHEDULED,
             enqueued_at=now,
         )
@@ -324,7 +325,7 @@ class MemoryStore(Store):
                 self._cancel(record.id, "missed")
                 too_late.append(self._jobs[record.id])
                 continue
-            record = record.moved(JobState.RUNNING, token=next(self._tokens), lease_expires_at=expires)
+            record = record.moved(JobState.RUNNING, token=next(self._tokens), worker=worker, lease_expires_at=expires)
             self._jobs[record.id] = record
             self._waiting_count -= 1
             claimed.append(record)

@@ -1,0 +1,689 @@
+"""What a SQLite store does, verb by verb: functions of a connection, each a part of somebody's transaction.
+
+They wait for nothing and know neither threads nor the loop. `now` is handed in.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UnknownJob, UnknownSchedule
+from ..jobs import JobRecord, JobState, NewJob
+from ..payloads import ErrorInfo
+from ..policies import MAX_DEATHS, grace_of, overlap
+from .base import Answer, Declare, Finish, Fired, Pause, Remove, ScheduleRow
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Collection, Iterable, Sequence
+
+    from .base import FireOutcome, Firing, Lease, ScheduleChange
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+UNFINISHED = "state IN ('queued', 'scheduled', 'running')"
+
+JOB = """seq, id, task, payload, run_at, queue, priority, schedule, fire_time, start_by, is_once, state, enqueued_at,
+    attempt, deaths, token, worker, lease_expires_at, started_at, finished_at, result, error, cancel_requested"""
+ROW = """name, task, trigger, fingerprint, version, watermark, declared_at, paused, runs, after_seconds, next_at,
+    succeeded_at"""
+ANSWER = """schedule, first, last, count, outcome, answered_at, job_id, blocked_by, decided_by, late_because, wanted_at,
+    started_at, finished_at, state"""
+
+
+def us(at: datetime) -> int:
+    """Return an instant as whole microseconds since the Unix epoch."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def _us(at: datetime | None) -> int | None:
+    return None if at is None else (at - _EPOCH) // _MICROSECOND
+
+
+def _at(micro: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=micro)
+
+
+def _at_or_none(micro: int | None) -> datetime | None:
+    return None if micro is None else _EPOCH + timedelta(microseconds=micro)
+
+
+def _job(found: tuple[Any, ...]) -> JobRecord:
+    return JobRecord(
+        id=found[1],
+        task=found[2],
+        payload=found[3],
+        run_at=_at(found[4]),
+        queue=found[5],
+        priority=found[6],
+        schedule=found[7],
+        fire_time=_at_or_none(found[8]),
+        start_by=_at_or_none(found[9]),
+        is_once=bool(found[10]),
+        state=JobState(found[11]),
+        enqueued_at=_at(found[12]),
+        attempt=found[13],
+        deaths=found[14],
+        token=found[15],
+        worker=found[16],
+        lease_expires_at=_at_or_none(found[17]),
+        started_at=_at_or_none(found[18]),
+        finished_at=_at_or_none(found[19]),
+        result=found[20],
+        error=found[21],
+        cancel_requested=bool(found[22]),
+    )
+
+
+def _row(found: tuple[Any, ...]) -> ScheduleRow:
+    return ScheduleRow(
+        name=found[0],
+        task=found[1],
+        trigger=found[2],
+        fingerprint=found[3],
+        version=found[4],
+        watermark=_at(found[5]),
+        declared_at=_at(found[6]),
+        paused=bool(found[7]),
+        runs=found[8],
+        after_seconds=found[9],
+        next_at=_at_or_none(found[10]),
+        succeeded_at=_at_or_none(found[11]),
+    )
+
+
+def _answer(found: tuple[Any, ...]) -> Answer:
+    return Answer(
+        schedule=found[0],
+        first=_at(found[1]),
+        last=_at(found[2]),
+        count=found[3],
+        outcome=found[4],
+        answered_at=_at(found[5]),
+        job_id=found[6],
+        blocked_by=found[7],
+        decided_by=found[8],
+        late_because=found[9],
+        wanted_at=_at_or_none(found[10]),
+        started_at=_at_or_none(found[11]),
+        finished_at=_at_or_none(found[12]),
+        state=None if found[13] is None else JobState(found[13]),
+    )
+
+
+# -- producers ------------------------------------------------------------------------------------------------------
+
+
+def waiting_count(db: sqlite3.Connection) -> int:
+    """Return how many jobs wait, now or for later."""
+    return int(db.execute("SELECT sum(count) FROM counts WHERE state IN ('queued', 'scheduled')").fetchone()[0])
+
+
+def enqueue(db: sqlite3.Connection, now: datetime, jobs: Sequence[NewJob], max_queued: int) -> list[JobRecord] | None:
+    """Take jobs in; None: there is no room for them."""
+    if waiting_count(db) + len(jobs) > max_queued:
+        return None
+    return [insert(db, now, job) for job in jobs]
+
+
+def insert(db: sqlite3.Connection, now: datetime, job: NewJob, behind: Sequence[str] = ()) -> JobRecord:
+    """Take one job in, behind others where they must end first."""
+    state = JobState.QUEUED if job.run_at <= now else JobState.SCHEDULED
+    found = db.execute(
+        f"""
+        INSERT INTO jobs (id, task, payload, run_at, queue, priority, schedule, fire_time, start_by, is_once, state,
+            enqueued_at, held)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING {JOB}
+        """,
+        (
+            job.id,
+            job.task,
+            job.payload,
+            us(job.run_at),
+            job.queue,
+            job.priority,
+            job.schedule,
+            _us(job.fire_time),
+            _us(job.start_by),
+            job.is_once,
+            state,
+            us(now),
+            len(behind),
+        ),
+    ).fetchone()
+    if behind:
+        db.executemany("INSERT INTO behind VALUES (?, ?)", [(job.id, before) for before in behind])
+    return _job(found)
+
+
+def withdraw(db: sqlite3.Connection, job_ids: Iterable[str]) -> list[str]:
+    """Take jobs out that nobody has claimed, as if they had never been enqueued, and return the ids of the others."""
+    left = []
+    for job_id in job_ids:
+        gone = db.execute("DELETE FROM jobs WHERE id = ? AND state IN ('queued', 'scheduled')", (job_id,)).rowcount
+        if not gone:
+            left.append(job_id)
+    return left
+
+
+def fire(db: sqlite3.Connection, now: datetime, firing: Firing) -> Fired:
+    """Answer fire times of a schedule; see `Store.fire`."""
+    row = schedule(db, firing.schedule)
+    if row is None:
+        return Fired(None, None)
+    if firing.version is not None:
+        if row.version != firing.version or row.paused:
+            return Fired(None, row)
+        assert firing.watermark is not None
+        row = _row(
+            db.execute(
+                f"""
+                UPDATE schedules SET version = version + 1, watermark = ?, next_at = ? WHERE name = ? RETURNING {ROW}
+                """,
+                (us(firing.watermark), _us(firing.next_at), row.name),
+            ).fetchone()
+        )
+    if firing.missed_first is not None:
+        answer = Answer(
+            schedule=row.name,
+            first=firing.missed_first,
+            last=firing.missed_last or firing.missed_first,
+            count=firing.missed_count,
+            outcome="missed",
+            answered_at=now,
+            decided_by=firing.decided_by,
+            late_because=firing.late_because,
+        )
+        write_answer(db, answer)
+    if firing.job is None:
+        return Fired("missed", row)
+    return _fire_job(db, now, firing, firing.job, row)
+
+
+def _fire_job(db: sqlite3.Connection, now: datetime, firing: Firing, job: NewJob, row: ScheduleRow) -> Fired:
+    unfinished = _unfinished(db, row.name)
+    verdict = overlap(firing.overlap, unfinished)
+    for job_id in verdict.cancel:
+        cancel(db, now, job_id)
+    record = insert(db, now, job, verdict.behind) if verdict.outcome == "ran" else None
+    if job.fire_time is not None:
+        if record is not None:
+            found = db.execute(f"UPDATE schedules SET runs = runs + 1 WHERE name = ? RETURNING {ROW}", (row.name,))
+            row = _row(found.fetchone())
+        answer = Answer(
+            schedule=row.name,
+            first=job.fire_time,
+            last=job.fire_time,
+            count=1,
+            outcome=verdict.outcome,
+            answered_at=now,
+            job_id=None if record is None else record.id,
+            blocked_by=verdict.blocked_by,
+            decided_by="" if record is not None else f'overlap="{firing.overlap}"',
+            late_because=firing.late_because,
+            wanted_at=None if record is None else record.run_at,
+        )
+        write_answer(db, answer)
+    running = tuple(entry.id for entry in unfinished if entry.id in verdict.cancel and entry.id in verdict.behind)
+    return Fired(verdict.outcome, row, record, verdict.blocked_by, running)
+
+
+def _unfinished(db: sqlite3.Connection, name: str) -> list[JobRecord]:
+    found = db.execute(f"SELECT {JOB} FROM jobs WHERE schedule = ? AND {UNFINISHED} ORDER BY seq", (name,))
+    return [_job(entry) for entry in found]
+
+
+def write_answer(db: sqlite3.Connection, answer: Answer) -> None:
+    """Write a row of the ledger, or join it to the last one."""
+    found = db.execute(
+        f"SELECT seq, {ANSWER} FROM ledger WHERE schedule = ? ORDER BY seq DESC LIMIT 1", (answer.schedule,)
+    ).fetchone()
+    if found is not None and (last := _answer(found[1:])).shares_row_with(answer):
+        joined = last.joined(answer)
+        db.execute(
+            "UPDATE ledger SET last = ?, count = ?, answered_at = ? WHERE seq = ?",
+            (us(joined.last), joined.count, us(joined.answered_at), found[0]),
+        )
+        return
+    db.execute(
+        f"INSERT INTO ledger ({ANSWER}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            answer.schedule,
+            us(answer.first),
+            us(answer.last),
+            answer.count,
+            answer.outcome,
+            us(answer.answered_at),
+            answer.job_id,
+            answer.blocked_by,
+            answer.decided_by,
+            answer.late_because,
+            _us(answer.wanted_at),
+            _us(answer.started_at),
+            _us(answer.finished_at),
+            answer.state,
+        ),
+    )
+
+
+# -- schedules ------------------------------------------------------------------------------------------------------
+
+
+def schedule(db: sqlite3.Connection, name: str) -> ScheduleRow | None:
+    """Return the row of a schedule, or None."""
+    found = db.execute(f"SELECT {ROW} FROM schedules WHERE name = ?", (name,)).fetchone()
+    return None if found is None else _row(found)
+
+
+def schedules(db: sqlite3.Connection, names: Collection[str] | None) -> list[ScheduleRow]:
+    """Return the rows of schedules; see `Store.schedules`."""
+    if names is None:
+        return [_row(found) for found in db.execute(f"SELECT {ROW} FROM schedules ORDER BY name")]
+    return [row for name in sorted(names) if (row := schedule(db, name)) is not None]
+
+
+def change_schedule(db: sqlite3.Connection, now: datetime, change: ScheduleChange) -> ScheduleRow | None:
+    """Apply a change; see `Store.set_schedule`."""
+    row = schedule(db, change.name)
+    match change:
+        case Remove():
+            db.execute("DELETE FROM schedules WHERE name = ?", (change.name,))
+            db.execute("DELETE FROM ledger WHERE schedule = ?", (change.name,))
+            note_schedule_change(db)
+            return None
+        case Pause():
+            if row is None:
+                known = [name for (name,) in db.execute("SELECT name FROM schedules")]
+                raise UnknownSchedule(change.name, known)
+            return row if row.paused == change.paused else _pause(db, now, change, row)
+        case Declare():
+            if row is not None and row.fingerprint == change.fingerprint and row.task == change.task:
+                return row
+            return _declare(db, now, change, row)
+
+
+def _pause(db: sqlite3.Connection, now: datetime, change: Pause, row: ScheduleRow) -> ScheduleRow:
+    watermark = row.watermark if change.paused else max(row.watermark, now)
+    next_at = row.next_at if change.paused or row.next_at is None else change.next_at
+    found = db.execute(
+        f"""
+        UPDATE schedules SET paused = ?, version = version + 1, watermark = ?, next_at = ? WHERE name = ?
+        RETURNING {ROW}
+        """,
+        (change.paused, us(watermark), _us(next_at), row.name),
+    ).fetchone()
+    if not change.paused and change.passed_first is not None:
+        answer = Answer(
+            schedule=row.name,
+            first=change.passed_first,
+            last=change.passed_last or change.passed_first,
+            count=change.passed_count,
+            outcome="paused",
+            answered_at=now,
+        )
+        write_answer(db, answer)
+    note_schedule_change(db)
+    return _row(found)
+
+
+def _declare(db: sqlite3.Connection, now: datetime, change: Declare, row: ScheduleRow | None) -> ScheduleRow:
+    # Never back: a clock that was set back must not bring fire times a second time.
+    watermark = now if row is None else max(row.watermark, now)
+    found = db.execute(
+        f"""
+        INSERT INTO schedules (name, task, trigger, fingerprint, version, watermark, declared_at, after_seconds,
+            next_at)
+        VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?)
+        ON CONFLICT (name) DO UPDATE SET task = excluded.task, trigger = excluded.trigger,
+            fingerprint = excluded.fingerprint, version = version + 1, watermark = excluded.watermark,
+            declared_at = excluded.declared_at, after_seconds = excluded.after_seconds, next_at = excluded.next_at
+        RETURNING {ROW}
+        """,
+        (
+            change.name,
+            change.task,
+            change.trigger,
+            change.fingerprint,
+            us(watermark),
+            us(now),
+            change.after_seconds,
+            _us(change.next_at),
+        ),
+    ).fetchone()
+    note_schedule_change(db)
+    return _row(found)
+
+
+def note_schedule_change(db: sqlite3.Connection) -> None:
+    """Let other processes notice that a schedule stands elsewhere than its last fire time tells."""
+    db.execute("UPDATE meta SET value = value + 1 WHERE key = 'schedules_changed'")
+
+
+# -- workers --------------------------------------------------------------------------------------------------------
+
+
+def promote(db: sqlite3.Connection, now: datetime) -> None:
+    """Queue the scheduled jobs that are due."""
+    db.execute("UPDATE jobs SET state = 'queued' WHERE state = 'scheduled' AND run_at <= ?", (us(now),))
+
+
+def claim(
+    db: sqlite3.Connection,
+    now: datetime,
+    *,
+    worker: str,
+    tasks: Collection[str],
+    limit: int,
+    queues: Collection[str] | None,
+    lease_seconds: float | None,
+) -> list[JobRecord]:
+    """Take due jobs; see `Store.claim`."""
+    promote(db, now)
+    known = f"task IN ({_marks(tasks)})" + ("" if queues is None else f" AND queue IN ({_marks(queues)})")
+    names = (*tasks, *(queues or ()))
+    too_late = db.execute(
+        f"SELECT id FROM jobs WHERE state = 'queued' AND start_by < ? AND attempt = 0 AND {known}", (us(now), *names)
+    ).fetchall()
+    missed = [cancel(db, now, job_id, "missed") for (job_id,) in too_late]
+    expires = None if lease_seconds is None else us(now + timedelta(seconds=lease_seconds))
+    found = db.execute(
+        f"""
+        UPDATE jobs SET state = 'running', token = token + 1, worker = ?, lease_expires_at = ?, started_at = NULL
+        WHERE seq IN (
+            SELECT seq FROM jobs WHERE state = 'queued' AND held = 0 AND {known} ORDER BY priority DESC, seq LIMIT ?
+        ) RETURNING {JOB}
+        """,
+        (worker, expires, *names, limit),
+    ).fetchall()
+    found.sort(key=lambda entry: (-entry[6], entry[0]))  # RETURNING promises no order
+    return [_job(entry) for entry in found] + [record for record in missed if record is not None]
+
+
+def _marks(values: Collection[str]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def extend(db: sqlite3.Connection, now: datetime, lease: Lease, lease_seconds: float) -> bool:
+    """Make a lease last from now; False: it has another owner."""
+    return bool(
+        db.execute(
+            "UPDATE jobs SET lease_expires_at = ? WHERE id = ? AND token = ? AND state = 'running'",
+            (us(now + timedelta(seconds=lease_seconds)), lease.job_id, lease.token),
+        ).rowcount
+    )
+
+
+def progress(db: sqlite3.Connection, lease: Lease, started_at: datetime) -> bool:
+    """Record that a job's function has been called; False: it has another owner."""
+    return bool(
+        db.execute(
+            "UPDATE jobs SET started_at = ? WHERE id = ? AND token = ? AND state = 'running'",
+            (us(started_at), lease.job_id, lease.token),
+        ).rowcount
+    )
+
+
+def finish(db: sqlite3.Connection, now: datetime, ended: Finish) -> bool:
+    """Write the end of an attempt; see `Store.finish`."""
+    is_final = ended.state not in (JobState.QUEUED, JobState.SCHEDULED)
+    found = db.execute(
+        """
+        UPDATE jobs SET state = ?, attempt = ?, deaths = ?, started_at = coalesce(?, started_at), result = ?, error = ?,
+            lease_expires_at = NULL, worker = NULL, finished_at = ?, run_at = coalesce(?, run_at)
+        WHERE id = ? AND token = ? AND state = 'running' RETURNING id, schedule, fire_time
+        """,
+        (
+            ended.state,
+            ended.attempt,
+            ended.deaths,
+            _us(ended.started_at),
+            ended.result,
+            ended.error,
+            us(now) if ended.state.is_finished else None,
+            _us(ended.run_at),
+            ended.lease.job_id,
+            ended.lease.token,
+        ),
+    ).fetchone()
+    if found is None:
+        return False
+    job_id, name, fire_time = found
+    if fire_time is not None:
+        outcome = "not_started" if ended.started_at is None and ended.state is JobState.CANCELLED else None
+        db.execute(
+            """
+            UPDATE ledger SET started_at = coalesce(started_at, ?), late_because = coalesce(late_because, ?),
+                outcome = coalesce(?, outcome)
+            WHERE job_id = ?
+            """,
+            (_us(ended.started_at), ended.late_because, outcome, job_id),
+        )
+    if is_final:
+        _ended(db, now, job_id, ended.state, name)
+    return True
+
+
+def _ended(db: sqlite3.Connection, now: datetime, job_id: str, state: JobState, name: str | None) -> None:
+    """Let what waits for the end of a job go on, and write it where it belongs: ledger and schedule."""
+    if name is None:
+        return
+    followers = db.execute("DELETE FROM behind WHERE before_id = ? RETURNING job_id", (job_id,)).fetchall()
+    if followers:
+        db.executemany("UPDATE jobs SET held = held - 1 WHERE id = ?", followers)
+    db.execute("UPDATE ledger SET finished_at = ?, state = ? WHERE job_id = ?", (us(now), state, job_id))
+    if state is JobState.SUCCEEDED:
+        db.execute("UPDATE schedules SET succeeded_at = ? WHERE name = ?", (us(now), name))
+    moved = db.execute(
+        """
+        UPDATE schedules SET version = version + 1, next_at = ? + CAST(round(after_seconds * 1000000) AS INTEGER)
+        WHERE name = ? AND after_seconds IS NOT NULL AND next_at IS NULL
+        """,
+        (us(now), name),
+    ).rowcount
+    if moved:
+        note_schedule_change(db)
+
+
+def release(db: sqlite3.Connection, now: datetime, lease: Lease) -> bool:
+    """Give an unstarted job back, or cancel it where that was asked for; False: it has another owner."""
+    found = db.execute(
+        """
+        UPDATE jobs SET state = 'queued', worker = NULL, lease_expires_at = NULL, started_at = NULL
+        WHERE id = ? AND token = ? AND state = 'running' RETURNING cancel_requested
+        """,
+        (lease.job_id, lease.token),
+    ).fetchone()
+    if found is not None and found[0]:
+        cancel(db, now, lease.job_id)
+    return found is not None
+
+
+def rescue(db: sqlite3.Connection, now: datetime, dead: Collection[str], overdue: timedelta) -> list[JobRecord]:
+    """Return the jobs of dead workers, and those whose lease ended that long ago, to the queue; park deadly ones."""
+    found = db.execute(
+        f"""
+        SELECT {JOB} FROM jobs WHERE state = 'running' AND (worker IN ({_marks(dead)}) OR lease_expires_at <= ?)
+        ORDER BY seq
+        """,
+        (*dead, us(now - overdue)),
+    ).fetchall()
+    rescued = [_rescued(db, now, _job(entry)) for entry in found]
+    db.execute(f"DELETE FROM workers WHERE name IN ({_marks(dead)})", tuple(dead))
+    return rescued
+
+
+def _rescued(db: sqlite3.Connection, now: datetime, record: JobRecord) -> JobRecord:
+    # A job that nobody had begun is none of the reasons for the death.
+    deaths = record.deaths + (record.started_at is not None)
+    state, message = JobState.QUEUED, None
+    if record.is_once:  # the claim was its attempt: whether it had begun cannot be known
+        state, message = JobState.FAILED, f"worker {record.worker} died with it, and it may run at most once"
+    elif record.cancel_requested:
+        state = JobState.CANCELLED
+    elif deaths >= MAX_DEATHS:
+        state, message = JobState.PARKED, f"{deaths} workers died while it ran"
+    error = record.error if message is None else ErrorInfo("tickwork.errors.WorkerDied", message).to_json()
+    moved = db.execute(
+        f"""
+        UPDATE jobs SET state = ?, deaths = ?, error = ?, worker = NULL, lease_expires_at = NULL, finished_at = ?
+        WHERE id = ? RETURNING {JOB}
+        """,
+        (state, deaths, error, us(now) if state.is_finished else None, record.id),
+    ).fetchone()
+    if state is not JobState.QUEUED:
+        _ended(db, now, record.id, state, record.schedule)
+    return _job(moved)
+
+
+# -- people ---------------------------------------------------------------------------------------------------------
+
+
+def cancel(
+    db: sqlite3.Connection, now: datetime, job_id: str, outcome: FireOutcome = "not_started"
+) -> JobRecord | None:
+    """Cancel a job that waits, mark one that runs; None: there was nothing to cancel."""
+    found = db.execute(f"SELECT {JOB} FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    if found is None or (record := _job(found)).state.is_finished:
+        return None
+    if record.state is JobState.RUNNING:
+        changed = db.execute(f"UPDATE jobs SET cancel_requested = 1 WHERE id = ? RETURNING {JOB}", (job_id,))
+        return _job(changed.fetchone())
+    if record.fire_time is not None and not record.attempt:
+        decided_by = grace_of(record) if outcome == "missed" else ""
+        db.execute("UPDATE ledger SET outcome = ?, decided_by = ? WHERE job_id = ?", (outcome, decided_by, job_id))
+    moved = db.execute(
+        f"UPDATE jobs SET state = 'cancelled', finished_at = ? WHERE id = ? RETURNING {JOB}", (us(now), job_id)
+    ).fetchone()
+    db.execute("DELETE FROM behind WHERE job_id = ?", (job_id,))
+    if record.state is not JobState.PARKED:
+        _ended(db, now, job_id, JobState.CANCELLED, record.schedule)
+    return _job(moved)
+
+
+def job(db: sqlite3.Connection, job_id: str) -> JobRecord:
+    """Return a job, or raise UnknownJob."""
+    found = db.execute(f"SELECT {JOB} FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    if found is None:
+        raise UnknownJob(job_id)
+    return _job(found)
+
+
+def jobs(db: sqlite3.Connection, state: JobState | None, name: str | None, limit: int) -> list[JobRecord]:
+    """Return jobs, the newest first."""
+    wanted = [("state = ?", state), ("schedule = ?", name)]
+    given = [(test, value) for test, value in wanted if value is not None]
+    where = f"WHERE {' AND '.join(test for test, _ in given)}" if given else ""
+    found = db.execute(f"SELECT {JOB} FROM jobs {where} ORDER BY seq DESC LIMIT ?", (*(v for _, v in given), limit))
+    return [_job(entry) for entry in found]
+
+
+def counts(db: sqlite3.Connection) -> dict[JobState, int]:
+    """Return how many jobs there are in each state."""
+    return {JobState(state): count for state, count in db.execute("SELECT state, count FROM counts")}
+
+
+def ledger(db: sqlite3.Connection, name: str, limit: int, at: datetime | None) -> list[Answer]:
+    """Return rows of the ledger, the newest first; see `Store.ledger`."""
+    if at is None:
+        found = db.execute(f"SELECT {ANSWER} FROM ledger WHERE schedule = ? ORDER BY seq DESC LIMIT ?", (name, limit))
+    else:
+        found = db.execute(
+            f"SELECT {ANSWER} FROM ledger WHERE schedule = ? AND first <= ? AND last >= ? ORDER BY first DESC LIMIT ?",
+            (name, us(at), us(at), limit),
+        )
+    return [_answer(entry) for entry in found]
+
+
+def answer_of(db: sqlite3.Connection, name: str, job_id: str) -> Answer | None:
+    """Return the row of the ledger that made a job, or None."""
+    found = db.execute(f"SELECT {ANSWER} FROM ledger WHERE job_id = ? AND schedule = ?", (job_id, name)).fetchone()
+    return None if found is None else _answer(found)
+
+
+def prune(db: sqlite3.Connection, *, results: datetime, jobs: datetime, ledger: datetime, limit: int) -> int:
+    """Forget results, finished jobs and ledger rows that ended before these instants, and return how many."""
+    db.execute(
+        """
+        UPDATE jobs SET result = NULL WHERE seq IN (
+            SELECT seq FROM jobs WHERE result IS NOT NULL AND finished_at < ? ORDER BY finished_at LIMIT ?
+        )
+        """,
+        (us(results), limit),
+    )
+    gone = db.execute(
+        "DELETE FROM jobs WHERE seq IN (SELECT seq FROM jobs WHERE finished_at < ? ORDER BY finished_at LIMIT ?)",
+        (us(jobs), limit),
+    ).rowcount
+    return gone + (
+        db.execute(
+            "DELETE FROM ledger WHERE seq IN (SELECT seq FROM ledger WHERE answered_at < ? LIMIT ?)",
+            (us(ledger), limit),
+        ).rowcount
+    )
+
+
+# -- what the thread looks for --------------------------------------------------------------------------------------
+
+
+def cancels_asked(db: sqlite3.Connection, worker: str) -> list[str]:
+    """Return the jobs that a worker runs and somebody wants cancelled."""
+    found = db.execute("SELECT id FROM jobs WHERE worker = ? AND state = 'running' AND cancel_requested = 1", (worker,))
+    return [job_id for (job_id,) in found]
+
+
+def ended_among(db: sqlite3.Connection, job_ids: Sequence[str]) -> list[str]:
+    """Return those of these jobs that are finished, parked or gone."""
+    left = set(job_ids)
+    for start in range(0, len(job_ids), 500):
+        some = job_ids[start : start + 500]
+        found = db.execute(f"SELECT id FROM jobs WHERE id IN ({_marks(some)}) AND {UNFINISHED}", tuple(some))
+        left -= {job_id for (job_id,) in found}
+    return list(left)
+
+
+def next_claim(db: sqlite3.Connection) -> tuple[bool, datetime | None]:
+    """Return whether any job is ready for some worker, and when the next scheduled one is due."""
+    (is_ready,) = db.execute("SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'queued' AND held = 0)").fetchone()
+    (due,) = db.execute("SELECT min(run_at) FROM jobs WHERE state = 'scheduled'").fetchone()
+    return bool(is_ready), _at_or_none(due)
+
+
+def other_workers(db: sqlite3.Connection, worker: str) -> list[str]:
+    """Return the names of the other workers: those registered, and those that have jobs in hand."""
+    found = db.execute(
+        """
+        SELECT name FROM workers WHERE name <> ?1
+        UNION SELECT worker FROM jobs WHERE state = 'running' AND worker <> ?1
+        """,
+        (worker,),
+    )
+    return [name for (name,) in found]
+
+
+def has_overdue(db: sqlite3.Connection, before: datetime) -> bool:
+    """Return whether the lease of any job ended before an instant."""
+    found = db.execute(
+        "SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND lease_expires_at <= ?)", (us(before),)
+    )
+    return bool(found.fetchone()[0])
+
+
+def renew(db: sqlite3.Connection, now: datetime, worker: str, lease_seconds: float) -> None:
+    """Make all leases of a worker last from now, and record that it lives."""
+    db.execute(
+        "UPDATE jobs SET lease_expires_at = ? WHERE worker = ? AND state = 'running'",
+        (us(now + timedelta(seconds=lease_seconds)), worker),
+    )
+    beat(db, now, worker)
+
+
+def beat(db: sqlite3.Connection, now: datetime, worker: str) -> None:
+    """Record that a worker lives."""
+    db.execute("UPDATE workers SET beat_at = ? WHERE name = ?", (us(now), worker))
+
+
+def leave(db: sqlite3.Connection, worker: str) -> None:
+    """Take a worker off the list."""
+    db.execute("DELETE FROM workers WHERE name = ?", (worker,))
