@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..errors import TickworkError
 from ..program import OK, USAGE
+from .preview import add_preview
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,6 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     upcoming.add_argument("-n", type=_count, default=5, metavar="N", help="how many of each schedule (5)")
     upcoming.add_argument("--tz", metavar="ZONE", help="the zone to show them in, and of --cron (the app's; UTC)")
     upcoming.add_argument("--json", action="store_true", help="as JSON")
+
+    add_preview(add)
 
     trigger = add("trigger", "Run a task once, here and now, and print its result as JSON.")
     trigger.add_argument("name", metavar="NAME", help="a task or schedule; its last part will do where it is unique")

@@ -5,7 +5,7 @@
     plan = preview(app.schedules, start, end, timezone="Europe/Berlin", durations={"nightly": "20m"})
     Path("plan.svg").write_text(draw_svg(plan), encoding="utf-8")
 
-`preview` makes a plain value, and the others draw it: nothing here starts an app, opens a file or reads the time of day.
+`preview` makes a plain value and the others draw it: nothing here starts an app, opens a file or reads the time of day.
 """
 
 from __future__ import annotations

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Literal
 
 from ..durations import format_seconds
 from ..zones import get_zone
-from .words import common
+from .words import common, shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from .plan import Collision, Lane, Plan
 
-__all__ = ["Finding", "findings", "listed", "moment"]
+__all__ = ["Finding", "dropped_word", "findings", "listed", "moment"]
 
 Kind = Literal["error", "together", "clock change", "too long", "peak"]
 
@@ -86,10 +86,16 @@ def _clock_changes(plan: Plan, shared: int) -> list[Finding]:
 
 
 def _too_long(lane: Lane) -> str:
-    word = "skipped" if lane.overlap == "skip" else "merged"
+    word = dropped_word([lane])
     about = "about " if lane.count > len(lane.starts) else ""
     length = format_seconds(lane.duration or 0.0)
     return f"{about}{lane.dropped_count:,} of {lane.count:,} fire times {word}: a run takes {length}"
+
+
+def dropped_word(lanes: Iterable[Lane]) -> str:
+    """Return what becomes of the fire times without a run of their own."""
+    words = {"skipped" if lane.overlap == "skip" else "merged" for lane in lanes if lane.dropped_count}
+    return " or ".join(sorted(words, reverse=True))
 
 
 def moment(at: datetime, plan: Plan) -> str:
@@ -102,5 +108,6 @@ def moment(at: datetime, plan: Plan) -> str:
 
 def listed(names: Sequence[str], most: int = 5) -> str:
     """Return names in a row, at most so many."""
+    names = [shorten(name, 40) for name in names]
     shown = ", ".join(names[:most])
     return ", ".join(names) if len(names) <= most + 1 else f"{shown} and {len(names) - most} more"

@@ -1,7 +1,7 @@
 """The fire times of a trigger in a window, at a bounded cost: one by one where they are few, else counted.
 
 A trigger is asked with its `next` alone. One that fires too often to be walked is looked at in slices: where a slice
-holds more than a few fire times, the rest of it is taken to go on at the same pace.
+holds more than a few fire times, they are taken to go on at the same pace until the last of it.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain, islice, pairwise
 from typing import TYPE_CHECKING, Final
 
 from ..triggers import Every
 from ..zones import clock_change
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from ..clock import Clock
     from ..triggers import Trigger
@@ -26,9 +27,10 @@ __all__ = ["MAX_STARTS", "Firing", "Touched", "changes", "fire_times", "touched"
 MAX_STARTS: Final = 10_000
 """So many fire times of a schedule are kept one by one: every hour of a year (8,784) and more, and under a megabyte."""
 
-_MAX_SECONDS: Final = 2.0  # for one trigger; those of tickwork need milliseconds
-_SLICES: Final = 6_000  # about a quarter of an hour in a week, and more than one in each bucket
-_STEPS: Final = 12  # fire times that are looked at in a slice: enough to tell its pace
+_MAX_SECONDS: Final = 5.0  # for one trigger; those of tickwork need milliseconds, or a second to be estimated
+_MAX_COUNTED: Final = 50_000  # a tenth of a second or so: every quarter of an hour of a year
+_SLICES: Final = 9_000  # an hour each in a year: patterns seldom change within one
+_STEPS: Final = 8  # fire times that are looked at in a slice: enough to tell its pace
 _MAX_TOUCHED: Final = 500  # more than those of every minute in three repeated hours
 _MICROSECOND: Final = timedelta(microseconds=1)
 _ZERO: Final = timedelta(0)
@@ -73,7 +75,7 @@ class _Asked:
             raise TimeoutError(f"it was given up after {_MAX_SECONDS:g} s: its next() is too slow")
         if found is None:
             return None
-        if not isinstance(found, datetime) or found.utcoffset() is None:
+        if not isinstance(found, datetime) or found.utcoffset() is None:  # type: ignore[redundant-expr]
             raise TypeError(f"its next() returned {found!r}, and not an aware datetime")
         if found <= after:
             raise ValueError(f"its next() says that {found} comes after {after}")
@@ -110,13 +112,17 @@ def fire_times(trigger: Trigger, edges: Sequence[datetime], clock: Clock) -> Fir
         counts = _counts_of_every(asked, edges)
         starts = tuple(asked.within(start, end, MAX_STARTS)) if sum(counts) <= MAX_STARTS else ()
         return Firing(counts, starts, is_estimated=False, following=following)
-    starts = tuple(asked.within(start, end, MAX_STARTS + 1))
+    found = asked.within(start, end, _MAX_COUNTED + 1)
+    starts = tuple(islice(found, MAX_STARTS + 1))
     if len(starts) <= MAX_STARTS:
         return Firing(_sorted_in(starts, edges), starts, is_estimated=False, following=following)
+    counts = _sorted_in(chain(starts, found), edges)
+    if sum(counts) <= _MAX_COUNTED:
+        return Firing(counts, (), is_estimated=False, following=following)
     return Firing(_estimated(asked, edges), (), is_estimated=True, following=following)
 
 
-def _sorted_in(starts: Sequence[datetime], edges: Sequence[datetime]) -> tuple[int, ...]:
+def _sorted_in(starts: Iterable[datetime], edges: Sequence[datetime]) -> tuple[int, ...]:
     counts = [0] * (len(edges) - 1)
     for at in starts:
         counts[bisect_right(edges, at) - 1] += 1
@@ -131,25 +137,47 @@ def _counts_of_every(asked: _Asked, edges: Sequence[datetime]) -> tuple[int, ...
         return _sorted_in([first] if first is not None and first < edges[-1] else [], edges)
     period = second - first
     before = [max(0, -((first - edge) // period)) for edge in edges]  # points earlier than each edge
-    return tuple(later - earlier for earlier, later in zip(before, before[1:], strict=False))
+    return tuple(later - earlier for earlier, later in pairwise(before))
 
 
 def _estimated(asked: _Asked, edges: Sequence[datetime]) -> tuple[int, ...]:
     each = max(1, _SLICES // (len(edges) - 1))
     counts = []
-    for begin, end in zip(edges, edges[1:], strict=False):
-        cuts = [begin + (end - begin) * number // each for number in range(each + 1)]
-        counts.append(sum(_pace(asked, lo, hi) for lo, hi in zip(cuts, cuts[1:], strict=False) if lo < hi))
+    following = asked.next(edges[0] - _MICROSECOND)
+    for begin, end in pairwise(edges):
+        count = 0
+        for number in range(1, each + 1):
+            limit = begin + (end - begin) * number // each
+            if following is not None and following < limit:
+                more, following = _paced(asked, following, limit)
+                count += more
+        counts.append(count)
     return tuple(counts)
 
 
-def _pace(asked: _Asked, start: datetime, end: datetime) -> int:
-    """Count the fire times in [start, end); beyond the first few they are taken to go on at their pace."""
-    found = list(asked.within(start, end, _STEPS))
-    if len(found) < _STEPS:
-        return len(found)
-    gap = (found[-1] - found[0]) / (_STEPS - 1)
-    return _STEPS + (end - found[-1] - _MICROSECOND) // gap
+def _paced(asked: _Asked, first: datetime, end: datetime) -> tuple[int, datetime | None]:
+    """Count the fire times in [first, end), and return the one after them.
+
+    A few are visited, and those after them taken to go on at the same pace until the last one, which is looked for.
+    """
+    known, following = first, asked.next(first)
+    for count in range(1, _STEPS):
+        if following is None or following >= end:
+            return count, following
+        known, following = following, asked.next(following)
+    gap = (known - first) / (_STEPS - 1)
+    last, limit = known, end
+    while limit - last > gap:
+        # Where the pace is kept, the first look is near the end and finds it; where it stops early, the end is moved.
+        look = max(last, limit - 1.5 * gap) if limit == end else last + (limit - last) / 2
+        found = asked.next(look)
+        if found is None or found >= end:
+            if look <= last:
+                break
+            limit = look
+        else:
+            last = found
+    return _STEPS + round((last - known) / gap), asked.next(end - _MICROSECOND)
 
 
 # --- clock changes ----------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -55,9 +56,10 @@ def edges(start: datetime, end: datetime, zone: Zone, most: int, *, unit: timede
 def unit_of(found: tuple[datetime, ...]) -> timedelta:
     """Return how long the buckets between these edges are, most of them."""
     if len(found) < 4:
-        return max(later - earlier for earlier, later in zip(found, found[1:], strict=False))
-    # The first is cut off, and one in the middle may have a clock change in it.
-    return sorted(later - earlier for earlier, later in zip(found[1:-1], found[2:], strict=False))[(len(found) - 3) // 2]
+        return max(later - earlier for earlier, later in pairwise(found))
+    # Those at the edges are cut off, and one in the middle may have a clock change in it.
+    lengths = sorted(later - earlier for earlier, later in pairwise(found))
+    return lengths[len(lengths) // 2]
 
 
 def cells(found: tuple[datetime, ...], zone: Zone, most: int) -> tuple[tuple[datetime, ...], list[range]]:
@@ -80,19 +82,23 @@ def _steps(start: datetime, end: datetime, zone: Zone, step: timedelta) -> Itera
     """Yield multiples of a step from just before `start` to `end`, in order."""
     offset = zone.at(start).offset
     wall = _ORIGIN + (start + offset - _ORIGIN) // step * step
+    last = None
     while True:
-        instant = wall - offset if step <= _HOUR else instant_of(wall, zone)
-        if instant is not None:
-            if instant >= end:
-                return
+        instant = wall - offset if step <= _HOUR else _instant_of(wall, zone)
+        if instant >= end:
+            return
+        # A time of day that clocks never show is left out, but a day begins also where it has no midnight.
+        if (last is None or instant > last) and (step <= _HOUR or step >= _DAY or _wall(instant, zone) == wall):
             yield instant
+            last = instant
         wall += step
 
 
-def instant_of(wall: datetime, zone: Zone) -> datetime | None:
-    """Return when the clocks of a zone show a wall time (labelled UTC) for the first time; None: never."""
+def _instant_of(wall: datetime, zone: Zone) -> datetime:
+    """Return when the clocks of a zone show a wall time (labelled UTC) for the first time, or the end of its gap."""
     instant = wall.replace(tzinfo=zone.info).astimezone(UTC)
-    return instant if instant + zone.at(instant).offset == wall else None
+    # Python reads a time in a gap with the offset before it (PEP 495), which leads past the edge.
+    return instant if _wall(instant, zone) == wall else zone.at(instant).lo
 
 
 # --- the axis ---------------------------------------------------------------------------------------------------------
@@ -160,8 +166,7 @@ def _groups(
 ) -> tuple[Group, ...]:
     inside = [start, *(at for at in begins if start < at < end), end]
     return tuple(
-        Group(begin, stop, tuple(f"{_wall(begin, zone):{text}}" for text in texts))
-        for begin, stop in zip(inside, inside[1:], strict=False)
+        Group(begin, stop, tuple(f"{_wall(begin, zone):{text}}" for text in texts)) for begin, stop in pairwise(inside)
     )
 
 
@@ -169,8 +174,7 @@ def _months(start: datetime, end: datetime, zone: Zone, step: int) -> Iterator[d
     wall = _wall(start, zone)
     month = (wall.year * 12 + wall.month - 1) // step * step
     while True:
-        first = datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC)
-        instant = instant_of(first, zone) or instant_of(first + _HOUR, zone) or first
+        instant = _instant_of(datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC), zone)
         if instant >= end:
             return
         yield instant

@@ -1,4 +1,4 @@
-"""The plan of several schedules for a window of time, as a plain value: who starts when, and where that is a problem."""
+"""The plan of several schedules in a window of time, as a plain value: who starts when, and what to look at."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from ..clock import Clock, SystemClock
 from ..durations import format_seconds, seconds
-from ..errors import InvalidInstant, UnknownSchedule
+from ..errors import InvalidInstant, InvalidOption, UnknownSchedule
 from ..policies import OverlapPolicy, Policies
 from ..triggers import At, Cron, Every, Trigger, Union
 from ..zones import FIRST, LAST, get_zone, zone_key
@@ -202,19 +202,19 @@ def preview(
         clock: Tells how long a trigger takes to answer; None: the real one.
 
     Semantics:
-        Each trigger is asked for a bounded number of fire times and given up after two seconds. One that raises gives
+        Each trigger is asked for a bounded number of fire times and given up after five seconds. One that raises gives
         a lane with its error, and the others are not affected. At the beginning nothing is taken to run.
 
     Raises:
         InvalidInstant: A naive datetime, or a window that is empty or too long.
         InvalidDuration: A duration that cannot be read.
-        UnknownSchedule: A duration for a name that no schedule has, or several have.
+        InvalidOption: A duration for a name that several schedules have.
+        UnknownSchedule: A duration for a name that no schedule has.
         UnknownTimezone: There is no such zone.
     """
     wanted = list(schedules.values() if isinstance(schedules, Mapping) else schedules)
     start, end = _checked("start", start), _checked("end", end)
-    if not start < end <= start + timedelta(days=MAX_DAYS):
-        raise InvalidInstant("end", f"later than start ({start}), by {MAX_DAYS} days at the most", str(end))
+    check_window(start, end)
     zone = get_zone(zone_key(timezone))
     cut = edges(start, end, zone, _BUCKETS)
     lengths = _lengths(durations or {}, [schedule.name for schedule in wanted])
@@ -235,8 +235,18 @@ def preview(
     )
 
 
+def check_window(start: datetime, end: datetime, option: str = "end") -> None:
+    """Refuse a window that is empty or too long.
+
+    Raises:
+        InvalidInstant: The end, called by the name of its option.
+    """
+    if not timedelta(0) < end - start <= timedelta(days=MAX_DAYS):
+        raise InvalidInstant(option, f"later than {start.isoformat()}, by {MAX_DAYS} days at the most", end.isoformat())
+
+
 def _checked(option: str, value: datetime) -> datetime:
-    if not isinstance(value, datetime) or value.utcoffset() is None:
+    if not isinstance(value, datetime) or value.utcoffset() is None:  # type: ignore[redundant-expr]
         raise InvalidInstant(option, "an aware datetime", value)
     if not FIRST.year < value.year < LAST.year:
         raise InvalidInstant(option, f"between the years {FIRST.year + 1} and {LAST.year - 1}", str(value))
@@ -248,8 +258,11 @@ def _lengths(durations: Mapping[str, float | str | timedelta], names: Sequence[s
     for given, length in durations.items():
         fitting = [name for name in names if name == given]
         fitting = fitting or [name for name in names if name.endswith(f".{given}")]
-        if len(fitting) != 1:
+        if not fitting:
             raise UnknownSchedule(given, list(names))
+        if len(fitting) > 1:
+            remedy = f"several are named so: {', '.join(fitting)}"
+            raise InvalidOption("durations", "of one schedule each", given, remedy=remedy)
         found[fitting[0]] = seconds(length, f"duration of {fitting[0]}")
     return found
 
@@ -345,7 +358,9 @@ def _fullest(crowded: Mapping[datetime, list[int]], lanes: Sequence[Lane]) -> tu
         first[tuple(crowded[minute])] = minute
     numbers = Counter(tuple(found) for found in crowded.values())
     order = sorted(numbers, key=lambda group: (-len(group), first[group]))[:MAX_COLLISIONS]
-    return tuple(Collision(first[group], tuple(lanes[number].name for number in group), numbers[group]) for group in order)
+    return tuple(
+        Collision(first[group], tuple(lanes[number].name for number in group), numbers[group]) for group in order
+    )
 
 
 def _crowds(crowded: Mapping[datetime, list[int]], cut: Sequence[datetime]) -> tuple[int, ...]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 
 from ..durations import format_seconds
 from ..zones import get_zone
-from .findings import findings, moment
-from .grid import cells, make_axis, unit_of
+from .findings import dropped_word, findings, moment
+from .grid import make_axis, unit_of
 from .svg_lanes import Frame, draw_lane
 from .svg_parts import STYLE, Shapes, number, text_width
 from .words import common, shorten
@@ -24,7 +25,7 @@ _COMPACT: Final = 24  # more lanes than this are drawn closer, on one line each
 _STRIP: Final = 40  # the height of the row of what starts together
 
 
-def draw_svg(plan: Plan, *, width: int = 1040) -> str:
+def draw_svg(plan: Plan, *, width: int = 960) -> str:
     """Return a plan as the text of an SVG file.
 
     Args:
@@ -109,7 +110,7 @@ class _Picture:
 
     def heading(self) -> None:
         self.y = _MARGIN + 16
-        right = self.width - _MARGIN
+        right: float = self.width - _MARGIN
         for figure, said, colour in reversed(self.figures()):
             self.shapes.text(right, self.y, figure, f"figure {colour}", anchor="end")
             self.shapes.text(right, self.y + 19, said, "small soft", anchor="end")
@@ -132,7 +133,7 @@ class _Picture:
         if touched:
             found.append((f"{touched:,}", "at a clock change", "change"))
         if dropped:
-            found.append((f"{dropped:,}", "skipped or merged", "soft"))
+            found.append((f"{dropped:,}", dropped_word(plan.lanes), "soft"))
         return found
 
     # -- the chart -----------------------------------------------------------------------------------------------------
@@ -145,13 +146,13 @@ class _Picture:
             top = self.change_labels()
         lanes_end = top + frame.height * len(plan.lanes)
         bottom = lanes_end + (_STRIP + 14 if plan.collision_count else 0)
-        for number_, _ in enumerate(plan.lanes):
-            y = top + frame.height * number_
+        for row, _ in enumerate(plan.lanes):
+            y = top + frame.height * row
             shapes.rect(frame.left, y + 4, frame.right - frame.left, frame.height - 8, "track", radius=5)
         self.lines(top, bottom)
         each = 1_500 // len(plan.lanes)  # tooltips are what makes a file large
-        for number_, (lane, name) in enumerate(zip(plan.lanes, self.names, strict=True)):
-            draw_lane(shapes, frame, plan, lane, self.fitting(name), top + frame.height * number_, tooltips=each)
+        for row, (lane, name) in enumerate(zip(plan.lanes, self.names, strict=True)):
+            draw_lane(shapes, frame, plan, lane, self.fitting(name), top + frame.height * row, tooltips=each)
         self.y = lanes_end
         if plan.collision_count:
             self.crowds()
@@ -213,20 +214,19 @@ class _Picture:
         shapes.begin(f"In {plan.collision_count:,} minutes several schedules start, at most {most}")
         shapes.text(_MARGIN, self.y - _STRIP / 2 - 1, "Starting together", "name")
         shapes.text(_MARGIN, self.y - _STRIP / 2 + 15, "schedules in a minute", "small soft")
-        edges, held = cells(plan.edges, self.zone, int((frame.right - frame.left) / 3.4))
         steps = []
-        for begin, end, buckets in zip(edges, edges[1:], held, strict=False):
+        for begin, end, buckets in zip(frame.edges, frame.edges[1:], frame.held, strict=False):
             crowd = max(plan.crowds[buckets.start : buckets.stop], default=0)
             if crowd:
                 x, height = frame.x(begin), (_STRIP - 16) * crowd / most
-                wide = max(1.5, min(frame.x(end) - x - 0.8, 14))
+                wide = max(1.5, min(frame.x(end) - x - 0.6, 14))
                 steps.append(f"M{number(x)} {number(self.y)}v-{number(height)}h{number(wide)}V{number(self.y)}z")
         shapes.path(steps, "crowd")
         shapes.path([f"M{number(frame.left)} {number(self.y)}H{number(frame.right)}"], "rule")
         said = f"{most} at {moment(plan.collisions[0].at, plan)}"
-        half = text_width(said, 11) / 2
-        x = min(max(frame.x(plan.collisions[0].at), frame.left + half + 4), frame.right - half)
-        shapes.text(x, self.y - _STRIP + 10, said, "small crowd head over", anchor="middle")
+        half, x = text_width(said, 11) / 2, frame.x(plan.collisions[0].at)
+        anchor = "" if x - half < frame.left else "end" if x + half > frame.right else "middle"
+        shapes.text(x + (4 if not anchor else 0), self.y - _STRIP + 10, said, "small crowd head over", anchor=anchor)
         shapes.text(self.width - _MARGIN, self.y - _STRIP / 2 + 4, f"{plan.collision_count:,}", "soft", anchor="end")
         shapes.end()
 
@@ -234,13 +234,13 @@ class _Picture:
 
     def legend(self) -> None:
         """Explain the shapes that occur."""
-        plan, frame, shapes = self.plan, self.frame, self.shapes
+        shapes = self.shapes
         self.y += 34
-        x = frame.left
+        x: float = _MARGIN
         for kind, said in self.entries():
             wide = 22 + text_width(said, 11) + 18
-            if x + wide > self.width - _MARGIN and x > frame.left:
-                x, self.y = frame.left, self.y + 20
+            if x + wide - 18 > self.width - _MARGIN and x > _MARGIN:
+                x, self.y = _MARGIN, self.y + 20
             middle = self.y - 4
             if kind == "start":
                 shapes.rect(x + 6, middle - 6, 3, 12, "start", radius=1.5)
@@ -269,7 +269,7 @@ class _Picture:
         if any(lane.jitter and lane.count for lane in sparse):
             found.append(("jitter", "start put off at random"))
         if any(lane.dropped for lane in sparse):
-            found.append(("dropped", "skipped or merged"))
+            found.append(("dropped", dropped_word(lanes)))
         if any(lane.count and lane not in sparse for lane in lanes):
             unit = format_seconds(unit_of(self.frame.edges).total_seconds())
             found.append(("level", f"starts in {unit} (logarithmic)"))
@@ -289,10 +289,14 @@ class _Picture:
         where_width = max(text_width(entry.where) for entry in found)
         begin = _MARGIN + 110
         second = begin + min(where_width, 220) + 18
-        for number_, entry in enumerate(found):
+        for row, entry in enumerate(found):
             self.y += 20
-            if not number_ or found[number_ - 1].kind != entry.kind:
+            if not row or found[row - 1].kind != entry.kind:
                 shapes.text(_MARGIN, self.y, entry.kind, f"head {colours.get(entry.kind, 'bad')}")
             shapes.text(begin, self.y, shorten(entry.where, 220, width=text_width))
             room = self.width - _MARGIN - second
-            shapes.text(second, self.y, shorten(entry.what, room, width=text_width), "soft")
+            lines = wrap(entry.what, int(room / 6.6), max_lines=2, placeholder=" \u2026") or [""]
+            for line in lines:
+                shapes.text(second, self.y, shorten(line, room, width=text_width), "soft")
+                self.y += 17
+            self.y -= 17

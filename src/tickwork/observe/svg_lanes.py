@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from math import log
 from typing import TYPE_CHECKING, Final
 
 from ..durations import format_seconds
 from ..zones import get_zone
-from .findings import moment
-from .grid import cells
+from .findings import dropped_word, moment
+from .grid import cells, unit_of
 from .svg_parts import Shapes, number, text_width
 from .words import shorten
 
@@ -23,6 +24,8 @@ __all__ = ["Frame", "draw_lane"]
 
 _TICK: Final = 3  # pixels; the width of a start
 _SPACING: Final = 6  # pixels a start needs, to be seen as one: with less they are shown by number
+_BUCKET: Final = 3.4  # pixels that a bucket has at least,
+_DAY: Final = 1.6  # and one of a day
 _LOWEST: Final = 0.22  # the height of a single start, as a part of the lane's
 
 
@@ -55,7 +58,9 @@ class Frame:
     @classmethod
     def of(cls, plan: Plan, left: float, right: float, *, height: float, is_compact: bool) -> Self:
         """Return the frame of a plan."""
-        edges, held = cells(plan.edges, get_zone(plan.timezone), int((right - left) / 3.4))
+        # Days stay days: a schedule of weekdays then has its weekends.
+        pixels = _BUCKET if unit_of(plan.edges) < timedelta(days=1) else _DAY
+        edges, held = cells(plan.edges, get_zone(plan.timezone), int((right - left) / pixels))
         sums = [sum(lane.counts[part.start : part.stop]) for lane in plan.lanes for part in held]
         seconds = (plan.end - plan.start).total_seconds()
         return cls(plan.start, left, right, seconds, height, is_compact, edges, held, max(sums, default=0))
@@ -115,7 +120,7 @@ def _told(lane: Lane) -> str:
     if lane.jitter:
         parts.append(f"put off by up to {format_seconds(lane.jitter)}")
     if lane.dropped_count:
-        parts.append(f"{lane.dropped_count:,} skipped or merged")
+        parts.append(f"{lane.dropped_count:,} {dropped_word([lane])}")
     if lane.error is not None:
         parts[1] = lane.error
     return ", ".join(parts)
@@ -127,7 +132,9 @@ def _draw_nothing(shapes: Shapes, frame: Frame, plan: Plan, lane: Lane, middle: 
         said = "none to come" if lane.following is None else f"next {_with_year(lane.following, plan)}"
     room = frame.right - frame.left - 20
     fitting = shorten(said, room, width=lambda text: text_width(text, 11))
-    shapes.text(frame.left + 10, middle + 4, fitting, "small inside bad" if lane.error is not None else "small inside soft")
+    shapes.text(
+        frame.left + 10, middle + 4, fitting, "small inside bad" if lane.error is not None else "small inside soft"
+    )
 
 
 def _with_year(at: datetime, plan: Plan) -> str:
@@ -151,13 +158,13 @@ def _draw_starts(shapes: Shapes, frame: Frame, plan: Plan, lane: Lane, y: float,
                 said = f"{moment(begin, plan)} \u2013 {moment(end, plan).rpartition(' ')[2]}"
                 _draw_run(shapes, frame, begin, end, top, height, said)
     else:
-        x = (frame.x(at) + _TICK / 2 for at in lane.starts if at not in dropped)
-        shapes.path((f"M{number(at)} {number(top + 1.5)}v{number(height - 3)}" for at in x), "ticks")
+        ticks = (frame.x(at) + _TICK / 2 for at in lane.starts if at not in dropped)
+        shapes.path((f"M{number(at)} {number(top + 1.5)}v{number(height - 3)}" for at in ticks), "ticks")
         for begin, end in lane.runs:
             if begin < plan.end and frame.scale((end - begin).total_seconds()) > _TICK + 1:
                 _draw_run(shapes, frame, begin, end, top, height, "")
     for at in lane.dropped:
-        title = f"{moment(at, plan)}, skipped or merged" if has_titles else ""
+        title = f"{moment(at, plan)}, {dropped_word([lane])}" if has_titles else ""
         shapes.rect(frame.x(at), top, _TICK + 1.5, height, "dropped mark", radius=2, title=title)
 
 
@@ -173,10 +180,12 @@ def _draw_run(
 def _draw_numbers(shapes: Shapes, frame: Frame, lane: Lane, y: float) -> None:
     """Draw how many starts there are in each bucket, as steps of a logarithmic height."""
     bottom, height = y + frame.height - 4, frame.height - 12
-    levels = []
-    for part in frame.held:
-        count = sum(lane.counts[part.start : part.stop])
-        share = _LOWEST + (1 - _LOWEST) * log(count) / log(frame.most) if count and frame.most > 1 else 1.0
+    numbers = [sum(lane.counts[part.start : part.stop]) for part in frame.held]
+    levels, unit = [], unit_of(frame.edges)
+    for count, begin, end in zip(numbers, frame.edges, frame.edges[1:], strict=False):
+        # What the edge of the window has cut off is as high as if it were whole.
+        whole = min(count * max(1.0, unit / (end - begin)), max(numbers))
+        share = _LOWEST + (1 - _LOWEST) * log(whole) / log(frame.most) if count and frame.most > 1 else 1.0
         levels.append(height * share if count else 0.0)
     steps, last = [], 0.0
     for edge, level in zip(frame.edges, [*levels, 0.0], strict=True):

@@ -1,7 +1,7 @@
 """A plan as lines for a terminal: a lane for each schedule, a cell for each stretch of time.
 
-    clean     ▂ ▂ ▂     ▂▂▂   12
-    report    ▂━━━            1
+clean     ▂ ▂ ▂     ▂▂▂   12
+report    ▂━━━            1
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..durations import format_seconds
 from ..zones import get_zone
-from .findings import findings
+from .findings import dropped_word, findings
 from .grid import cells, make_axis, unit_of
 from .words import columns, common, printable, shorten
 
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
     from .plan import Lane, Plan
 
-__all__ = ["draw_text"]
+__all__ = ["SIGNS", "draw_text"]
 
 _MIN_CELLS: Final = 12
+_SENTENCE: Final = 24  # columns a sentence needs beside others
 _NAME_SHARE: Final = 0.3  # of the width, for names: the rest is what one wants to see
 
 
@@ -43,7 +44,9 @@ class _Signs:
 
 # The height of a cell says how many starts it holds: up to 1, 2, 4, 8, 16, 64, and more.
 _STEPS: Final = (1, 2, 4, 8, 16, 64)
-_BLOCKS: Final = _Signs("▂▃▄▅▆▇█", "·", "━", "×", "▲", "…")
+_BLOCKS: Final = _Signs("▂▃▄▅▆▇█", "·", "━", "\u00d7", "▲", "…")
+SIGNS: Final = f"{_BLOCKS.levels}{_BLOCKS.none}{_BLOCKS.run}{_BLOCKS.dropped}{_BLOCKS.change}{_BLOCKS.dots}\u2013"
+"""All characters beyond ASCII of a picture: an encoding that lacks one of them needs `ascii_only`."""
 _ASCII: Final = _Signs("123456789#", ".", "=", "x", "^", "...")
 
 _DIM, _STARTS, _CHANGE, _CROWD, _BAD, _BOLD = "2", "34", "33", "35", "31", "1"
@@ -95,7 +98,7 @@ class _Picture:
             sign = self.paint(self.signs.change, _CHANGE)
             marks = [sign if number in touched else " " for number in range(len(self.held))]
             found.append(self.row("clock change", self.wide(marks)))
-        return [*found, "", self.legend(), *self.table()]
+        return [*found, "", *self.legend(), *self.table()]
 
     # -- the parts -----------------------------------------------------------------------------------------------------
 
@@ -165,7 +168,7 @@ class _Picture:
             found.append(self.paint(sign, _CROWD))
         return self.wide(found)
 
-    def legend(self) -> str:
+    def legend(self) -> list[str]:
         unit = format_seconds(unit_of(self.edges).total_seconds())
         signs, plan = self.signs, self.plan
         if self.ascii_only:
@@ -176,8 +179,12 @@ class _Picture:
         if any(lane.runs for lane in plan.lanes):
             parts.append(f"{signs.run} runs")
         if any(lane.dropped for lane in plan.lanes):
-            parts.append(f"{signs.dropped} skipped or merged")
-        return self.paint("   ".join(parts), _DIM)
+            parts.append(f"{signs.dropped} {dropped_word(plan.lanes)}")
+        lines = [parts[0]]
+        for part in parts[1:]:
+            longer = f"{lines[-1]}   {part}"
+            lines = [*lines[:-1], longer] if columns(longer) <= self.width else [*lines, part]
+        return [self.paint(line, _DIM) for line in lines]
 
     def table(self) -> list[str]:
         rows = [(entry.kind, self.safe(entry.where), self.safe(entry.what)) for entry in findings(self.plan)]
@@ -190,7 +197,10 @@ class _Picture:
             place = shorten(where, widths[1], dots=self.signs.dots)
             head = self.paint(kind, _COLOURS.get(kind, _BAD)) + " " * (widths[0] - columns(kind) + 2)
             head += place + " " * (widths[1] - columns(place) + 2)
-            first, *others = wrap(what, max(20, self.width - begin)) or [""]
+            if self.width - begin < _SENTENCE:  # then below, and not in a column of its own
+                found += [head.rstrip(), *wrap(what, self.width, initial_indent="  ", subsequent_indent="  ")]
+                continue
+            first, *others = wrap(what, self.width - begin) or [""]
             found += [head + first, *(" " * begin + line for line in others)]
         return found
 
@@ -231,7 +241,7 @@ def draw_text(plan: Plan, width: int = 80, *, coloured: bool = False, ascii_only
 
     Args:
         plan: What `preview` made.
-        width: How many columns there are. Below about 40 the lines become longer than that.
+        width: How many columns there are. Below 40 the lines become longer than that.
         coloured: Whether to use the colours of a terminal.
         ascii_only: Whether to keep to ASCII, for a terminal that has no more.
     """
