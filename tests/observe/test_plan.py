@@ -370,6 +370,12 @@ def test_duration_is_found_by_the_last_part_of_a_name() -> None:
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 
+def test_schedules_of_one_name_share_its_duration() -> None:
+    plan = preview([Planned("a", Every("1h")), Planned("a", Every("2h"))], START, START + DAY, durations={"a": 60})
+
+    assert [lane.duration for lane in plan.lanes] == [60, 60]
+
+
 def test_durations_for_no_schedule_or_several_are_refused() -> None:
     planned = [Planned("one.clean", Every("1h")), Planned("two.clean", Every("1h"))]
 

@@ -127,6 +127,13 @@ def test_lane_without_starts_says_when_the_next_comes() -> None:
     assert "none to come" in texts(root)
 
 
+def test_the_end_of_the_calendar_is_told_in_utc_where_the_zone_has_no_date_for_it() -> None:
+    plan = preview([Planned("a", At("9999-12-31T23:59Z"))], START, START + timedelta(days=1), timezone="Asia/Tokyo")
+
+    assert plan.lanes[0].error is None
+    assert "next Fri 31 Dec 9999 23:59" in texts(parsed(plan))
+
+
 def test_error_of_a_trigger_stands_in_its_lane() -> None:
     def refuse(after: datetime) -> None:
         raise ValueError("1 < 2 & \x00")

@@ -72,6 +72,11 @@ def test_ascii_picture_holds_nothing_else() -> None:
     ]
 
 
+@pytest.mark.parametrize("width", [-1, 0, 10, 40])
+def test_narrow_terminal_gets_what_forty_columns_hold(width: int) -> None:
+    assert draw_text(night(fetch="40m"), width) == draw_text(night(fetch="40m"), 40)
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
 @pytest.mark.parametrize("days", [0.05, 1, 7, 31, 365])
 def test_no_line_of_lanes_is_wider_than_the_terminal(width: int, days: float) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .plan import Collision, Lane, Plan
 
-__all__ = ["Finding", "dropped_word", "findings", "listed", "moment"]
+__all__ = ["Finding", "dropped_word", "findings", "listed", "moment", "shown"]
 
 Kind = Literal["error", "together", "clock change", "too long", "peak"]
 
@@ -100,14 +100,22 @@ def dropped_word(lanes: Iterable[Lane]) -> str:
 
 def moment(at: datetime, plan: Plan) -> str:
     """Return an instant as the plan's zone shows it, such as "Sun 29 Mar 03:00"."""
-    local = at.astimezone(get_zone(plan.timezone).info)
+    local = shown(at, plan.timezone)
     year = "" if plan.end - plan.start < _YEAR_SHOWN else " %Y"
     text = "%H:%M:%S" if local.second or local.microsecond else "%H:%M"
     return f"{local:%a %d %b{year} {text}}"
 
 
+def shown(at: datetime, key: str) -> datetime:
+    """Return an instant on the clocks of a zone; at the end of the calendar, where they have no date, in UTC."""
+    try:
+        return at.astimezone(get_zone(key).info)
+    except OverflowError:
+        return at
+
+
 def listed(names: Sequence[str], most: int = 5) -> str:
     """Return names in a row, at most so many."""
     names = [shorten(name, 40) for name in names]
-    shown = ", ".join(names[:most])
-    return ", ".join(names) if len(names) <= most + 1 else f"{shown} and {len(names) - most} more"
+    first = ", ".join(names[:most])
+    return ", ".join(names) if len(names) <= most + 1 else f"{first} and {len(names) - most} more"

@@ -15,6 +15,7 @@ from ..errors import InvalidInstant, InvalidOption, UnknownSchedule
 from ..policies import OverlapPolicy, Policies
 from ..triggers import At, Cron, Every, Trigger, Union
 from ..zones import FIRST, LAST, get_zone, zone_key
+from .findings import shown
 from .firing import Touched, changes, fire_times, touched
 from .grid import edges
 from .runs import Rehearsal, Run, busiest, rehearse
@@ -256,8 +257,7 @@ def _checked(option: str, value: datetime) -> datetime:
 def _lengths(durations: Mapping[str, float | str | timedelta], names: Sequence[str]) -> dict[str, float]:
     found = {}
     for given, length in durations.items():
-        fitting = [name for name in names if name == given]
-        fitting = fitting or [name for name in names if name.endswith(f".{given}")]
+        fitting = [given] if given in names else [name for name in names if name.endswith(f".{given}")]
         if not fitting:
             raise UnknownSchedule(given, list(names))
         if len(fitting) > 1:
@@ -317,7 +317,7 @@ def _when(trigger: Trigger, key: str) -> str:
     if type(trigger) is Cron:
         return trigger.expression + (f" {trigger.timezone}" if trigger.timezone not in (None, key) else "")
     if type(trigger) is At:
-        return f"at {trigger.when.astimezone(get_zone(key).info):%Y-%m-%d %H:%M:%S %z}"
+        return f"at {shown(trigger.when, key):%Y-%m-%d %H:%M:%S %z}"
     return repr(trigger)
 
 

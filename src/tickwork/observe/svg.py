@@ -114,9 +114,9 @@ class _Picture:
         for figure, said, colour in reversed(self.figures()):
             self.shapes.text(right, self.y, figure, f"figure {colour}", anchor="end")
             self.shapes.text(right, self.y + 19, said, "small soft", anchor="end")
-            right -= max(text_width(said, 11), text_width(figure, 19)) + 26
+            right -= max(text_width(said, 11), text_width(figure, 23)) + 26
         room = right - _MARGIN
-        self.shapes.text(_MARGIN, self.y, shorten(self.title(), room, width=lambda text: text_width(text, 19)), "title")
+        self.shapes.text(_MARGIN, self.y, shorten(self.title(), room, width=lambda text: text_width(text, 21)), "title")
         self.y += 20
         shared = f" \u00b7 {self.shared.rstrip('.')}" if self.shared else ""
         self.shapes.text(_MARGIN, self.y, shorten(self.window() + shared, room, width=text_width), "soft")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..durations import format_seconds
 from ..zones import get_zone
-from .findings import dropped_word, moment
+from .findings import dropped_word, moment, shown
 from .grid import cells, unit_of
 from .svg_parts import Shapes, number, text_width
 from .words import shorten
@@ -138,7 +138,7 @@ def _draw_nothing(shapes: Shapes, frame: Frame, plan: Plan, lane: Lane, middle: 
 
 
 def _with_year(at: datetime, plan: Plan) -> str:
-    return f"{at.astimezone(get_zone(plan.timezone).info):%a %d %b %Y %H:%M}"
+    return f"{shown(at, plan.timezone):%a %d %b %Y %H:%M}"
 
 
 def _draw_starts(shapes: Shapes, frame: Frame, plan: Plan, lane: Lane, y: float, *, has_titles: bool) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SIGNS", "draw_text"]
 
+_MIN_WIDTH: Final = 40  # columns
 _MIN_CELLS: Final = 12
 _SENTENCE: Final = 24  # columns a sentence needs beside others
 _NAME_SHARE: Final = 0.3  # of the width, for names: the rest is what one wants to see
@@ -55,6 +56,7 @@ _COLOURS: Final = {"clock change": _CHANGE, "together": _CROWD, "peak": _STARTS}
 
 class _Picture:
     def __init__(self, plan: Plan, width: int, *, coloured: bool, ascii_only: bool) -> None:
+        width = max(width, _MIN_WIDTH)
         self.plan, self.width, self.coloured, self.ascii_only = plan, width, coloured, ascii_only
         self.signs = _ASCII if ascii_only else _BLOCKS
         self.zone = get_zone(plan.timezone)
@@ -241,7 +243,7 @@ def draw_text(plan: Plan, width: int = 80, *, coloured: bool = False, ascii_only
 
     Args:
         plan: What `preview` made.
-        width: How many columns there are. Below 40 the lines become longer than that.
+        width: How many columns there are. Less than 40 counts as 40.
         coloured: Whether to use the colours of a terminal.
         ascii_only: Whether to keep to ASCII, for a terminal that has no more.
     """
