@@ -48,7 +48,7 @@ def run_preview(options: argparse.Namespace) -> int:
     """Draw the plan."""
     from ..clock import SystemClock
     from ..observe import as_data, draw_svg, draw_text, preview
-    from ..observe.plan import check_window
+    from ..observe.previewing import check_window
     from ..observe.text import SIGNS
     from ..program import OK
     from ..zones import get_zone, zone_key

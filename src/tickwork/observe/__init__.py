@@ -11,7 +11,9 @@
 from __future__ import annotations
 
 from .data import as_data
-from .plan import Change, Collision, Lane, Peak, Plan, Planned, Touched, preview
+from .firing import Touched
+from .plan import Change, Collision, Lane, Peak, Plan
+from .previewing import Planned, preview
 from .svg import draw_svg
 from .text import draw_text
 

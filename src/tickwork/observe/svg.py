@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 
-from ..durations import format_seconds
 from ..zones import get_zone
 from .findings import dropped_word, findings, moment
-from .grid import make_axis, unit_of
+from .grid import make_axis
+from .svg_below import draw_findings, draw_legend
 from .svg_lanes import Frame, draw_lane
-from .svg_parts import STYLE, Shapes, number, text_width
+from .svg_parts import MARGIN, STYLE, Shapes, number, text_width
 from .words import common, shorten
 
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_svg"]
 
-_MARGIN: Final = 32
 _NAMES: Final = (110, 230)  # pixels for the names, at least and at most
 _NUMBERS: Final = 74  # pixels for the counts on the right
 _COMPACT: Final = 24  # more lanes than this are drawn closer, on one line each
@@ -49,8 +47,8 @@ class _Picture:
         longest = max(text_width(name, 13) for name in [*self.names, "Starting together"])
         longest = max([longest, *(text_width(lane.when, 11) for lane in plan.lanes)])
         self.names_width = min(max(longest, _NAMES[0]), _NAMES[1])
-        left = _MARGIN + self.names_width + 18
-        right = width - _MARGIN - _NUMBERS
+        left = MARGIN + self.names_width + 18
+        right = width - MARGIN - _NUMBERS
         is_compact = len(plan.lanes) > _COMPACT
         self.frame = Frame.of(plan, left, right, height=24 if is_compact else 40, is_compact=is_compact)
 
@@ -58,16 +56,16 @@ class _Picture:
         self.heading()
         if self.plan.lanes:
             self.chart()
-            self.legend()
+            self.y = draw_legend(self.shapes, self.frame, self.plan, self.y + 34, self.width)
         else:
             self.y += 44
-            self.shapes.text(_MARGIN, self.y, "No schedules: there is nothing to plan.", "soft")
+            self.shapes.text(MARGIN, self.y, "No schedules: there is nothing to plan.", "soft")
             self.y += 6
-        self.findings()
+        self.y = draw_findings(self.shapes, self.plan, self.y, self.width)
         return self.document()
 
     def document(self) -> str:
-        height = number(round(self.y + _MARGIN))
+        height = number(round(self.y + MARGIN))
         title, said = f"Plan of {self.title()}", "; ".join(self.description())
         head = Shapes()
         head.rect(0, 0, self.width, float(height), "paper", radius=10)
@@ -109,17 +107,17 @@ class _Picture:
         return found
 
     def heading(self) -> None:
-        self.y = _MARGIN + 16
-        right: float = self.width - _MARGIN
+        self.y = MARGIN + 16
+        right: float = self.width - MARGIN
         for figure, said, colour in reversed(self.figures()):
             self.shapes.text(right, self.y, figure, f"figure {colour}", anchor="end")
             self.shapes.text(right, self.y + 19, said, "small soft", anchor="end")
             right -= max(text_width(said, 11), text_width(figure, 23)) + 26
-        room = right - _MARGIN
-        self.shapes.text(_MARGIN, self.y, shorten(self.title(), room, width=lambda text: text_width(text, 21)), "title")
+        room = right - MARGIN
+        self.shapes.text(MARGIN, self.y, shorten(self.title(), room, width=lambda text: text_width(text, 21)), "title")
         self.y += 20
         shared = f" \u00b7 {self.shared.rstrip('.')}" if self.shared else ""
-        self.shapes.text(_MARGIN, self.y, shorten(self.window() + shared, room, width=text_width), "soft")
+        self.shapes.text(MARGIN, self.y, shorten(self.window() + shared, room, width=text_width), "soft")
 
     def figures(self) -> list[tuple[str, str, str]]:
         """Return the figures worth a large type: the number, what it counts, its colour."""
@@ -175,7 +173,7 @@ class _Picture:
             x = frame.x(label.at)
             if x + text_width(label.text, 11) < frame.right + 4:
                 shapes.text(x, self.y, label.text, "small soft")
-        shapes.text(self.width - _MARGIN, self.y, "starts", "small soft", anchor="end")
+        shapes.text(self.width - MARGIN, self.y, "starts", "small soft", anchor="end")
         self.y += 8
         return self.y
 
@@ -212,8 +210,8 @@ class _Picture:
         self.y += 14 + _STRIP
         most = max(plan.crowds)
         shapes.begin(f"In {plan.collision_count:,} minutes several schedules start, at most {most}")
-        shapes.text(_MARGIN, self.y - _STRIP / 2 - 1, "Starting together", "name")
-        shapes.text(_MARGIN, self.y - _STRIP / 2 + 15, "schedules in a minute", "small soft")
+        shapes.text(MARGIN, self.y - _STRIP / 2 - 1, "Starting together", "name")
+        shapes.text(MARGIN, self.y - _STRIP / 2 + 15, "schedules in a minute", "small soft")
         steps = []
         for begin, end, buckets in zip(frame.edges, frame.edges[1:], frame.held, strict=False):
             crowd = max(plan.crowds[buckets.start : buckets.stop], default=0)
@@ -227,76 +225,5 @@ class _Picture:
         half, x = text_width(said, 11) / 2, frame.x(plan.collisions[0].at)
         anchor = "" if x - half < frame.left else "end" if x + half > frame.right else "middle"
         shapes.text(x + (4 if not anchor else 0), self.y - _STRIP + 10, said, "small crowd head over", anchor=anchor)
-        shapes.text(self.width - _MARGIN, self.y - _STRIP / 2 + 4, f"{plan.collision_count:,}", "soft", anchor="end")
+        shapes.text(self.width - MARGIN, self.y - _STRIP / 2 + 4, f"{plan.collision_count:,}", "soft", anchor="end")
         shapes.end()
-
-    # -- below the chart -----------------------------------------------------------------------------------------------
-
-    def legend(self) -> None:
-        """Explain the shapes that occur."""
-        shapes = self.shapes
-        self.y += 34
-        x: float = _MARGIN
-        for kind, said in self.entries():
-            wide = 22 + text_width(said, 11) + 18
-            if x + wide - 18 > self.width - _MARGIN and x > _MARGIN:
-                x, self.y = _MARGIN, self.y + 20
-            middle = self.y - 4
-            if kind == "start":
-                shapes.rect(x + 6, middle - 6, 3, 12, "start", radius=1.5)
-            elif kind == "run":
-                shapes.rect(x, middle - 5, 16, 10, "start", radius=3)
-            elif kind == "jitter":
-                shapes.rect(x, middle - 5, 16, 10, "jitter", radius=3)
-                shapes.rect(x, middle - 6, 3, 12, "start", radius=1.5)
-            elif kind == "dropped":
-                shapes.rect(x + 5, middle - 6, 5, 12, "dropped", radius=2)
-            elif kind == "level":
-                shapes.path([f"M{number(x)} {number(middle + 5)}v-4h5v-3h5v-4h5v11z"], "level")
-            else:
-                shapes.path([f"M{number(x + 8)} {number(middle - 5)}l5 5l-5 5l-5 -5z"], "diamond")
-            shapes.text(x + 22, self.y, said, "small soft")
-            x += wide
-
-    def entries(self) -> list[tuple[str, str]]:
-        lanes = self.plan.lanes
-        sparse = [lane for lane in lanes if self.frame.is_sparse(lane)]
-        found = []
-        if any(lane.count for lane in sparse):
-            found.append(("start", "start"))
-        if any(lane.runs for lane in sparse):
-            found.append(("run", "run"))
-        if any(lane.jitter and lane.count for lane in sparse):
-            found.append(("jitter", "start put off at random"))
-        if any(lane.dropped for lane in sparse):
-            found.append(("dropped", dropped_word(lanes)))
-        if any(lane.count and lane not in sparse for lane in lanes):
-            unit = format_seconds(unit_of(self.frame.edges).total_seconds())
-            found.append(("level", f"starts in {unit} (logarithmic)"))
-        if any(lane.touched for lane in lanes):
-            found.append(("change", "touched by a clock change"))
-        return found
-
-    def findings(self) -> None:
-        found = findings(self.plan, most=2)
-        if not found:
-            return
-        shapes = self.shapes
-        self.y += 26
-        shapes.path([f"M{_MARGIN} {number(self.y)}H{self.width - _MARGIN}"], "grid")
-        self.y += 8
-        colours = {"together": "crowd", "clock change": "change", "peak": "start", "too long": "soft"}
-        where_width = max(text_width(entry.where) for entry in found)
-        begin = _MARGIN + 110
-        second = begin + min(where_width, 220) + 18
-        for row, entry in enumerate(found):
-            self.y += 20
-            if not row or found[row - 1].kind != entry.kind:
-                shapes.text(_MARGIN, self.y, entry.kind, f"head {colours.get(entry.kind, 'bad')}")
-            shapes.text(begin, self.y, shorten(entry.where, 220, width=text_width))
-            room = self.width - _MARGIN - second
-            lines = wrap(entry.what, int(room / 6.6), max_lines=2, placeholder=" \u2026") or [""]
-            for line in lines:
-                shapes.text(second, self.y, shorten(line, room, width=text_width), "soft")
-                self.y += 17
-            self.y -= 17

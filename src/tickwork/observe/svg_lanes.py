@@ -11,7 +11,7 @@ from ..durations import format_seconds
 from ..zones import get_zone
 from .findings import dropped_word, moment, shown
 from .grid import cells, unit_of
-from .svg_parts import Shapes, number, text_width
+from .svg_parts import MARGIN, Shapes, number, text_width
 from .words import shorten
 
 if TYPE_CHECKING:
@@ -91,14 +91,15 @@ def draw_lane(shapes: Shapes, frame: Frame, plan: Plan, lane: Lane, name: str, y
         tooltips: How many of its marks may tell what they are: beyond, none does.
     """
     shapes.begin(_told(lane))
-    names = 32.0
     middle = y + frame.height / 2
     if frame.is_compact:
-        shapes.text(names, middle + 4.5, name, "name")
+        shapes.text(MARGIN, middle + 4.5, name, "name")
     else:
-        room = frame.left - names - 14
-        shapes.text(names, middle - 1, name, "name")
-        shapes.text(names, middle + 13, shorten(lane.when, room, width=lambda text: text_width(text, 11)), "small soft")
+        room = frame.left - MARGIN - 14
+        shapes.text(MARGIN, middle - 1, name, "name")
+        shapes.text(
+            MARGIN, middle + 13, shorten(lane.when, room, width=lambda text: text_width(text, 11)), "small soft"
+        )
     if lane.error is None:
         count = ("~" if lane.is_estimated else "") + f"{lane.count:,}"
         shapes.text(frame.right + 74, middle + 4, count, "" if lane.count else "soft", anchor="end")

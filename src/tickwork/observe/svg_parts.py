@@ -9,7 +9,10 @@ from .words import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["STYLE", "Shapes", "number", "text_width"]
+__all__ = ["MARGIN", "STYLE", "Shapes", "number", "text_width"]
+
+MARGIN: Final = 32
+"""Pixels around the picture."""
 
 # Blue, amber and magenta differ in lightness too, so that they are told apart without seeing red or green; and what
 # they mean differs in shape or place as well. Every text has a contrast of at least 4.5 to 1 in both schemes.
