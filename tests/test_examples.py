@@ -22,7 +22,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 def test_every_example_is_tested_here() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {"housekeeping.py", "script.py", "web.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {"bookshop.py", "housekeeping.py", "script.py", "web.py"}
 
 
 # -- housekeeping -----------------------------------------------------------------------------------------------------
@@ -115,6 +115,20 @@ def test_housekeeping_has_three_schedules(tmp_path: Path) -> None:
         ("housekeeping.checksum", "process"),
     ]
     assert "'30 4 * * *'" in listed[1]["schedules"][0]["trigger"]
+
+
+# -- bookshop ---------------------------------------------------------------------------------------------------------
+
+
+def test_bookshop_has_the_schedules_of_its_picture(tmp_path: Path) -> None:
+    # The picture itself is compared in cli/test_preview.py.
+    with Running("-m", "tickwork", "list", str(EXAMPLES / "bookshop.py"), "--json", cwd=tmp_path) as running:
+        listed = json.loads(running.ended().out)
+
+    picture = (EXAMPLES.parent / "docs" / "preview.svg").read_text(encoding="utf-8")
+    names = [schedule["name"] for task in listed for schedule in task["schedules"]]
+    assert len(names) == 11
+    assert [name for name in names if f"<title>{name}: " not in picture] == []
 
 
 # -- web --------------------------------------------------------------------------------------------------------------

@@ -180,7 +180,7 @@ def _load(key: str) -> ZoneInfo:
     raise UnknownTimezone(key, nearest(key[:100], sorted(available_timezones())))
 
 
-def resolve_wall(wall: datetime, key: str) -> datetime:
+def resolve_wall(wall: datetime, key: str, option: str = "when") -> datetime:
     """Return the instant, aware UTC, at which a zone's clocks show a naive wall time.
 
     Where clocks show it twice, the first time is meant, unless `wall.fold` is 1.
@@ -190,14 +190,14 @@ def resolve_wall(wall: datetime, key: str) -> datetime:
     """
     zone = get_zone(key)
     if not FIRST.year < wall.year < LAST.year:
-        raise InvalidInstant("when", f"a time between the years {FIRST.year + 1} and {LAST.year - 1}", wall)
+        raise InvalidInstant(option, f"a time between the years {FIRST.year + 1} and {LAST.year - 1}", wall)
     instant = wall.replace(tzinfo=zone.info).astimezone(UTC)
     if instant.astimezone(zone.info).replace(tzinfo=None) == wall.replace(fold=0):
         return instant
     after = zone.at(end_of_gap(wall, key))
     before = (after.lo + after.offset - after.shift).replace(tzinfo=None)
     raise InvalidInstant(
-        "when",
+        option,
         f"a time that exists in {key}",
         str(wall),
         remedy=f"clocks there go from {before} straight to {before + after.shift}",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..errors import TickworkError
 from ..program import OK, USAGE
+from .preview import add_preview
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,6 +107,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true", help="as JSON")
     check.add_argument("--ignore", metavar="RULE", action="extend", nargs="+", default=[], help="rules to leave out")
     check.add_argument("--as-of", metavar="WHEN", help="look ahead from then, ISO 8601, in the app's zone (now)")
+
+    add_preview(add)
 
     trigger = add("trigger", "Run a task once, here and now, and print its result as JSON.")
     trigger.add_argument("name", metavar="NAME", help="a task or schedule; its last part will do where it is unique")

@@ -19,6 +19,7 @@ from ..program import run as run_program
 from ..triggers import Cron, upcoming
 from ..zones import clock_change, zone_key
 from .output import as_json, log_to_stderr, table
+from .preview import run_preview as run_preview
 from .target import load
 
 if TYPE_CHECKING:

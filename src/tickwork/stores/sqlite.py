@@ -127,7 +127,7 @@ class SQLiteStore(Store):
         Raises:
             StoreUnavailable: The file cannot be used, with the reason.
         """
-        self._turned_mono = time.monotonic()
+        self._turned_mono = self._clock.monotonic()
         await self._committer.open()
 
     async def close(self) -> None:
@@ -218,7 +218,7 @@ class SQLiteStore(Store):
         assert self._lock is not None
         deadline, pause = None, 0.0002
         while not self._lock.try_acquire():
-            now = time.monotonic()
+            now = self._clock.monotonic()
             deadline = now + BUSY_SECONDS if deadline is None else deadline
             if now > deadline:
                 raise StoreUnavailable(
@@ -250,7 +250,7 @@ class SQLiteStore(Store):
             self._data_version = version
             self._notice(db)
         if self._worker is not None:
-            mono = time.monotonic()
+            mono = self._clock.monotonic()
             if mono >= self._next_housekeeping:
                 self._next_housekeeping = mono + HOUSEKEEPING_SECONDS
                 self._committer.call_on_loop(self._turn)
@@ -317,7 +317,7 @@ class SQLiteStore(Store):
     # -- what the thread says, on the loop --------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        self._turned_mono = time.monotonic()
+        self._turned_mono = self._clock.monotonic()
 
     def _tell_listener(self, what: str, *args: Any) -> None:
         if self._listener is not None:
