@@ -32,7 +32,7 @@ from .clock import SystemClock
 from .context import _current
 from .dispatch import Dispatcher, value_of
 from .durations import seconds
-from .errors import DuplicateName, InvalidOption, InvalidPayload, NotRunning, UnknownTask
+from .errors import DuplicateName, InvalidOption, InvalidPayload, NotRunning, StoreUnavailable, UnknownTask
 from .events import AppStarted, AppStopping, Event, Events, JobFailed
 from .handle import Job
 from .health import Health, staleness
@@ -521,6 +521,35 @@ class App(Declarations):
         for hook in self._start_hooks:
             if inspect.isawaitable(made := hook()):
                 await made
+
+    @asynccontextmanager
+    async def looking(self) -> AsyncIterator[Self]:
+        """Open the app's store to look into it, without workers or schedules: what `tickwork history` does.
+
+        Inside the block, `schedules[name].history()`, `.why()` and `job(id)` can be asked.
+
+        Raises:
+            NotRunning: The app has started, or keeps its jobs in memory, where another process cannot look.
+            StoreUnavailable: The file cannot be read, or there is none yet.
+        """
+        if self._store is not None:
+            raise NotRunning("the app has started; ask it directly")
+        store = self._make_store()
+        if not store.capabilities.durable:
+            raise NotRunning(
+                "this app keeps its jobs and its ledger in memory, inside of the process that runs it: ask there, with "
+                'await app.schedules["name"].why("03:00"), or let the app keep them: App("sqlite:///jobs.db")'
+            )
+        if self._path is not None and not self._path.exists():
+            remedy = "the app has not run yet, or was started in another folder"
+            raise StoreUnavailable(str(self._path), "there is no such file", remedy)
+        await store.open()
+        self._store = store
+        try:
+            yield self
+        finally:
+            self._store = None
+            await store.close()
 
     def testing(
         self,
