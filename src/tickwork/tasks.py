@@ -98,7 +98,7 @@ class TaskOptions:
                 "retry",
                 'left out with delivery="at_most_once"',
                 self.retry,
-                remedy="a second attempt would be once more",
+                remedy="a second attempt would be once too often",
             )
 
 
