@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
-from .clock import SystemClock
+from .clock import SystemClock, virtual_loops
 from .context import _current
 from .dispatch import Dispatcher, value_of
 from .durations import seconds
@@ -38,6 +38,7 @@ from .schedules import Schedules
 from .shield import to_its_end
 from .stores.memory import MemoryStore
 from .tasks import Declarations, EnqueueOptions, ScheduleSpec, Task
+from .watchdog import Watchdog
 from .workers import Workers
 from .zones import zone_key
 
@@ -60,6 +61,9 @@ logger: logging.Logger = logging.getLogger("tickwork.app")
 P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound="Callable[..., Any]")
+
+MIN_BLOCK_WARN_SECONDS = 0.01
+"""Below, the watchdog would ask the loop more than 500 times a second while jobs run."""
 
 IDLE = (JobState.QUEUED, JobState.RUNNING)
 """With no job in these states an app is idle."""
@@ -91,6 +95,8 @@ class App(Declarations):
         cancel_seconds: How long a cancelled job may take to end before it is abandoned.
         max_queued: How many jobs may wait; beyond that `enqueue` waits.
         max_processes: Size of the process pool; None: as many as there are processors.
+        block_warn_seconds: How long something may hold the event loop before a warning names its line, at least 10 ms;
+            None: nobody looks who holds it, and no late start is explained.
         clock: Tells the time; None: the real one.
 
     Raises:
@@ -109,6 +115,7 @@ class App(Declarations):
         cancel_seconds: float | str | timedelta = 5.0,
         max_queued: int = 100_000,
         max_processes: int | None = None,
+        block_warn_seconds: float | str | timedelta | None = 0.25,
         clock: Clock | None = None,
     ) -> None:
         if url is not None:
@@ -121,6 +128,9 @@ class App(Declarations):
         self.max_processes: int = positive(
             "max_processes", (os.cpu_count() or 1) if max_processes is None else max_processes
         )
+        self.block_warn_seconds: float | None = None
+        if block_warn_seconds is not None:
+            self.block_warn_seconds = seconds(block_warn_seconds, "block_warn_seconds", minimum=MIN_BLOCK_WARN_SECONDS)
         if lifespan is not None and not callable(lifespan):
             raise InvalidOption("lifespan", "a function that returns an async context manager", lifespan)
         self._user_lifespan = lifespan
@@ -137,6 +147,7 @@ class App(Declarations):
         self._engine: Workers | None = None
         self._dispatcher: Dispatcher | None = None
         self._scheduler: Scheduler | None = None
+        self._watchdog: Watchdog | None = None
         self._loops: set[asyncio.Task[Any]] = set()
         self._resources = AsyncExitStack()
         self._failed: asyncio.Future[BaseException] | None = None
@@ -262,6 +273,8 @@ class App(Declarations):
             queue=options.queue or task.options_.queue,
             priority=task.options_.priority if options.priority is None else options.priority,
         )
+        if self._watchdog is not None:
+            self._watchdog.touch()
         # A job that waits for room may wait for itself: the worker that could make room is its own.
         await store.enqueue([new], wait=wait and not self._is_inside())
         return self._handle(new.id, new.task)
@@ -428,6 +441,7 @@ class App(Declarations):
             name=f"{os.getpid()}-{secrets.token_hex(4)}",
             on_error=self._hear_error,
         )
+        self._watchdog = self._dispatcher.watchdog = self._make_watchdog(self._dispatcher)
         if self._user_lifespan is not None:
             self._dispatcher.state = await self._resources.enter_async_context(_opened(self._user_lifespan, self))
         self._engine.start()
@@ -436,7 +450,7 @@ class App(Declarations):
         self._supervise(self._dispatcher.write(), "writer")
         self._supervise(self._dispatcher.feed(), "feeder")
         if schedules:
-            self._scheduler = Scheduler(store, self._clock, self._dispatcher.cancel_here)
+            self._scheduler = Scheduler(store, self._clock, self._dispatcher.cancel_here, watchdog=self._watchdog)
             for entry in list(self._entries.values()):
                 await self._scheduler.add(entry)
             self._supervise(self._scheduler.run(), "scheduler")
@@ -494,6 +508,18 @@ class App(Declarations):
         from .runners.process import ProcessRunner  # many apps never start a process
 
         return ProcessRunner(self.max_processes)
+
+    def _make_watchdog(self, dispatcher: Dispatcher) -> Watchdog | None:
+        """Start the watchdog, unless it is switched off. On virtual time a second held is none."""
+        loop = self._loop
+        if self.block_warn_seconds is None or not isinstance(self._clock, SystemClock) or loop in virtual_loops:
+            return None
+        assert loop is not None
+        watchdog = Watchdog(
+            loop, block_warn_seconds=self.block_warn_seconds, holder=dispatcher.culprit, clock=self._clock
+        )
+        watchdog.start()
+        return watchdog
 
     def _hear_error(self, context: Context, error: BaseException) -> None:
         for hook in self._error_hooks:
@@ -561,6 +587,9 @@ class App(Declarations):
             try:
                 await self._resources.aclose()
             finally:
+                if self._watchdog is not None:
+                    self._watchdog.close()
+                    self._watchdog = None
                 await self._end_loops()
                 if store is not None:
                     await store.close()

@@ -83,6 +83,10 @@ class SystemClock(Clock):
         """Return `time.monotonic()`."""
         return time.monotonic()
 
+    def cpu_seconds(self) -> float:
+        """Return the processor time that all threads of this process have used."""
+        return time.process_time()
+
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Timer:
         """Set a timer of the running event loop."""
         return asyncio.get_running_loop().call_later(delay, callback, *args)

@@ -13,8 +13,9 @@ from contextvars import Context as Variables
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from .context import Context
+from .context import Context, _current
 from .errors import InvalidPayload, JobCancelled, JobError, JobFailed, JobParked, JobTimedOut, ResultExpired
+from .holds import LONG_SECONDS
 from .jobs import JobState, Outcome
 from .payloads import ErrorInfo, describe_exception
 from .policies import state_after
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from .clock import Clock
+    from .holds import Hold
     from .jobs import JobRecord
     from .stores.base import Store
     from .tasks import AnyTask
+    from .watchdog import Watchdog
     from .workers import Workers
 
 logger: logging.Logger = logging.getLogger("tickwork.jobs")
@@ -51,7 +54,16 @@ class Waiter:
 class JobRun(Run):
     """One attempt of a stored job."""
 
-    __slots__ = ("_dispatcher", "context_", "record", "started_at", "task")
+    __slots__ = (
+        "_dispatcher",
+        "context_",
+        "is_block_told",
+        "is_watched",
+        "late_because",
+        "record",
+        "started_at",
+        "task",
+    )
 
     def __init__(self, dispatcher: Dispatcher, record: JobRecord, task: AnyTask, state: Any) -> None:
         args, kwargs = task.codec.decode(record.payload)
@@ -72,6 +84,12 @@ class JobRun(Run):
         self.record: JobRecord = record
         self.task: AnyTask = task
         self.started_at: datetime | None = None
+        self.is_watched: bool = False
+        """Whether the watchdog counts it."""
+        self.is_block_told: bool = False
+        """Whether a warning has said that it blocks the loop."""
+        self.late_because: str | None = None
+        """What held the loop when it should have started; None: it was in time, or late for another reason."""
 
     @property
     def lease(self) -> Lease:
@@ -86,6 +104,11 @@ class JobRun(Run):
         """Say so, once."""
         self.started_at = self._dispatcher.now()
         logger.info("start %s attempt=%d", self.describe(), self.context_.attempt, extra=self.extra())
+        self._dispatcher.began(self)
+
+    def moved_to_loop(self) -> None:
+        """Let the watchdog count it from here on."""
+        self._dispatcher.watch(self)
 
     def overran(self, outcome: Outcome) -> None:
         """Tell who waits here; the store hears of it when the thread has ended."""
@@ -136,6 +159,9 @@ class Dispatcher:
         self.base_context: Variables = copy_context()
         self.state: Any = None
         """What the user's lifespan yielded."""
+        self.watchdog: Watchdog | None = None
+        """Who finds out what holds the loop; None: nobody does."""
+        self._told_hold: float | None = None
         self.failed_count: int = 0
         self.changed: asyncio.Event = asyncio.Event()
         """Set whenever an end has been written or a claim has found nothing."""
@@ -215,6 +241,9 @@ class Dispatcher:
         """Take the end of an attempt: log it, tell who waits, and queue it for the store."""
         record = run.record
         self._runs.pop(record.id, None)
+        if run.is_watched and self.watchdog is not None:
+            run.is_watched = False
+            self.watchdog.leave()
         if run.stop_reason == "stop" and outcome is Outcome.CANCELLED:
             logger.warning("gave back %s: it had not ended when the app stopped", run.describe(), extra=run.extra())
             self._leases_back.append(run.lease)
@@ -317,6 +346,42 @@ class Dispatcher:
     def has_unwritten(self) -> bool:
         """Whether ends of attempts wait for the store."""
         return bool(self._outbox or self._leases_back)
+
+    # -- the watchdog -----------------------------------------------------------------------------------------------
+
+    def began(self, run: JobRun) -> None:
+        """Let the watchdog count an attempt, and say why it starts late when that is because the loop was held."""
+        if self.watchdog is None or run.started_at is None:
+            return
+        if run.run_in in ("loop", "call"):
+            self.watch(run)
+        late = (run.started_at - run.record.run_at).total_seconds()
+        if late > LONG_SECONDS:
+            now = self._clock.monotonic()
+            hold = self.watchdog.covering(now - late, now)
+            if hold is not None:
+                self._tell_late(run, late, hold)
+
+    def watch(self, run: JobRun) -> None:
+        """Let the watchdog count an attempt until its end."""
+        if self.watchdog is not None and not run.is_watched:
+            run.is_watched = True
+            self.watchdog.enter()
+
+    def _tell_late(self, run: JobRun, late: float, hold: Hold) -> None:
+        run.late_because = f"the loop was held by {hold}"
+        # One hold makes many jobs late: its stack is told with the first of them.
+        stack = f"\n{hold.stack}" if hold.stack and self._told_hold != hold.begin_mono else ""
+        self._told_hold = hold.begin_mono
+        logger.warning("%s starts %.1f s late: %s%s", run.describe(), late, run.late_because, stack, extra=run.extra())
+
+    def culprit(self, task: asyncio.Task[Any] | None, variables: Variables | None) -> JobRun | None:
+        """Return the attempt whose code a task runs: a worker's task, or one that a job has started. For any thread."""
+        run = self._workers.run_of(task)
+        if isinstance(run, JobRun):
+            return run
+        context = None if variables is None else variables.get(_current)
+        return None if context is None else self._runs.get(context.job_id)
 
     # -- people -----------------------------------------------------------------------------------------------------
 

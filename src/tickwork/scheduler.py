@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from . import policies
 from .durations import format_seconds
 from .errors import UnknownSchedule
+from .holds import LONG_SECONDS
 from .jobs import NewJob, new_id
 from .stores.base import Declare, Firing, Pause, Remove
 from .triggers import latest
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from .stores.base import Fired, ScheduleRow, Store
     from .tasks import AnyTask
     from .triggers import Trigger
+    from .watchdog import Watchdog
 
 logger: logging.Logger = logging.getLogger("tickwork.scheduler")
 
@@ -65,11 +67,20 @@ class Scheduler:
         clock: Tells the time and wakes it.
         cancel: Cancels a job that runs in this process; the store tells other processes.
         random: Draws the jitter.
+        watchdog: Finds out what held the loop when a fire time was due; None: nobody does.
     """
 
     def __init__(
-        self, store: Store, clock: Clock, cancel: Callable[[str], object], random: Random | None = None
+        self,
+        store: Store,
+        clock: Clock,
+        cancel: Callable[[str], object],
+        random: Random | None = None,
+        watchdog: Watchdog | None = None,
     ) -> None:
+        self._watchdog = watchdog
+        self.late_because: str | None = None
+        """What held the loop when the fire times of the last pass were due; None: nothing for more than a second."""
         self._cancel = cancel
         self._random = random or Random()
         self._store = store
@@ -179,11 +190,15 @@ class Scheduler:
                 await asyncio.sleep(0)  # a schedule as fast as this loop must leave turns to the others
                 return
             timer = self._clock.call_at(at, self._changed.set)
+        if self._watchdog is not None:
+            self._watchdog.expect(self._mono(self._heap[0][0]) if self._heap else None)
         try:
             await self._changed.wait()
         finally:
             if timer is not None:
                 timer.cancel()
+            if self._watchdog is not None:
+                self._watchdog.expect(None)  # it came
         if timer is None:
             self._clock.jump()  # it moved while nothing was planned, or was slewed for hours: that made no difference
 
@@ -220,6 +235,7 @@ class Scheduler:
 
     async def _answer(self, due: list[Entry], now: datetime) -> bool:
         """Fire all that is due in one call, and return whether the store took it."""
+        self.late_because = self._what_held(due, now)
         decided = [(entry, firing) for entry in due for firing in self._decide(entry, now)]
         try:
             answers = await self._store.fire([firing for _, firing in decided]) if decided else []
@@ -235,6 +251,17 @@ class Scheduler:
             if self.entries.get(entry.name) is entry:
                 self._plan(entry)
         return True
+
+    def _mono(self, at: datetime) -> float:
+        """Return the reading that the monotonic clock shows at an instant, if nobody sets the wall clock."""
+        return self._clock.monotonic() + (at - self._clock.now()).total_seconds()
+
+    def _what_held(self, due: list[Entry], now: datetime) -> str | None:
+        late_since = min((entry.next_at for entry in due if entry.next_at is not None), default=now)
+        if self._watchdog is None or (now - late_since).total_seconds() <= LONG_SECONDS:
+            return None
+        hold = self._watchdog.covering(self._mono(late_since), self._clock.monotonic())
+        return None if hold is None else f"the loop was held by {hold}"
 
     def _decide(self, entry: Entry, now: datetime) -> list[Firing]:
         """Return the answers to the fire times of a schedule that have come, in their order."""
