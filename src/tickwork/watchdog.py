@@ -24,8 +24,10 @@ import logging
 import math
 import sys
 import threading
+from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from .clock import SystemClock
+    from .frames import Place
     from .holds import Culprit
 
 logger: logging.Logger = logging.getLogger("tickwork.watchdog")
@@ -119,6 +122,9 @@ class Watchdog:
         self._token_at = 0.0  # since when this one has the loop
         self._looked_at = 0.0
         self._looks = 0
+        self._lines: Counter[Place | None] = Counter()  # how often it was seen at which line
+        self._place: Place | None = None  # where most often
+        self._above: list[Place] = []  # the stack then
         self._culprit: Culprit | None = None
         self._is_told = False  # whether the time to tell it has come
         self._is_named = False  # and whether it was told, or kept quiet as a repetition
@@ -248,7 +254,7 @@ class Watchdog:
             self._alive_at -= self._starved
             self._starved = 0.0
             self._look()
-        while not self._closed:
+        while not self._closed and not self._loop.is_closed():
             self._leave_out(self._wait(self._interval))
             if self._answered == self._asked:
                 self._go_on()
@@ -275,17 +281,25 @@ class Watchdog:
         if token != self._token or token is None:
             self._end_hold(self._looked_at)
             self._token_at = self._alive_at if not self._looks else self._looked_at
+            self._lines.clear()
+            self._place, self._above = None, []
         self._token, self._looked_at = token, self._mark
         if token is None:
             self._alive_at, self._looks = self._mark, 0
             return
         self._looks += 1
+        above = places(frames[self._depth :])
+        place = deepest_own(above) or (above[-1] if above else None)
+        self._lines[place] += 1
         held = self._mark - self._token_at
-        is_first = self._holds.present is None and held >= self._look_seconds
-        is_time_to_tell = not self._is_told and held >= self._warn_seconds
-        if is_first or is_time_to_tell:
-            self._holds.present = self._describe(frames, task)
-        if is_time_to_tell and self._holds.present is not None:
+        is_news = place != self._place and self._lines[place] > self._lines[self._place]
+        if is_news:  # the line at which it was seen most often tells more than the last one
+            self._place, self._above = place, above
+        if held < self._look_seconds:
+            return
+        if is_news or self._holds.present is None:
+            self._holds.present = self._describe(task, _handle_of(frames[: self._depth][-1:]))
+        if not self._is_told and held >= self._warn_seconds:
             self._is_told = True
             self._is_named = self._reports.blocks(self._holds.present, self._culprit)
             self._mark = self._time()  # a slow handler is no standstill
@@ -299,6 +313,7 @@ class Watchdog:
             what = "many short steps in turn" if self._looks else "code that let no other thread run"
             self._pass_on(self._holds.add(Hold(what, None, None, "", self._alive_at, at)))
         self._alive_at, self._token, self._looks = at, None, 0
+        self._starved = 0.0
 
     def _end_hold(self, at_mono: float) -> None:
         if self._holds.present is not None:
@@ -323,14 +338,19 @@ class Watchdog:
         if not frames or not self._loop.is_running():
             return None
         above = frames[self._depth :]
-        if not above and _handle_of(frames[-1:]) is None and isinstance(self._loop, asyncio.BaseEventLoop):
-            return None
-        first = above[0] if above else frames[-1]
-        return id(task), id(first), first.f_code
-
-    def _describe(self, frames: list[FrameType], task: asyncio.Task[Any] | None) -> Hold:
         handle = _handle_of(frames[: self._depth][-1:])
-        above = places(frames[self._depth :])
+        # asyncio's own loop shows what it does. Of another, uvloop say, nothing is seen while it runs no Python code:
+        # it waits, perhaps for the lock, or is inside of a callback that is no Python code either.
+        may_wait = self._starved or isinstance(self._loop, asyncio.BaseEventLoop)
+        if not above and handle is None and may_wait:
+            return None
+        # All tasks and handles that come before the answer are there at once, so no two have the same number. A frame's
+        # may return, but where there is no handle to be seen, it is all there is.
+        first = above[0] if above else frames[-1]
+        return id(task), id(first if handle is None else handle), first.f_code
+
+    def _describe(self, task: asyncio.Task[Any] | None, handle: Any) -> Hold:
+        place, above = self._place, self._above
         self._culprit = self._holder(task, _variables(task, handle))
         if self._culprit is not None:
             what = self._culprit.describe()
@@ -340,7 +360,6 @@ class Watchdog:
             what = f"callback {above[0].function[:MAX_TEXT]}"
         else:
             what = "callback" if handle is None else f"callback {_name(getattr(handle, '_callback', None))}"
-        place = deepest_own(above) or (above[-1] if above else None)
         line = None if place is None else f"{place}: {place.source}".removesuffix(": ")
         job_id = None if self._culprit is None else self._culprit.extra().get("job_id")
         return Hold(what, job_id, line, format_stack(above), self._token_at)
@@ -359,9 +378,13 @@ def _variables(task: asyncio.Task[Any] | None, handle: Any) -> Variables | None:
 
 
 def _name(thing: object) -> str:
-    """Return the name of a function or coroutine. Nothing of the user's is called for that, such as a `__repr__`."""
-    thing = getattr(thing, "func", thing)  # a partial
-    module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
+    """Return the name of a function or coroutine."""
+    if isinstance(thing, partial):
+        thing = thing.func
+    try:
+        module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
+    except Exception:  # a `__getattr__` of the user's
+        module = name = None
     if not isinstance(name, str):
         name = type(thing).__qualname__
     return (f"{module}.{name}" if isinstance(module, str) else name)[:MAX_TEXT]
