@@ -254,10 +254,12 @@ class Watchdog:
             self._alive_at -= self._starved
             self._starved = 0.0
             self._look()
-        while not self._closed and not self._loop.is_closed():
+        while True:
             self._leave_out(self._wait(self._interval))
             if self._answered == self._asked:
                 self._go_on()
+                break
+            if self._closed or self._loop.is_closed():
                 break
             self._look()
         if due is not None:
@@ -288,7 +290,8 @@ class Watchdog:
             self._alive_at, self._looks = self._mark, 0
             return
         self._looks += 1
-        above = places(frames[self._depth :])
+        above, handle = places(frames[self._depth :]), _handle_of(frames[: self._depth][-1:])
+        del frames  # they keep variables of the user's alive, and the log may take its time
         place = deepest_own(above) or (above[-1] if above else None)
         self._lines[place] += 1
         held = self._mark - self._token_at
@@ -298,7 +301,8 @@ class Watchdog:
         if held < self._look_seconds:
             return
         if is_news or self._holds.present is None:
-            self._holds.present = self._describe(task, _handle_of(frames[: self._depth][-1:]))
+            self._holds.present = self._describe(task, handle)
+        del task, handle
         if not self._is_told and held >= self._warn_seconds:
             self._is_told = True
             self._is_named = self._reports.blocks(self._holds.present, self._culprit)
@@ -345,7 +349,7 @@ class Watchdog:
         if not above and handle is None and may_wait:
             return None
         # All tasks and handles that come before the answer are there at once, so no two have the same number. A frame's
-        # may return, but where there is no handle to be seen, it is all there is.
+        # may return, so that calls of one function look like one; where no handle is to be seen, it is all there is.
         first = above[0] if above else frames[-1]
         return id(task), id(first if handle is None else handle), first.f_code
 
