@@ -109,6 +109,24 @@ async def test_a_plain_function_on_the_loop_is_named(said: Said) -> None:
     assert said.all("blocks the loop")[0].startswith(f"plain job={job.id} blocks the loop: ")
 
 
+@pytest.mark.blocks("a job that holds the loop is what is looked for")
+async def test_a_coroutine_that_a_plain_function_made_is_named(said: Said) -> None:
+    app = App()
+
+    async def inner() -> None:
+        block(lambda: said.records)
+
+    @app.task(name="made", run_in="thread")
+    def made() -> Any:
+        return inner()
+
+    async with app:
+        job = await made.enqueue()
+        await job
+
+    assert said.all("blocks the loop")[0].startswith(f"made job={job.id} blocks the loop: ")
+
+
 @pytest.mark.blocks("a task of a job that holds the loop is what is looked for")
 async def test_a_task_that_a_job_has_started_is_named_after_the_job(said: Said) -> None:
     app = App()
@@ -280,6 +298,26 @@ async def test_a_late_start_names_what_held_the_loop(said: Said, wait_until: Wai
     assert f", in {name}\n    time.sleep(2.5)" in reason
     assert because is not None
     assert because.startswith(f"the loop was held by callback {name} for ")
+
+
+@pytest.mark.blocks("the loop is held when a fire time is due")
+async def test_a_late_start_is_explained_whatever_the_limit_of_warnings(said: Said, wait_until: WaitUntil) -> None:
+    app = App(block_warn_seconds="1d")
+
+    @app.task(name="nightly")
+    async def nightly() -> None: ...
+
+    async def hold() -> None:
+        block(lambda: app._watchdog is not None and app._watchdog._holds.present is not None)
+        time.sleep(1.5)
+
+    async with app:
+        await app.schedules.add(nightly, soon())
+        await asyncio.create_task(hold(), name="web")
+        await wait_until(lambda: said.records)
+
+    (late,) = said.records
+    assert " s late: the loop was held by task 'web' (" in late.getMessage()
 
 
 @pytest.mark.blocks("the loop is held when a fire time is due")

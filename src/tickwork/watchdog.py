@@ -321,12 +321,13 @@ class Watchdog:
         if not self._is_told and self._mark - self._token_at >= self._warn_seconds:
             self._is_told = True
             self._is_named = self._reports.blocks(hold, self._culprit)
-            self._take_time()  # a slow handler is no standstill
+            self._take_time()
+            self._looked_at = self._mark  # a slow handler of the log is no standstill, nor the next one's doing
 
     def _go_on(self, still: float) -> None:
         """Take the answer, after a wait in which the process stood still for so many seconds."""
         at = self._answered_at
-        self._end_hold(at)
+        still += self._end_hold(at)
         if at - self._alive_at >= FIND_SECONDS:
             # Many looks and always another one: nobody held it alone. None at all: this thread could not run either.
             what = "many short steps in turn" if self._looks else "code that let no other thread run"
@@ -334,16 +335,21 @@ class Watchdog:
         self._alive_at = at if self._mark - at <= 2 * self._interval else min(at + still, self._mark)
         self._token, self._looks = None, 0
 
-    def _end_hold(self, at_mono: float) -> None:
+    def _end_hold(self, at_mono: float) -> float:
+        """End the present hold, if there is one. Return how long it took to tell that."""
+        slow = 0.0
         if self._holds.present is not None:
-            hold = self._holds.end(at_mono)
+            hold, before = self._holds.end(at_mono), self._mark
             if self._is_named and hold.end_mono is not None and hold.end_mono - hold.begin_mono > LONG_SECONDS:
                 self._reports.blocked(hold, self._culprit)
                 self._take_time()
+                slow = self._mark - before
             self._pass_on(hold)
-            self._alive_at = at_mono
+            self._alive_at = at_mono + slow
+            self._looked_at += slow
         self._is_told = self._is_named = False
         self._culprit = None
+        return slow
 
     def _pass_on(self, hold: Hold) -> None:
         if self._on_hold is not None:
