@@ -38,7 +38,6 @@ from .schedules import Schedules
 from .shield import to_its_end
 from .stores.memory import MemoryStore
 from .tasks import Declarations, EnqueueOptions, ScheduleSpec, Task
-from .watchdog import Watchdog
 from .workers import Workers
 from .zones import zone_key
 
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
     from .stores.base import Store
     from .tasks import AnyTask
     from .testing import Testing
+    from .watchdog import Watchdog
 
 logger: logging.Logger = logging.getLogger("tickwork.app")
 
@@ -131,6 +131,7 @@ class App(Declarations):
         self.block_warn_seconds: float | None = None
         if block_warn_seconds is not None:
             self.block_warn_seconds = seconds(block_warn_seconds, "block_warn_seconds", minimum=MIN_BLOCK_WARN_SECONDS)
+            from . import watchdog  # noqa: F401  # here, where no loop runs as a rule: an import would block it
         if lifespan is not None and not callable(lifespan):
             raise InvalidOption("lifespan", "a function that returns an async context manager", lifespan)
         self._user_lifespan = lifespan
@@ -515,6 +516,8 @@ class App(Declarations):
         if self.block_warn_seconds is None or not isinstance(self._clock, SystemClock) or loop in virtual_loops:
             return None
         assert loop is not None
+        from .watchdog import Watchdog
+
         watchdog = Watchdog(
             loop, block_warn_seconds=self.block_warn_seconds, holder=dispatcher.culprit, clock=self._clock
         )

@@ -13,9 +13,9 @@ from contextvars import Context as Variables
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from .clock import LATE_SECONDS
 from .context import Context, _current
 from .errors import InvalidPayload, JobCancelled, JobError, JobFailed, JobParked, JobTimedOut, ResultExpired
-from .holds import LONG_SECONDS
 from .jobs import JobState, Outcome
 from .payloads import ErrorInfo, describe_exception
 from .policies import state_after
@@ -162,6 +162,7 @@ class Dispatcher:
         self.watchdog: Watchdog | None = None
         """Who finds out what holds the loop; None: nobody does."""
         self._told_hold: float | None = None
+        self._told_tasks: set[str] = set()
         self.failed_count: int = 0
         self.changed: asyncio.Event = asyncio.Event()
         """Set whenever an end has been written or a claim has found nothing."""
@@ -356,7 +357,7 @@ class Dispatcher:
         if run.run_in in ("loop", "call"):
             self.watch(run)
         late = (run.started_at - run.record.run_at).total_seconds()
-        if late > LONG_SECONDS:
+        if late > LATE_SECONDS:
             now = self._clock.monotonic()
             hold = self.watchdog.covering(now - late, now)
             if hold is not None:
@@ -370,10 +371,15 @@ class Dispatcher:
 
     def _tell_late(self, run: JobRun, late: float, hold: Hold) -> None:
         run.late_because = f"the loop was held by {hold}"
-        # One hold makes many jobs late: its stack is told with the first of them.
-        stack = f"\n{hold.stack}" if hold.stack and self._told_hold != hold.begin_mono else ""
-        self._told_hold = hold.begin_mono
-        logger.warning("%s starts %.1f s late: %s%s", run.describe(), late, run.late_because, stack, extra=run.extra())
+        # One hold may make thousands of jobs late: a warning for each task says it, the stack with the first of them.
+        if self._told_hold != hold.begin_mono:
+            self._told_hold, self._told_tasks = hold.begin_mono, set()
+        stack = f"\n{hold.stack}" if hold.stack and not self._told_tasks else ""
+        level = logging.DEBUG if run.task.name in self._told_tasks else logging.WARNING
+        self._told_tasks.add(run.task.name)
+        logger.log(
+            level, "%s starts %.1f s late: %s%s", run.describe(), late, run.late_because, stack, extra=run.extra()
+        )
 
     def culprit(self, task: asyncio.Task[Any] | None, variables: Variables | None) -> JobRun | None:
         """Return the attempt whose code a task runs: a worker's task, or one that a job has started. For any thread."""

@@ -11,14 +11,13 @@ import linecache
 import os
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import FrameType
 
-LIBRARY = str(Path(__file__).parent) + os.sep
+LIBRARY = os.path.dirname(os.path.abspath(__file__)) + os.sep
 INSTALLED = tuple(f"{os.sep}{folder}{os.sep}" for folder in ("site-packages", "dist-packages"))
 
 MAX_FRAMES = 30

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("tickwork.watchdog")
 
-LONG_SECONDS = 1.0
-"""A hold as long as this makes starts late by more than their second, and its end is told as well."""
-
 KEPT = 16
 """How many holds are kept: whoever starts late asks at once, so the last one would nearly do."""
 
@@ -109,10 +106,11 @@ class Holds:
         for hold in found.values():
             until = end_mono if hold.end_mono is None else hold.end_mono
             if (seconds := min(end_mono, until) - max(begin_mono, hold.begin_mono)) > 0:
-                inside.append((seconds, replace(hold, end_mono=until)))
+                inside.append((seconds, hold))
         if sum(seconds for seconds, _ in inside) < (end_mono - begin_mono) / 2:
             return None  # it was late for another reason: all workers were busy, say
-        return max(inside, key=lambda pair: pair[0])[1]
+        longest = max(inside, key=lambda pair: pair[0])[1]
+        return longest if longest.end_mono is not None else replace(longest, end_mono=end_mono)
 
 
 class Reports:

@@ -17,9 +17,9 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from . import policies
+from .clock import LATE_SECONDS
 from .durations import format_seconds
 from .errors import UnknownSchedule
-from .holds import LONG_SECONDS
 from .jobs import NewJob, new_id
 from .stores.base import Declare, Firing, Pause, Remove
 from .triggers import latest
@@ -258,7 +258,7 @@ class Scheduler:
 
     def _what_held(self, due: list[Entry], now: datetime) -> str | None:
         late_since = min((entry.next_at for entry in due if entry.next_at is not None), default=now)
-        if self._watchdog is None or (now - late_since).total_seconds() <= LONG_SECONDS:
+        if self._watchdog is None or (now - late_since).total_seconds() <= LATE_SECONDS:
             return None
         hold = self._watchdog.covering(self._mono(late_since), self._clock.monotonic())
         return None if hold is None else f"the loop was held by {hold}"

@@ -30,8 +30,9 @@ from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from .clock import LATE_SECONDS
 from .frames import depth, format_stack
-from .holds import LONG_SECONDS, Hold, Holds, Reports
+from .holds import Hold, Holds, Reports
 from .sighting import is_legible, sight
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ LINGER_SECONDS = 1.0
 DUE_GRACE_SECONDS = 0.25
 """How late the loop may be for a fire time before it is asked."""
 
-FIND_SECONDS = LONG_SECONDS / 2
+FIND_SECONDS = LATE_SECONDS / 2
 """How long a hold must be at the most to be found: with the grace before, within the second that makes a start late."""
 
 MAX_WAIT_SECONDS = 86_400.0
@@ -340,7 +341,7 @@ class Watchdog:
         slow = 0.0
         if self._holds.present is not None:
             hold, before = self._holds.end(at_mono), self._mark
-            if self._is_named and hold.end_mono is not None and hold.end_mono - hold.begin_mono > LONG_SECONDS:
+            if self._is_named and hold.end_mono is not None and hold.end_mono - hold.begin_mono > LATE_SECONDS:
                 self._reports.blocked(hold, self._culprit)
                 self._take_time()
                 slow = self._mark - before
