@@ -591,7 +591,7 @@ class App(Declarations):
                 await self._resources.aclose()
             finally:
                 if self._watchdog is not None:
-                    self._watchdog.close()
+                    await self._watchdog.aclose()
                     self._watchdog = None
                 await self._end_loops()
                 if store is not None:

@@ -20,6 +20,7 @@ Under the GIL nothing is lost by that. A build without it could, at worst, miss 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import sys
@@ -36,7 +37,6 @@ from .holds import Hold, Holds, Reports
 from .sighting import is_legible, sight
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
     from contextvars import Context as Variables
 
@@ -58,6 +58,9 @@ DUE_GRACE_SECONDS = 0.25
 
 FIND_SECONDS = LATE_SECONDS / 2
 """How long a hold must be at the most to be found: with the grace before, within the second that makes a start late."""
+
+LAST_SECONDS = 0.25
+"""How long the end of the app waits for a last warning: a handler of the log may be slow."""
 
 MAX_WAIT_SECONDS = 86_400.0
 """A wait beyond the system's limit raises; one wake-up a day costs nothing."""
@@ -97,6 +100,7 @@ class Watchdog:
         self._reports = Reports(clock.monotonic)
         self._wakes: SimpleQueue[None] = SimpleQueue()
         self._closed = False
+        self._ended = asyncio.Event()
         # Written on the loop, read by the thread.
         self._running = 0
         self._entered = 0
@@ -144,6 +148,13 @@ class Watchdog:
         """End the thread, without waiting for it: a handler of the log might hold it up."""
         self._closed = True
         self._wakes.put(None)
+
+    async def aclose(self) -> None:
+        """End the thread. A hold that ended just now is told before, within a quarter of a second."""
+        self.close()
+        if self._holds.present is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), LAST_SECONDS)
 
     def enter(self) -> None:
         """Count in a job that begins to run on the loop. A tenth of a microsecond, unless nothing ran for a second."""
@@ -204,6 +215,9 @@ class Watchdog:
         except Exception:
             with suppress(Exception):
                 logger.exception("the watchdog failed; from now on nobody is named who holds the loop")
+        finally:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._ended.set)
 
     def _is_overdue(self) -> bool:
         due = self._due_at
