@@ -28,12 +28,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
-from .clock import SystemClock
+from .clock import SystemClock, virtual_loops
 from .context import _current
 from .dispatch import Dispatcher, value_of
 from .durations import seconds
 from .errors import DuplicateName, InvalidOption, InvalidPayload, NotRunning, StoreUnavailable, UnknownTask
-from .events import AppStarted, AppStopping, Event, Events, JobFailed
+from .events import AppStarted, AppStopping, Event, Events, JobFailed, LoopHeld
 from .handle import Job
 from .health import Health, staleness
 from .jobs import JobState, NewJob, new_id
@@ -54,17 +54,22 @@ if TYPE_CHECKING:
 
     from .clock import Clock
     from .context import Context
+    from .holds import Hold
     from .jobs import JobRecord
     from .runners.process import ProcessRunner
     from .stores.base import Store
     from .tasks import AnyTask
     from .testing import Testing
+    from .watchdog import Watchdog
 
 logger: logging.Logger = logging.getLogger("tickwork.app")
 
 P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound="Callable[..., Any]")
+
+MIN_BLOCK_WARN_SECONDS = 0.01
+"""Below, the watchdog would ask the loop more than 500 times a second while jobs run."""
 
 IDLE = (JobState.QUEUED, JobState.RUNNING)
 """With no job in these states an app is idle."""
@@ -97,6 +102,8 @@ class App(Declarations):
         cancel_seconds: How long a cancelled job may take to end before it is abandoned.
         max_queued: How many jobs may wait; beyond that `enqueue` waits.
         max_processes: Size of the process pool; None: as many as there are processors.
+        block_warn_seconds: How long something may hold the event loop before a warning names its line, at least 10 ms;
+            None: nobody looks who holds it, and no late start is explained.
         clock: Tells the time; None: the real one.
 
     Raises:
@@ -115,6 +122,7 @@ class App(Declarations):
         cancel_seconds: float | str | timedelta = 5.0,
         max_queued: int = 100_000,
         max_processes: int | None = None,
+        block_warn_seconds: float | str | timedelta | None = 0.25,
         clock: Clock | None = None,
     ) -> None:
         self._path: Path | None = None if url is None else sqlite_path(url)
@@ -126,6 +134,10 @@ class App(Declarations):
         self.max_processes: int = positive(
             "max_processes", (os.cpu_count() or 1) if max_processes is None else max_processes
         )
+        self.block_warn_seconds: float | None = None
+        if block_warn_seconds is not None:
+            self.block_warn_seconds = seconds(block_warn_seconds, "block_warn_seconds", minimum=MIN_BLOCK_WARN_SECONDS)
+            from . import watchdog  # noqa: F401  # here, where no loop runs as a rule: an import would block it
         if lifespan is not None and not callable(lifespan):
             raise InvalidOption("lifespan", "a function that returns an async context manager", lifespan)
         self._user_lifespan = lifespan
@@ -145,6 +157,7 @@ class App(Declarations):
         self._engine: Workers | None = None
         self._dispatcher: Dispatcher | None = None
         self._scheduler: Scheduler | None = None
+        self._watchdog: Watchdog | None = None
         self._loops: set[asyncio.Task[Any]] = set()
         self._resources = AsyncExitStack()
         self._failed: asyncio.Future[BaseException] | None = None
@@ -303,6 +316,8 @@ class App(Declarations):
             priority=task.options_.priority if options.priority is None else options.priority,
             is_once=task.options_.delivery == "at_most_once",
         )
+        if self._watchdog is not None:
+            self._watchdog.touch()
         # A job that waits for room may wait for itself: the worker that could make room is its own.
         await store.enqueue([new], wait=wait and not self._is_inside())
         return self._handle(new.id, new.task)
@@ -505,6 +520,7 @@ class App(Declarations):
             on_error=self._on_attempt_failed,
         )
         store.listen(self._dispatcher)
+        self._watchdog = self._dispatcher.watchdog = self._make_watchdog(self._dispatcher)
         if self._user_lifespan is not None:
             self._dispatcher.state = await self._resources.enter_async_context(_opened(self._user_lifespan, self))
         self._engine.start()
@@ -513,7 +529,9 @@ class App(Declarations):
         self._supervise(self._dispatcher.write(), "writer")
         self._supervise(self._dispatcher.feed(), "feeder")
         if schedules:
-            self._scheduler = Scheduler(store, self._clock, self._dispatcher.cancel_here, events=self._events)
+            self._scheduler = Scheduler(
+                store, self._clock, self._dispatcher.cancel_here, events=self._events, watchdog=self._watchdog
+            )
             self._dispatcher.on_schedule_job_end = self._scheduler.job_ended
             self._dispatcher.on_schedules_changed = self._scheduler.schedules_changed
             await self._scheduler.add(*self._entries.values())
@@ -606,6 +624,35 @@ class App(Declarations):
 
         return ProcessRunner(self.max_processes)
 
+    def _make_watchdog(self, dispatcher: Dispatcher) -> Watchdog | None:
+        """Start the watchdog, unless it is switched off. On virtual time a second held is none."""
+        loop = self._loop
+        if self.block_warn_seconds is None or not isinstance(self._clock, SystemClock) or loop in virtual_loops:
+            return None
+        assert loop is not None
+        from .watchdog import Watchdog
+
+        watchdog = Watchdog(
+            loop,
+            block_warn_seconds=self.block_warn_seconds,
+            holder=dispatcher.culprit,
+            clock=self._clock,
+            on_hold=self._hear_hold,
+        )
+        watchdog.start()
+        return watchdog
+
+    def _hear_hold(self, hold: Hold) -> None:
+        self._events.emit(
+            LoopHeld(
+                what=hold.what,
+                seconds=hold.seconds or 0.0,
+                job_id=hold.job_id,
+                line=hold.line,
+                stack=hold.stack,
+            )
+        )
+
     async def stop(self, drain_seconds: float | str | timedelta | None = None) -> Stopped:
         """Drain and stop: fire and claim no more, give unstarted jobs back, let running ones end, cancel the rest.
 
@@ -659,6 +706,9 @@ class App(Declarations):
                 await self._events.aclose(self.cancel_seconds)
                 await self._resources.aclose()
             finally:
+                if self._watchdog is not None:
+                    await self._watchdog.aclose()
+                    self._watchdog = None
                 await self._end_loops()
                 if store is not None:
                     await store.close()

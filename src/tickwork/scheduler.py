@@ -14,9 +14,10 @@ import logging
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from random import Random
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from . import policies
+from .clock import LATE_SECONDS
 from .durations import format_seconds
 from .errors import UnknownSchedule
 from .events import ClockJumped, FireTimeAnswered, ScheduleBroken, SchedulePaused, ScheduleResumed, StoreFailed
@@ -35,18 +36,12 @@ if TYPE_CHECKING:
     from .stores.base import Fired, ScheduleRow, Store
     from .tasks import AnyTask
     from .triggers import Trigger
+    from .watchdog import Watchdog
 
 logger: logging.Logger = logging.getLogger("tickwork.scheduler")
 
 RETRY_STORE_SECONDS = 1.0
 """How soon a store that raised is asked again. The fire times wait: nothing is lost by it."""
-
-
-class Holds(Protocol):
-    """Knows what has held the event loop, and when."""
-
-    def covering(self, begin_mono: float, end_mono: float) -> object | None:
-        """Return what held it longest between two monotonic instants, as a sentence when printed; None: nothing."""
 
 
 @dataclass(slots=True, eq=False)
@@ -80,7 +75,7 @@ class Scheduler:
         clock: Tells the time and wakes it.
         cancel: Cancels a job that runs in this process; the store tells other processes.
         events: Hears what happens.
-        watchdog: Knows what has held the loop.
+        watchdog: Finds out what held the loop when a fire time was due; None: nobody does.
         random: Draws the jitter.
     """
 
@@ -91,7 +86,7 @@ class Scheduler:
         cancel: Callable[[str], object],
         *,
         events: Events,
-        watchdog: Holds | None = None,
+        watchdog: Watchdog | None = None,
         random: Random | None = None,
     ) -> None:
         self._cancel = cancel
@@ -274,11 +269,15 @@ class Scheduler:
                 await asyncio.sleep(0)  # a schedule as fast as this loop must leave turns to the others
                 return
             timer = self._clock.call_at(at, self._changed.set)
+        if self._watchdog is not None:
+            self._watchdog.expect(self._mono(self._heap[0][0]) if self._heap else None)
         try:
             await self._changed.wait()
         finally:
             if timer is not None:
                 timer.cancel()
+            if self._watchdog is not None:
+                self._watchdog.expect(None)  # it came
         if timer is None:
             self._clock.jump()  # it moved while nothing was planned, or was slewed for hours: that made no difference
 
@@ -337,6 +336,10 @@ class Scheduler:
                 self._plan(entry)
         return True
 
+    def _mono(self, at: datetime) -> float:
+        """Return the reading that the monotonic clock shows at an instant, if nobody sets the wall clock."""
+        return self._clock.monotonic() + (at - self._clock.now()).total_seconds()
+
     def _decide(self, entry: Entry, now: datetime) -> list[Firing]:
         """Return the answers to the fire times of a schedule that have come, in their order."""
         row = entry.row
@@ -382,13 +385,13 @@ class Scheduler:
         """Say what made this pass late, where it is late and that is known."""
         earliest = found.missed_first or (found.runs[0] if found.runs else now)
         late = (now - earliest).total_seconds()
-        if late <= policies.PROMPT_SECONDS:
+        if late <= LATE_SECONDS:
             return None
         if self._jumped > 0:
             return f"the clock went forwards by {format_seconds(round(self._jumped, 3))}, set or asleep"
         mono = self._clock.monotonic()
         hold = None if self._watchdog is None else self._watchdog.covering(mono - late, mono)
-        return None if hold is None else str(hold)
+        return None if hold is None else f"the loop was held by {hold}"
 
     def _job(self, entry: Entry, fire_time: datetime | None) -> NewJob:
         now = self._clock.now()
