@@ -437,8 +437,7 @@ class App(Declarations):
         self._supervise(self._dispatcher.feed(), "feeder")
         if schedules:
             self._scheduler = Scheduler(store, self._clock, self._dispatcher.cancel_here)
-            for entry in list(self._entries.values()):
-                await self._scheduler.add(entry)
+            await self._scheduler.start(list(self._entries.values()))
             self._supervise(self._scheduler.run(), "scheduler")
         for hook in self._start_hooks:
             if inspect.isawaitable(made := hook()):

@@ -24,7 +24,7 @@ from .stores.base import Declare, Firing, Pause, Remove
 from .triggers import latest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from .clock import Clock
@@ -83,10 +83,18 @@ class Scheduler:
 
     # -- schedules --------------------------------------------------------------------------------------------------
 
+    async def start(self, entries: Sequence[Entry]) -> None:
+        """Take schedules in: make their rows known to the store, all in one call, and plan their next fire times."""
+        rows = await self._store.set_schedule([_declare(entry) for entry in entries])
+        for entry, row in zip(entries, rows, strict=True):
+            assert row is not None
+            await self._take_in(entry, row)
+
     async def add(self, entry: Entry) -> None:
-        """Take a schedule in: make its row known to the store and plan its next fire time."""
-        row = (await self._store.set_schedule([_declare(entry)]))[0]
-        assert row is not None
+        """Take one schedule in; see `start`."""
+        await self.start([entry])
+
+    async def _take_in(self, entry: Entry, row: ScheduleRow) -> None:
         entry.row = row
         if row.version == 1 and entry.policies.first == "now" and not row.paused:
             now = self._clock.now()
