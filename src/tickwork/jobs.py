@@ -13,14 +13,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from random import Random
 from typing import Any
 
 from .errors import IllegalMove
-from .records import changed
+from .records import changed, record
 
 
 class JobState(StrEnum):
@@ -81,7 +80,7 @@ class Outcome(StrEnum):
     """The process that ran it died."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class NewJob:
     """A request to run a task, before a store has taken it."""
 
@@ -101,7 +100,7 @@ class NewJob:
     """A first start later than this is missed: the job is cancelled instead. None: no limit."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class JobRecord(NewJob):
     """A job as a store holds it: one immutable snapshot."""
 

@@ -14,6 +14,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from ..records import record
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from datetime import datetime
@@ -43,7 +45,7 @@ class Capabilities:
     notify: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class ScheduleRow:
     """A schedule as a store holds it.
 
@@ -66,7 +68,7 @@ class ScheduleRow:
     paused: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Declare:
     """Make sure that a schedule is there. A new or changed trigger starts from now, without a backfill."""
 
@@ -76,7 +78,7 @@ class Declare:
     fingerprint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Pause:
     """Pause or resume a schedule. Resuming starts from now.
 
@@ -93,7 +95,7 @@ class Pause:
     passed_count: int | None = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Remove:
     """Forget a schedule. Its jobs stay."""
 
@@ -103,7 +105,7 @@ class Remove:
 ScheduleChange = Declare | Pause | Remove
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Firing:
     """One answer to the fire times of a schedule that have come.
 
@@ -147,7 +149,7 @@ class Fired:
     cancelled: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Answer:
     """A row of the ledger: what became of a fire time, or of several in a row that were let pass.
 
@@ -174,7 +176,7 @@ class Lease:
     token: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Finish:
     """The end of an attempt.
 
