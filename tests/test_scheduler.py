@@ -17,7 +17,7 @@ from tickwork.testing import virtual_loop_factory
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tickwork.stores.base import Answer, Fired, Firing, Store
+    from tickwork.stores.base import Answer, Fired, Firing, ScheduleChange, ScheduleRow, Store
     from tickwork.testing import Testing
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -37,11 +37,12 @@ def rows(history: Sequence[Answer]) -> list[tuple[str, datetime, datetime, int |
 
 
 class CountingStore(MemoryStore):
-    """A memory store that remembers its calls of `fire`, and that can be out of order for some of them."""
+    """A memory store that remembers what it was asked to declare and to fire, and that can be out of order at times."""
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         self.calls: list[list[str]] = []
+        self.declared: list[list[str]] = []
         self.broken_calls = 0
 
     async def fire(self, firings: Sequence[Firing]) -> list[Fired]:
@@ -50,6 +51,10 @@ class CountingStore(MemoryStore):
             self.broken_calls -= 1
             raise OSError("the disk is full")
         return await super().fire(firings)
+
+    async def set_schedule(self, changes: Sequence[ScheduleChange]) -> list[ScheduleRow | None]:
+        self.declared.append([change.name for change in changes])
+        return await super().set_schedule(changes)
 
 
 class CountingApp(App):
@@ -200,6 +205,22 @@ async def test_all_that_is_due_at_once_is_fired_in_one_call() -> None:
             ["a", "b", "c"],
             ["a", "b", "c", "d"],
         ]
+
+
+async def test_all_schedules_are_declared_in_one_call_at_the_start() -> None:
+    app = CountingApp()
+    for name in ("a", "b", "c"):
+
+        @app.every("10s", name=name)
+        async def work() -> None: ...
+
+    async with app.testing() as t:
+        assert app.counting.declared == [["a", "b", "c"]]
+        await app.schedules.add(app.tasks["a"], Every("5s"), name="d")
+        assert app.counting.declared == [["a", "b", "c"], ["d"]]
+        await t.advance("10s")
+
+        assert [len(t.fires(name)) for name in app.schedules] == [1, 1, 1, 2]
 
 
 async def test_fire_times_wait_while_the_store_raises(caplog: pytest.LogCaptureFixture) -> None:

@@ -538,7 +538,7 @@ class Declarations:
                 made: AnyTask = fn
                 if spec is None:
                     raise InvalidOption("fn", "a function", fn, remedy=f"{fn.name!r} is a task already")
-                if options != TaskOptions() or aliases:
+                if options != _DEFAULT_OPTIONS or aliases:
                     raise InvalidOption(
                         "options",
                         "given once",
@@ -574,7 +574,13 @@ def _part(settings: Settings, kind: type) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name in kind.__annotations__}
 
 
+_DEFAULT_OPTIONS = TaskOptions()
+_OPTIONS = frozenset({"run_in", "timeout", "queue", "priority"})
+
+
 def _options(settings: TaskSettings) -> TaskOptions:
+    if _OPTIONS.isdisjoint(settings):
+        return _DEFAULT_OPTIONS
     timeout = settings.get("timeout")
     return TaskOptions(
         run_in=one_of("run_in", settings.get("run_in"), (None, *RUN_IN)),

@@ -706,6 +706,7 @@ def _shorten(text: str, limit: int = 200) -> str:
 # --- every("monday", at="09:30") --------------------------------------------------------------------------
 
 _DAYS: Final = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
+_WEEKDAYS: Final = {name: number for number, day in enumerate(_DAYS) for name in (day, day[:3])}
 _TIME: Final = r"([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?"
 _MINUTE: Final = r":([0-9]{2})(?::([0-9]{2}))?"
 
@@ -730,7 +731,7 @@ def parse_every(
         InvalidOption: `at` is missing where it is needed, stands where it has no meaning, or cannot be read.
     """
     word = period.strip().lower() if isinstance(period, str) else ""
-    weekday = _find_weekday(word)
+    weekday = _WEEKDAYS.get(word)
     if weekday is None and word not in ("day", "hour"):
         return _parse_elapsed(period, word, at, timezone)
     if at is None:
@@ -751,13 +752,6 @@ def parse_every(
 def _join(triggers: Sequence[Trigger]) -> Trigger:
     joined = Union(*triggers)
     return joined.triggers[0] if len(joined.triggers) == 1 else joined
-
-
-def _find_weekday(word: str) -> int | None:
-    for number, day in enumerate(_DAYS):
-        if word in (day, day[:3]):
-            return number
-    return None
 
 
 def _parse_elapsed(period: str | float | timedelta, word: str, at: object, timezone: str | ZoneInfo | None) -> Trigger:

@@ -14,6 +14,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from ..records import record
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from datetime import datetime
@@ -43,7 +45,7 @@ class Capabilities:
     notify: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class ScheduleRow:
     """A schedule as a store holds it.
 
@@ -76,7 +78,7 @@ class ScheduleRow:
     succeeded_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Declare:
     """Make sure that a schedule is there. A new or changed trigger starts from now, without a backfill.
 
@@ -94,7 +96,7 @@ class Declare:
     next_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Pause:
     """Pause or resume a schedule. Resuming starts from now.
 
@@ -113,7 +115,7 @@ class Pause:
     next_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Remove:
     """Forget a schedule. Its jobs stay."""
 
@@ -123,7 +125,7 @@ class Remove:
 ScheduleChange = Declare | Pause | Remove
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Firing:
     """One answer to the fire times of a schedule that have come.
 
@@ -173,7 +175,7 @@ class Fired:
     cancelled: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Answer:
     """A row of the ledger: what became of a fire time, or of several in a row that were let pass.
 
@@ -232,7 +234,7 @@ class Lease:
     token: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Finish:
     """The end of an attempt.
 
