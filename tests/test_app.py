@@ -951,3 +951,24 @@ def test_an_h_is_seeded_with_the_name_of_its_schedule() -> None:
     found = {name: schedule.trigger for name, schedule in app.schedules.items()}
     assert found == {name: Cron("H H * * *", name=name, timezone="UTC") for name in (*names, "named")}
     assert len({trigger.fingerprint for trigger in found.values()}) == 3
+
+
+async def test_many_jobs_are_enqueued_in_their_order_or_not_at_all() -> None:
+    async with make_app() as app:
+        jobs = await add.enqueue_many([(1,), [2, 3], {"a": 4}])
+        assert [await job for job in jobs] == [2, 5, 5]
+        assert [job.task for job in await add.options(priority=3).enqueue_many([(1,)])] == ["test_app.add"]
+        assert await add.enqueue_many([]) == []
+
+        before = await app._store_now().counts()
+        with pytest.raises(InvalidPayload, match="expected int, got str"):
+            await add.enqueue_many([(1,), ("one",)])
+        with pytest.raises(InvalidOption) as raised:
+            await add.enqueue_many([1])  # type: ignore[list-item]
+        await app.wait_idle()
+        assert sum((await app._store_now().counts()).values()) == sum(before.values())
+
+    assert str(raised.value) == (
+        "calls must be tuples or lists of positional arguments, or mappings of named ones, got 1; "
+        "a single argument is a tuple, too: (value,)"
+    )

@@ -47,7 +47,7 @@ from .workers import Workers
 from .zones import zone_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
     from typing import Self
@@ -299,15 +299,34 @@ class App(Declarations):
         self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], options: EnqueueOptions, *, wait: bool
     ) -> Job[Any]:
         """Enqueue a job with options; what `Task.enqueue` and its kin call."""
+        return (await self.enqueue_calls(task, [(args, kwargs)], options, wait=wait))[0]
+
+    async def enqueue_calls(
+        self,
+        task: AnyTask,
+        calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]],
+        options: EnqueueOptions,
+        *,
+        wait: bool,
+    ) -> list[Job[Any]]:
+        """Enqueue a job for each call, all or none; what `Task.enqueue_many` calls."""
         self._known(task)
         store = self._store_now()
         if self._stopping is not None and not store.capabilities.durable:
             raise NotRunning(
                 f"the app is stopping: a job of {task.name!r} would not run, and memory keeps it for nobody"
             )
+        jobs = [self._new_job(task, args, kwargs, options) for args, kwargs in calls]
+        if self._watchdog is not None:
+            self._watchdog.touch()
+        # A job that waits for room may wait for itself: the worker that could make room is its own.
+        await store.enqueue(jobs, wait=wait and not self._is_inside())
+        return [self._handle(job.id, job.task) for job in jobs]
+
+    def _new_job(self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], options: EnqueueOptions) -> NewJob:
         now = self._clock.now()
         run_at = options.run_at or (now if options.delay is None else now + timedelta(seconds=options.delay))
-        new = NewJob(
+        return NewJob(
             id=new_id(now),
             task=task.name,
             payload=task.codec.encode(args, kwargs),
@@ -316,11 +335,6 @@ class App(Declarations):
             priority=task.options_.priority if options.priority is None else options.priority,
             is_once=task.options_.delivery == "at_most_once",
         )
-        if self._watchdog is not None:
-            self._watchdog.touch()
-        # A job that waits for room may wait for itself: the worker that could make room is its own.
-        await store.enqueue([new], wait=wait and not self._is_inside())
-        return self._handle(new.id, new.task)
 
     def _handle(self, job_id: str, task: str) -> Job[Any]:
         """Return the handle of a job; while somebody holds it, the memory store keeps the job."""
