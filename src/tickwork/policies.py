@@ -222,25 +222,34 @@ def due(trigger: Trigger, row: ScheduleRow, now: datetime, policies: Policies) -
         last = runs[-1]
     if passed is None:
         return Due(runs=runs, watermark=last)
-    return Due(runs=runs, watermark=last, missed=missed, missed_first=first, missed_last=passed, decided_by=decided_by)
+    return Due(
+        runs=runs,
+        watermark=last,
+        missed=missed,
+        missed_first=first,
+        missed_last=passed,
+        decided_by=policies.said(*decided_by),
+    )
 
 
 def _runs(
     trigger: Trigger, watermark: datetime, now: datetime, last: datetime, policies: Policies
-) -> tuple[tuple[datetime, ...], str]:
-    """Return the fire times that become jobs, ascending, and the options that let the others pass."""
-    decided_by = ["catch_up"]
+) -> tuple[tuple[datetime, ...], tuple[str, ...]]:
+    """Return the fire times that become jobs, ascending, and the names of the options that let the others pass."""
+    decided_by: tuple[str, ...] = ("catch_up",)
     if policies.catch_up == "all":
         found = tuple(newest(trigger, watermark, now, policies.max_catch_up))
-        decided_by = ["max_catch_up"]
+        decided_by = ("max_catch_up",)
     elif policies.catch_up == "none" and now - last > timedelta(seconds=PROMPT_SECONDS):
         found = ()
     else:
         found = (last,)
+    if policies.grace is None:
+        return found, decided_by
     within = tuple(fire_time for fire_time in found if not _is_too_late(fire_time, now, policies))
     if len(within) < len(found):
-        decided_by = ["grace"] if not within else [*decided_by, "grace"]
-    return within, policies.said(*decided_by)
+        decided_by = ("grace",) if not within else (*decided_by, "grace")
+    return within, decided_by
 
 
 def _is_too_late(fire_time: datetime, now: datetime, policies: Policies) -> bool:

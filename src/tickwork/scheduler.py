@@ -11,7 +11,8 @@ import asyncio
 import heapq
 import itertools
 import logging
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
 from typing import TYPE_CHECKING
@@ -42,6 +43,10 @@ logger: logging.Logger = logging.getLogger("tickwork.scheduler")
 
 RETRY_STORE_SECONDS = 1.0
 """How soon a store that raised is asked again. The fire times wait: nothing is lost by it."""
+
+AT_ONCE = 50
+"""How many schedules are answered in one pass in memory: of a thousand that are due together, the first must not wait
+for the last. A durable store flushes once for all of them, so there they are answered together."""
 
 
 @dataclass(slots=True, eq=False)
@@ -308,8 +313,10 @@ class Scheduler:
             )
 
     def _pop_due(self, now: datetime) -> list[Entry]:
-        due = []
-        while self._heap and self._heap[0][0] <= now:
+        """Return what is due; of a store whose calls are cheap, a few at a time, so that the first can begin."""
+        most = math.inf if self._store.capabilities.durable else AT_ONCE
+        due: list[Entry] = []
+        while self._heap and self._heap[0][0] <= now and len(due) < most:
             _, ticket, entry = heapq.heappop(self._heap)
             if ticket == entry.ticket:  # else it was planned anew, or removed
                 due.append(entry)
@@ -367,17 +374,22 @@ class Scheduler:
             )
         firings = []
         for number, job in enumerate(jobs or [None]):
-            # Each firing moves the row on by one version, so the next one of this call expects that.
-            watermark = found.watermark if job is None or job.fire_time is None else job.fire_time
-            firing = _firing(entry, row.version + number, watermark, job)
-            firings.append(replace(firing, late_because=late_because, next_at=found.next_at))
-        if found.missed != 0:
-            firings[0] = replace(
-                firings[0],
-                missed_first=found.missed_first,
-                missed_last=found.missed_last,
-                missed_count=found.missed,
-                decided_by=found.decided_by,
+            is_first = number == 0  # what was missed lies before it
+            firings.append(
+                Firing(
+                    schedule=entry.name,
+                    # Each firing moves the row on by one version, so the next one of this call expects that.
+                    version=row.version + number,
+                    watermark=found.watermark if job is None or job.fire_time is None else job.fire_time,
+                    job=job,
+                    overlap=entry.policies.overlap,
+                    missed_first=found.missed_first if is_first else None,
+                    missed_last=found.missed_last if is_first else None,
+                    missed_count=found.missed if is_first else 0,
+                    decided_by=found.decided_by if is_first else "",
+                    late_because=late_because,
+                    next_at=found.next_at,
+                )
             )
         return firings
 
