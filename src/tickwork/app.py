@@ -23,6 +23,7 @@ import secrets
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from random import Random
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
@@ -129,6 +130,7 @@ class App(Declarations):
             raise InvalidOption("lifespan", "a function that returns an async context manager", lifespan)
         self._user_lifespan = lifespan
         self._clock: Clock = clock or SystemClock()
+        self._random = Random()  # draws the jitter
         self._tasks: dict[str, AnyTask] = {}
         self._names: dict[str, AnyTask] = {}
         self._entries: dict[str, Entry] = {}
@@ -506,7 +508,9 @@ class App(Declarations):
         self._supervise(self._dispatcher.write(), "writer")
         self._supervise(self._dispatcher.feed(), "feeder")
         if schedules:
-            self._scheduler = Scheduler(store, self._clock, self._dispatcher.cancel_here, events=self._events)
+            self._scheduler = Scheduler(
+                store, self._clock, self._dispatcher.cancel_here, events=self._events, random=self._random
+            )
             self._dispatcher.on_schedule_job_end = self._scheduler.job_ended
             await self._scheduler.add(*self._entries.values())
             self._supervise(self._scheduler.run(), "scheduler")

@@ -90,7 +90,11 @@ class Schedule:
         await self._app._scheduler_now().pause(self.name, paused=True)
 
     async def resume(self) -> None:
-        """Fire again, from now on: what was due meanwhile is not made up for."""
+        """Fire again, from now on: what was due while it was paused is not made up for.
+
+        One whose trigger has raised goes on where that was, and `catch_up` decides about what has passed since. While
+        the trigger still raises, the schedule stays as it is; `error` tells.
+        """
         await self._app._scheduler_now().pause(self.name, paused=False)
 
     async def run_now(self) -> Job[Any] | None:
@@ -120,7 +124,13 @@ class Schedule:
     def _passing(self, row: ScheduleRow | None) -> Answer | None:
         """Return the row for what has passed in a pause that goes on; None: nothing has."""
         now = self._app._clock.now()
-        first, last, count = passed_in_pause(self.trigger, row, now)
+        try:
+            first, last, count = passed_in_pause(self.trigger, row, self.policies, now)
+        except BaseException as error:  # resuming it tries again, and tells
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            logger.debug("schedule %s: its trigger raised while it was paused", self.name, exc_info=True)
+            return None
         if first is None or last is None:
             return None
         return Answer(schedule=self.name, first=first, last=last, count=count, outcome="paused", answered_at=now)
