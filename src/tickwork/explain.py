@@ -115,7 +115,12 @@ def sought(asked: datetime, trigger: Trigger) -> datetime:
     """Return the fire time that is meant by an instant told to the minute: the first in that minute, or itself."""
     if asked.second or asked.microsecond:
         return asked
-    found = trigger.next(asked - _MICROSECOND)
+    try:
+        found = trigger.next(asked - _MICROSECOND)
+    except BaseException as error:  # the ledger may know more
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        return asked
     return found if found is not None and found < asked + _MINUTE else asked
 
 
@@ -124,7 +129,13 @@ def why(at: datetime, facts: Facts) -> Why:
     if facts.answers:
         answer = facts.answers[0]
         return Why(f"{facts.name}, {_shown(at, facts)}: {_OUTCOMES[answer.outcome](answer, at, facts)}", answer)
-    return Why(f"{facts.name}, {_shown(at, facts)}: {_without_answer(at, facts)}", None)
+    try:
+        told = _without_answer(at, facts)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        told = f"nothing is recorded, and the trigger raised {error!r}"
+    return Why(f"{facts.name}, {_shown(at, facts)}: {told}", None)
 
 
 # -- no row in the ledger -------------------------------------------------------------------------------------------

@@ -108,6 +108,8 @@ class Scheduler:
         self._jumped: float = 0.0
         self.last_pass_at: datetime | None = None
         """When the last pass was made."""
+        self.store_error: BaseException | None = None
+        """What the store raised in the last pass; None: it did not."""
 
     # -- schedules --------------------------------------------------------------------------------------------------
 
@@ -129,7 +131,8 @@ class Scheduler:
             self.entries[entry.name] = entry
             self._plan(entry)
             if entry.next_at is None and entry.broken is None and _is_finished(entry):
-                logger.warning("schedule %s will not run: %r has no fire time after now", entry.name, entry.trigger)
+                text = "its trigger" if entry.row is None else entry.row.trigger
+                logger.warning("schedule %s will not run: %s has no fire time after now", entry.name, text)
 
     def _declare(self, entry: Entry, now: datetime) -> Declare | None:
         """Return the declaration of a schedule; None where its trigger raises, which sets it aside."""
@@ -167,8 +170,9 @@ class Scheduler:
         One whose trigger has raised goes on where that was, so `catch_up` decides about what has passed since.
         """
         entry = self.entry(name)
-        if entry.row is None and not paused:
-            await self.add(entry)  # its trigger raised before the store had heard of it
+        if entry.row is None:  # its trigger raised before the store had heard of it
+            if not paused:
+                await self.add(entry)
             return
         change = Pause(name=name, paused=True) if paused else await self._resume(entry)
         if change is None:
@@ -247,6 +251,7 @@ class Scheduler:
             if due:
                 is_well = await self._answer(due, now) and is_well
             if is_well:
+                self.store_error = None
                 await self._sleep()
             else:
                 await self._pause()
@@ -263,6 +268,7 @@ class Scheduler:
             if is_meant_for_us(error):
                 raise
             logger.exception("the store failed to show %d schedules; asking again", len(names))
+            self._store_failed("schedules", error)
             return False
         for row in rows:
             entry = self.entries.get(row.name)
@@ -336,7 +342,7 @@ class Scheduler:
             if is_meant_for_us(error):
                 raise
             logger.exception("the store failed to take %d fire times; trying again", len(decided))
-            self._events.emit(StoreFailed(doing="fire", error=error))
+            self._store_failed("fire", error)
             for entry in due:
                 if self.entries.get(entry.name) is entry:
                     self._push(entry, entry.next_at)
@@ -348,6 +354,10 @@ class Scheduler:
             if self.entries.get(entry.name) is entry:
                 self._plan(entry)
         return True
+
+    def _store_failed(self, doing: str, error: BaseException) -> None:
+        self.store_error = error
+        self._events.emit(StoreFailed(doing=doing, error=error))
 
     def _decide(self, entry: Entry, now: datetime) -> list[Firing]:
         """Return the answers to the fire times of a schedule that have come, in their order."""

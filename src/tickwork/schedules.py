@@ -103,7 +103,10 @@ class Schedule:
         Overlap applies: None when "skip" forbids it; with "queue", the job that waits already, if one does.
         """
         fired = await self._app._scheduler_now().run_now(self.name)
-        if fired.outcome == "skipped" or fired.outcome is None:
+        if fired.outcome is None:
+            logger.warning("schedule %s not run: the store has no such schedule", self.name)
+            return None
+        if fired.outcome == "skipped":
             logger.warning("schedule %s not run: its last job %s is not finished", self.name, fired.blocked_by)
             return None
         return self._app._handle(fired.blocked_by or (fired.job.id if fired.job else ""), self.task.name)
