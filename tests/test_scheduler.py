@@ -305,6 +305,52 @@ async def test_a_trigger_that_raises_stops_its_own_schedule_until_it_is_resumed(
         assert t.fires("bad")[-1] == after(seconds=40)
 
 
+async def test_resuming_while_the_trigger_raises_leaves_it_paused_and_loses_nothing() -> None:
+    app, trigger = App(), Failing()
+
+    @app.schedule(trigger, name="bad")
+    async def work() -> None: ...
+
+    async with app.testing() as t:
+        bad = app.schedules["bad"]
+        await bad.pause()
+        await t.advance("25s")
+        trigger.instead = boom
+        assert await bad.history() == []
+        await bad.resume()
+        assert (bad.is_paused, type(bad.error)) == (True, ZeroDivisionError)
+        trigger.instead = None
+        await t.advance("10s")
+        await bad.resume()
+        assert (bad.is_paused, bad.error) == (False, None)
+        await t.advance("5s")
+
+        assert rows(await bad.history()) == [
+            ("paused", after(seconds=10), after(seconds=30), 3),
+            ("ran", after(seconds=40), after(seconds=40), 1),
+        ]
+
+
+async def test_what_passed_while_a_trigger_raised_is_caught_up_by_policy() -> None:
+    app, trigger = App(), Failing()
+
+    @app.schedule(trigger, name="bad")
+    async def work() -> None: ...
+
+    async with app.testing() as t:
+        trigger.instead = boom
+        await t.advance("45s")
+        trigger.instead = None
+        await app.schedules["bad"].resume()
+        await t.advance("5s")
+
+        assert rows(await app.schedules["bad"].history()) == [
+            ("missed", after(seconds=10), after(seconds=30), 3),
+            ("ran", after(seconds=40), after(seconds=40), 1),
+            ("ran", after(seconds=50), after(seconds=50), 1),
+        ]
+
+
 # --- overlap -----------------------------------------------------------------------------------------------------
 
 
@@ -462,6 +508,36 @@ async def test_first_now_runs_at_the_start_and_then_on_the_grid() -> None:
         await t.advance("1h")
 
         assert t.fires("poll") == [after(minutes=20), after(minutes=60)]
+
+
+async def test_first_now_does_not_run_after_the_end() -> None:
+    app = App()
+
+    @app.every("1h", name="poll", first="now", end_at="2025-12-31T00:00Z")
+    async def poll() -> None: ...
+
+    async with app.testing() as t:
+        await t.advance("2h")
+
+        assert t.jobs == []
+
+
+async def test_a_pause_of_a_finished_schedule_answers_nothing() -> None:
+    app = App()
+
+    @app.every("10s", name="poll", max_runs=1)
+    async def poll() -> None: ...
+
+    async with app.testing() as t:
+        poll_ = app.schedules["poll"]
+        await t.advance("15s")
+        await poll_.pause()
+        await t.advance("20s")
+        assert len(await poll_.history()) == 1
+        await poll_.resume()
+        await t.advance("20s")
+
+        assert rows(await poll_.history()) == [("ran", after(seconds=10), after(seconds=10), 1)]
 
 
 async def test_an_instant_in_the_past_never_runs_and_says_so(caplog: pytest.LogCaptureFixture) -> None:

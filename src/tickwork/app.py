@@ -24,6 +24,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from random import Random
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
@@ -40,7 +41,7 @@ from .jobs import JobState, NewJob, new_id
 from .options import positive
 from .scheduler import Entry, Scheduler
 from .schedules import Schedules
-from .shield import to_its_end
+from .shield import is_meant_for_us, to_its_end
 from .stores.memory import MemoryStore
 from .tasks import Declarations, EnqueueOptions, ScheduleSpec, Task
 from .workers import Workers
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
     from .holds import Hold
     from .jobs import JobRecord
     from .runners.process import ProcessRunner
-    from .stores.base import Store
+    from .stores.base import ScheduleRow, Store
     from .tasks import AnyTask
     from .testing import Testing
     from .watchdog import Watchdog
@@ -142,6 +143,7 @@ class App(Declarations):
             raise InvalidOption("lifespan", "a function that returns an async context manager", lifespan)
         self._user_lifespan = lifespan
         self._clock: Clock = clock or SystemClock()
+        self._random = Random()  # draws the jitter
         self._tasks: dict[str, AnyTask] = {}
         self._names: dict[str, AnyTask] = {}
         self._entries: dict[str, Entry] = {}
@@ -422,8 +424,19 @@ class App(Declarations):
         Raises:
             NotRunning: The app is not running.
         """
-        store, now, scheduler = self._store_now(), self._clock.now(), self._scheduler
-        rows = {row.name: row for row in await store.schedules(list(self._entries))}
+        store, now, scheduler, dispatcher = self._store_now(), self._clock.now(), self._scheduler, self._dispatcher
+        rows: dict[str, ScheduleRow] = {}
+        store_error: BaseException | None = None
+        try:
+            rows = {row.name: row for row in await store.schedules(list(self._entries))}
+        except BaseException as error:
+            if is_meant_for_us(error):
+                raise
+            store_error = error
+        if dispatcher is not None:
+            store_error = store_error or dispatcher.claim_error or dispatcher.finish_error
+        if scheduler is not None:
+            store_error = store_error or scheduler.store_error
         expected = [
             (entry.name, rows[entry.name], entry.policies.expect_within)
             for entry in self._entries.values()
@@ -437,6 +450,7 @@ class App(Declarations):
             stale=tuple(found for name, row, within in expected if (found := staleness(name, row, within, now))),
             broken=tuple(entry.name for entry in self._entries.values() if entry.broken is not None),
             died=None if self._failed is None or not self._failed.done() else self._failed.result(),
+            store_error=store_error,
             running=len(self.running),
         )
 
@@ -544,7 +558,12 @@ class App(Declarations):
         self._supervise(self._dispatcher.feed(), "feeder")
         if schedules:
             self._scheduler = Scheduler(
-                store, self._clock, self._dispatcher.cancel_here, events=self._events, watchdog=self._watchdog
+                store,
+                self._clock,
+                self._dispatcher.cancel_here,
+                events=self._events,
+                watchdog=self._watchdog,
+                random=self._random,
             )
             self._dispatcher.on_schedule_job_end = self._scheduler.job_ended
             self._dispatcher.on_schedules_changed = self._scheduler.schedules_changed
@@ -614,9 +633,11 @@ class App(Declarations):
 
         def ended(task: asyncio.Task[Any]) -> None:
             self._loops.discard(task)
-            if task.cancelled():
+            if task.cancelled() and task.cancelling():
                 return
-            error = task.exception() or RuntimeError(f"the {name} returned")
+            # A cancellation that nobody asked for ends it like any other error.
+            error = asyncio.CancelledError() if task.cancelled() else task.exception()
+            error = error or RuntimeError(f"the {name} returned")
             logger.critical("the %s of the app died; the app no longer works", name, exc_info=error)
             if self._failed is not None and not self._failed.done():
                 self._failed.set_result(error)
@@ -711,7 +732,7 @@ class App(Declarations):
                 unstarted = await dispatcher.give_back()
                 cut = [run.describe() for run in await engine.stop(drain_seconds)]
                 await self._end_loops("writer")
-                await dispatcher.flush()
+                await dispatcher.write_last(self.cancel_seconds)
                 dispatcher.end_waiting()
         finally:
             for task in self._tasks.values():
@@ -724,11 +745,13 @@ class App(Declarations):
                     await self._watchdog.aclose()
                     self._watchdog = None
                 await self._end_loops()
-                if store is not None:
-                    await store.close()
-                self._store = self._loop = self._worker = None
-                for entry in self._entries.values():
-                    entry.row = entry.next_at = None
+                try:
+                    if store is not None:
+                        await store.close()
+                finally:
+                    self._store = self._loop = self._worker = None
+                    for entry in self._entries.values():
+                        entry.row = entry.next_at = None
         level = logging.WARNING if cut else logging.INFO
         logger.log(level, "stopped: %d unstarted jobs given back, %d cut%s", unstarted, len(cut), _listed(cut))
         return Stopped(unstarted, cut)

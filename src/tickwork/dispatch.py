@@ -193,6 +193,9 @@ class Dispatcher:
         self._outbox: list[tuple[Finish, JobRecord]] = []
         self._leases_back: list[Lease] = []
         self._written = asyncio.Event()
+        self.claim_error: BaseException | None = None
+        """What the store raised at the last claim; `finish_error` at the last ends. None: it did not."""
+        self.finish_error: BaseException | None = None
 
     # -- from the store to the workers ------------------------------------------------------------------------------
 
@@ -203,16 +206,17 @@ class Dispatcher:
             room = max(1, buffer.maxsize - buffer.qsize())
             try:
                 records = await self._store.claim(worker=self._name, tasks=self._tasks.keys(), limit=room)
+                self.claim_error = None
+                if not records:
+                    self.changed.set()
+                    await self._store.wait_claimable()
             except BaseException as error:
                 if is_meant_for_us(error):
                     raise
+                self.claim_error = error
                 logger.exception("the store failed to hand out jobs; asking again in %g s", RETRY_STORE_SECONDS)
                 self._events.emit(StoreFailed(doing="claim", error=error))
                 await self._pause()
-                continue
-            if not records:
-                self.changed.set()
-                await self._store.wait_claimable()
                 continue
             self._claimed = [run for record in records if (run := self._admit(record)) is not None]
             while self._claimed:
@@ -269,15 +273,25 @@ class Dispatcher:
             timer.cancel()
 
     async def give_back(self) -> int:
-        """Return what was claimed and not begun, and how many. The feeder must have ended."""
+        """Return what was claimed and not begun, and how many. The feeder must have ended.
+
+        A store that raises has them until their leases end.
+        """
         held = (*self._workers.buffer.take_all(), *self._claimed)
         unstarted = [run for run in held if isinstance(run, JobRun) and run.phase == WAITING]  # else it was cancelled
         self._claimed = []
         for run in unstarted:
             self._runs.pop(run.record.id, None)
         self._workers.left(len(unstarted))
-        if unstarted:
+        if not unstarted:
+            return 0
+        try:
             await self._store.release([run.lease for run in unstarted])
+        except BaseException as error:
+            if is_meant_for_us(error):
+                raise
+            logger.exception("the store failed to take back %d unstarted jobs", len(unstarted))
+            self._events.emit(StoreFailed(doing="release", error=error))
         return len(unstarted)
 
     # -- from the workers to the store ------------------------------------------------------------------------------
@@ -429,18 +443,37 @@ class Dispatcher:
         """Hand ends to the store, for ever."""
         while True:
             await self._written.wait()
-            try:
-                await to_its_end(self.flush())  # what is under way is written: the next flush must not do it again
-            except BaseException as error:
-                if is_meant_for_us(error):
-                    raise
-                self._events.emit(StoreFailed(doing="finish", error=error))
-                logger.exception(
-                    "the store failed to take %d ends of jobs; trying again in %g s",
-                    len(self._outbox),
-                    RETRY_STORE_SECONDS,
-                )
+            # What is under way is written to its end: the next flush must not do it again.
+            if not await to_its_end(self._flushed()):
                 await self._pause()
+
+    async def write_last(self, seconds: float) -> None:
+        """Hand what has ended to the store, for the last time; one that raises is asked for some seconds more."""
+        until = self._clock.monotonic() + seconds
+        while not await self._flushed():
+            if self._clock.monotonic() >= until:
+                lost = [record.id for _, record in self._outbox]
+                logger.error("stopped without the store: the ends of %d jobs are lost: %s", len(lost), ", ".join(lost))
+                return
+            await self._pause()
+
+    async def _flushed(self) -> bool:
+        """Hand what has ended to the store, and return whether it took it."""
+        try:
+            await self.flush()
+        except BaseException as error:
+            if is_meant_for_us(error):
+                raise
+            self.finish_error = error
+            logger.exception(
+                "the store failed to take %d ends of jobs; trying again in %g s",
+                len(self._outbox),
+                RETRY_STORE_SECONDS,
+            )
+            self._events.emit(StoreFailed(doing="finish", error=error))
+            return False
+        self.finish_error = None
+        return True
 
     async def flush(self) -> None:
         """Hand what has ended to the store now. When the store raises, everything is kept for the next try."""

@@ -108,6 +108,8 @@ class Scheduler:
         self._jumped: float = 0.0
         self.last_pass_at: datetime | None = None
         """When the last pass was made."""
+        self.store_error: BaseException | None = None
+        """What the store raised in the last pass; None: it did not."""
 
     # -- schedules --------------------------------------------------------------------------------------------------
 
@@ -120,7 +122,7 @@ class Scheduler:
         for (entry, _), row in zip(declared, rows, strict=True):
             assert row is not None
             entry.row = row
-            if row.version == 1 and entry.policies.first == "now" and not row.paused:
+            if policies.is_due_at_once(row, entry.policies, now):
                 firings.append((entry, _firing(entry, row.version, row.watermark, self._job(entry, now))))
         answers = await self._store.fire([firing for _, firing in firings]) if firings else []
         for (entry, firing), answer in zip(firings, answers, strict=True):
@@ -129,7 +131,8 @@ class Scheduler:
             self.entries[entry.name] = entry
             self._plan(entry)
             if entry.next_at is None and entry.broken is None and _is_finished(entry):
-                logger.warning("schedule %s will not run: %r has no fire time after now", entry.name, entry.trigger)
+                text = "its trigger" if entry.row is None else entry.row.trigger
+                logger.warning("schedule %s will not run: %s has no fire time after now", entry.name, text)
 
     def _declare(self, entry: Entry, now: datetime) -> Declare | None:
         """Return the declaration of a schedule; None where its trigger raises, which sets it aside."""
@@ -162,21 +165,37 @@ class Scheduler:
             heapq.heapify(self._heap)
 
     async def pause(self, name: str, *, paused: bool) -> None:
-        """Pause or resume a schedule; resuming starts from now, also for one whose trigger has raised."""
+        """Pause or resume a schedule; resuming starts from now.
+
+        One whose trigger has raised goes on where that was, so `catch_up` decides about what has passed since.
+        """
         entry = self.entry(name)
-        if entry.row is None and not paused:
-            await self.add(entry)  # its trigger raised before the store had heard of it
+        if entry.row is None:  # its trigger raised before the store had heard of it
+            if not paused:
+                await self.add(entry)
             return
-        change = Pause(name=name, paused=True) if paused else self._resume(entry)
+        change = Pause(name=name, paused=True) if paused else await self._resume(entry)
+        if change is None:
+            return
         entry.row = (await self._store.set_schedule([change]))[0]
         entry.broken = None
         self._plan(entry)
         self._events.emit(SchedulePaused(schedule=name) if paused else ScheduleResumed(schedule=name))
 
-    def _resume(self, entry: Entry) -> Pause:
-        """Return the change that resumes a schedule, with what passed while it was paused."""
+    async def _resume(self, entry: Entry) -> Pause | None:
+        """Return the change that resumes a schedule, with what passed while it was paused.
+
+        None when its trigger raises: it stays paused, since what has passed could not be answered.
+        """
+        rows = await self._store.schedules([entry.name])  # the end of a job may have changed it just now
         now = self._clock.now()
-        first, last, count = passed_in_pause(entry.trigger, entry.row, now)
+        try:
+            first, last, count = passed_in_pause(entry.trigger, rows[0] if rows else None, entry.policies, now)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            self._set_aside(entry, error)
+            return None
         return Pause(
             name=entry.name,
             paused=False,
@@ -237,6 +256,7 @@ class Scheduler:
             if due:
                 is_well = await self._answer(due, now) and is_well
             if is_well:
+                self.store_error = None
                 await self._sleep()
             else:
                 await self._pause()
@@ -253,6 +273,7 @@ class Scheduler:
             if is_meant_for_us(error):
                 raise
             logger.exception("the store failed to show %d schedules; asking again", len(names))
+            self._store_failed("schedules", error)
             return False
         for row in rows:
             entry = self.entries.get(row.name)
@@ -331,9 +352,10 @@ class Scheduler:
             if is_meant_for_us(error):
                 raise
             logger.exception("the store failed to take %d fire times; trying again", len(decided))
-            self._events.emit(StoreFailed(doing="fire", error=error))
+            self._store_failed("fire", error)
             for entry in due:
-                self._push(entry, entry.next_at)
+                if self.entries.get(entry.name) is entry:
+                    self._push(entry, entry.next_at)
             return False
         for (entry, firing), answer in zip(decided, answers, strict=True):
             if self.entries.get(entry.name) is entry:  # else it was removed meanwhile
@@ -346,6 +368,10 @@ class Scheduler:
     def _mono(self, at: datetime) -> float:
         """Return the reading that the monotonic clock shows at an instant, if nobody sets the wall clock."""
         return self._clock.monotonic() + (at - self._clock.now()).total_seconds()
+
+    def _store_failed(self, doing: str, error: BaseException) -> None:
+        self.store_error = error
+        self._events.emit(StoreFailed(doing=doing, error=error))
 
     def _decide(self, entry: Entry, now: datetime) -> list[Firing]:
         """Return the answers to the fire times of a schedule that have come, in their order."""
@@ -519,24 +545,18 @@ class Scheduler:
 
 
 def passed_in_pause(
-    trigger: Trigger, row: ScheduleRow | None, now: datetime
+    trigger: Trigger, row: ScheduleRow | None, rules: Policies, now: datetime
 ) -> tuple[datetime | None, datetime | None, int | None]:
     """Return the first and the last fire time that have passed since a schedule was paused, and how many.
 
-    (None, None, 0): it is not paused, or none has.
+    (None, None, 0): it is not paused, or finished, or none has passed. Raises what the trigger does.
     """
-    if row is None or not row.paused:
+    if row is None or not row.paused or policies.runs_left(row, rules) == 0:
         return None, None, 0
     if row.after_seconds is not None:
         is_past = row.next_at is not None and row.next_at <= now
         return (row.next_at, row.next_at, 1) if is_past else (None, None, 0)
-    try:
-        return latest(trigger, row.watermark, now)
-    except BaseException as error:  # it is planned anew when it resumes, and set aside then
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        logger.debug("schedule %s: its trigger raised while it was paused", row.name, exc_info=True)
-        return None, None, 0
+    return latest(trigger, row.watermark, now)
 
 
 def _is_finished(entry: Entry) -> bool:

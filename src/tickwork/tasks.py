@@ -614,7 +614,7 @@ def _part(settings: Settings, kind: type) -> dict[str, Any]:
 
 
 _DEFAULT_OPTIONS = TaskOptions()
-_OPTIONS = frozenset({"run_in", "timeout", "queue", "priority"})
+_OPTIONS = frozenset(TaskSettings.__annotations__) - {"name", "aliases"}
 
 
 def _options(settings: TaskSettings) -> TaskOptions:

@@ -586,7 +586,7 @@ class Between(_Declared):
 
     Args:
         trigger: What fires.
-        start_at: The first instant at which it may (aware); None: no bound.
+        start_at: The first instant at which it may: aware, or ISO text with an offset; None: no bound.
         end_at: The last one; None: no bound.
     """
 
@@ -596,10 +596,12 @@ class Between(_Declared):
     start_at: datetime | None
     end_at: datetime | None
 
-    def __init__(self, trigger: Trigger, *, start_at: datetime | None = None, end_at: datetime | None = None) -> None:
+    def __init__(
+        self, trigger: Trigger, *, start_at: datetime | str | None = None, end_at: datetime | str | None = None
+    ) -> None:
         self.trigger = trigger
-        self.start_at = None if start_at is None else _as_utc(start_at, "start_at")
-        self.end_at = None if end_at is None else _as_utc(end_at, "end_at")
+        self.start_at = None if start_at is None else read_instant(start_at, "start_at")
+        self.end_at = None if end_at is None else read_instant(end_at, "end_at")
 
     @property
     def timezone(self) -> str | None:
@@ -631,7 +633,7 @@ class Between(_Declared):
 
     def _arguments(self) -> _Arguments:
         bounds = {"start_at": self.start_at, "end_at": self.end_at}
-        return (self.trigger,), {name: at for name, at in bounds.items() if at is not None}
+        return (self.trigger,), {name: at.isoformat() for name, at in bounds.items() if at is not None}
 
 
 # --- reading ----------------------------------------------------------------------------------------------

@@ -223,7 +223,8 @@ class Answer:
     def joined(self, following: Answer) -> Answer:
         """Return one row for this answer and the next one, which shares it."""
         count = None if self.count is None or following.count is None else self.count + following.count
-        return replace(self, last=following.last, count=count, answered_at=following.answered_at)
+        because = self.late_because if self.late_because == following.late_because else None
+        return replace(self, last=following.last, count=count, answered_at=following.answered_at, late_because=because)
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ class MemoryStore(Store):
         self._waiting_count = 0
         self._schedules: dict[str, ScheduleRow] = {}
         self._succeeded: dict[str, datetime] = {}  # beside the rows, which would be copied for each success
-        self._unfinished: dict[str, set[str]] = {}
+        self._unfinished: dict[str, dict[str, None]] = {}  # of each schedule, in the order in which they were made
         self._behind: dict[str, set[str]] = {}
         self._ledger: dict[str, deque[Answer]] = {}
         self._finished: deque[str] = deque()
@@ -133,7 +133,7 @@ class MemoryStore(Store):
         self._jobs[job.id] = record
         self._waiting_count += 1
         if job.schedule is not None:
-            self._unfinished.setdefault(job.schedule, set()).add(job.id)
+            self._unfinished.setdefault(job.schedule, {})[job.id] = None
         if behind:
             self._behind[job.id] = set(behind)
         self._line_up(record)
@@ -199,7 +199,7 @@ class MemoryStore(Store):
             )
         if firing.job is None:
             return Fired("missed", row)
-        unfinished = [self._jobs[job_id] for job_id in sorted(self._unfinished.get(row.name, ()))]
+        unfinished = [self._jobs[job_id] for job_id in self._unfinished.get(row.name, ())]
         verdict = overlap(firing.overlap, unfinished)
         for job_id in verdict.cancel:
             self._cancel(job_id)
@@ -467,7 +467,7 @@ class MemoryStore(Store):
     def _end_of_schedule_job(self, record: JobRecord, schedule: str, told: dict[str, Any]) -> None:
         """Let what waits for this end go on, and write it where it belongs: into the ledger and the schedule's row."""
         if unfinished := self._unfinished.get(schedule):
-            unfinished.discard(record.id)
+            unfinished.pop(record.id, None)
             self._let_follow(record.id)
         now = self._clock.now()
         if record.fire_time is not None:
