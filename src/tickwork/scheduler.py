@@ -68,6 +68,8 @@ class Entry:
     """What it was declared with: the trigger's, and what else changes its meaning."""
     skips: int = 0
     """Fire times skipped in a row."""
+    known: tuple[datetime, datetime | None] | None = None
+    """A fire time and the next one, as the trigger said last."""
     ticket: int = 0
     """Which heap entry is the valid one."""
 
@@ -382,6 +384,7 @@ class Scheduler:
             found = policies.due(entry.trigger, row, now, entry.policies)
             if found is None:
                 return []
+            entry.known = found.known
             jobs = [self._job(entry, fire_time) for fire_time in found.runs]
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
@@ -435,7 +438,11 @@ class Scheduler:
         now = self._clock.now()
         run_at, rules = now, entry.policies
         if fire_time is not None:
-            following = entry.trigger.next(fire_time) if rules.jitter and rules.after is None else None
+            following = None
+            if rules.jitter and rules.after is None:
+                known = entry.known
+                is_known = known is not None and known[0] == fire_time
+                following = known[1] if known is not None and is_known else entry.trigger.next(fire_time)
             run_at = policies.wanted_at(fire_time, following, rules, self._random.random())
         return NewJob(
             id=new_id(now),
@@ -519,7 +526,7 @@ class Scheduler:
         at = None
         if row is not None and entry.broken is None:
             try:
-                at = policies.following(entry.trigger, row, entry.policies)
+                at = policies.following(entry.trigger, row, entry.policies, entry.known)
                 if at is not None and at <= row.watermark and entry.policies.after is None:
                     raise ValueError(f"{entry.trigger!r} says that {at} comes after {row.watermark}")
             except BaseException as error:
