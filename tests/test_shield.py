@@ -71,8 +71,7 @@ async def test_only_a_cancellation_that_somebody_asked_for_is_meant_for_us() -> 
     current = asyncio.current_task()
     assert current is not None
     current.cancel()
-    try:
+    with pytest.raises(asyncio.CancelledError) as raised:
         await asyncio.sleep(0)
-    except asyncio.CancelledError as error:
-        assert is_meant_for_us(error)
+    assert is_meant_for_us(raised.value)
     current.uncancel()
