@@ -24,7 +24,7 @@ from .events import FireTimeAnswered, JobEnded, JobFailed, JobParked, JobStarted
 from .events import JobCancelled as JobEndCancelled
 from .jobs import JobState, Outcome
 from .payloads import ErrorInfo, describe_exception
-from .policies import PROMPT_SECONDS, state_after
+from .policies import MAX_DEATHS, PROMPT_SECONDS, state_after
 from .retry import next_attempt_at
 from .shield import is_meant_for_us, to_its_end
 from .stores.base import Finish, Lease
@@ -52,9 +52,9 @@ MARK_SECONDS = 0.1
 costs nothing. When the process dies before, nobody knows whether they had begun, and the death is not counted."""
 
 
-LONE_AFTER = 2
-"""A job that was in hand at this many deaths is a suspect: a process runs one of them at a time, so that a deadly one
-takes no innocent with it to `MAX_DEATHS`. One death is usually somebody's doing, and makes none wait."""
+LONE_AFTER = MAX_DEATHS - 1
+"""A job under which this many processes died, so that the next death parks it, is a suspect: a process runs one of them
+at a time, so that a deadly job is not parked together with the innocent ones that ran beside it."""
 
 
 class Waiter:
@@ -250,7 +250,7 @@ class Dispatcher:
 
     def _set_apart(self, run: JobRun) -> bool:
         """Return whether a run must wait until another suspect has ended."""
-        if run.record.lost < LONE_AFTER or run.phase != WAITING:
+        if run.record.deaths < LONE_AFTER or run.phase != WAITING:
             return False
         if self._suspect is None:
             self._suspect = run
