@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from tickwork.stores.filelock import FileLock
@@ -152,13 +153,10 @@ class Slaughter:
 
     def start_worker(self) -> None:
         point = self.plan.pop() if self.plan else ""
-        armed = f"{point}:{self.random.randint(1, max(1, int(POINTS[point] * self.hurry)))}" if point in POINTS else ""
-        process = self.start("worker", kill_at=armed)
-        self.workers[process.pid] = (
-            process,
-            point,
-            time.monotonic() + self.random.uniform(0.1, RANDOM_SECONDS * self.hurry),
-        )
+        most = max(1, int(POINTS.get(point, 1) * self.hurry))
+        process = self.start("worker", kill_at=f"{point}:{self.random.randint(1, most)}")
+        life = self.random.uniform(0.1, RANDOM_SECONDS * self.hurry)
+        self.workers[process.pid] = process, point, time.monotonic() + life
 
     def start_producer(self) -> None:
         self.log.read()
@@ -195,10 +193,8 @@ class Slaughter:
             return False
         self._ask_again = time.monotonic() + 0.1
         with self.look() as db:
-            (left,) = db.execute(
-                "SELECT sum(count) FROM counts WHERE state IN ('queued', 'running', 'scheduled')"
-            ).fetchone()
-        return not left
+            counts = dict(db.execute("SELECT state, count FROM counts").fetchall())
+        return not counts["queued"] + counts["running"] + counts["scheduled"]
 
     def look_after_producer(self) -> None:
         if self.producer is None:
@@ -241,11 +237,9 @@ class Slaughter:
         point, at, in_hand = self.log.last_words[pid]
         touched = in_hand | self.log.by_pid[pid]
         with self.look() as db:
-            ended = {
-                job
-                for job in touched
-                if db.execute("SELECT 1 FROM jobs WHERE id = ? AND finished_at", (job,)).fetchone()
-            }
+            quoted = ", ".join(f"'{job}'" for job in touched)
+            written = dict(db.execute(f"SELECT id, finished_at FROM jobs WHERE id IN ({quoted})").fetchall())
+        ended = {job for job in touched if written[job] is not None}
         self.log.read()
         # What another process has run since was not ended by this one.
         again = {job for job in ended if any(start > at and by != pid for start, by in self.log.starts[job])}
@@ -295,7 +289,7 @@ def judge(run: Slaughter) -> dict[str, object]:
     doubled, again = [], 0
     kill_of = {kill.pid: kill for kill in run.kills}
     for job, starts in run.log.starts.items():
-        for (_, by), (at, _) in zip(starts, starts[1:], strict=False):
+        for (_, by), (at, _) in pairwise(starts):
             kill = kill_of.get(by)
             again += 1
             if kill is None or job not in kill.in_hand or at < kill.at:
@@ -345,11 +339,11 @@ def table(found: dict[str, object]) -> str:
         "| killed | kills | jobs in hand | lost | doubled | rescued within: median, max |",
         "|---|--:|--:|--:|--:|--:|",
     ]
-    for row in found["rows"]:  # type: ignore[attr-defined]
-        lines.append(
-            f"| {row['point']} | {row['kills']} | {row['in_hand']} | {row['lost']} | {row['doubled']} "
-            f"| {row['median']:.2f} s, {row['max']:.2f} s |"
-        )
+    lines += [
+        f"| {row['point']} | {row['kills']} | {row['in_hand']} | {row['lost']} | {row['doubled']} "
+        f"| {row['median']:.2f} s, {row['max']:.2f} s |"
+        for row in found["rows"]  # type: ignore[attr-defined]
+    ]
     lines.append(f"| **all**, {found['jobs']:,} jobs | {found['kills']} | | {found['lost']} | {found['doubled']} | |")
     return "\n".join(lines)
 
@@ -376,11 +370,11 @@ def main() -> None:
         found = {**judge(run), "seed": seed, "seconds": round(time.monotonic() - began, 1)}
         fine = not found["lost"] and not found["doubled"] and found["damage"] == ["ok"]
         is_well = is_well and fine
-        print(
-            json.dumps(found)
-            if args.json
-            else f"\n{table(found)}\n\n{ {k: v for k, v in found.items() if k != 'rows'} }"
-        )
+        if args.json:
+            print(json.dumps(found), flush=True)
+        else:
+            rest = {key: value for key, value in found.items() if key != "rows"}
+            print(f"\n{table(found)}\n\n{rest}", flush=True)
         if fine and not args.keep:
             shutil.rmtree(folder)
         else:
