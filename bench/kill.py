@@ -162,7 +162,7 @@ class Slaughter:
         self.log.read()
         self.produced = max(self.log.accepted.values(), default=0)
         self.producer = self.start("producer", self.produced + 1, self.jobs - self.produced)
-        self.producer_dies = time.monotonic() + self.random.uniform(0.6, 2.0)
+        self.producer_dies = len(self.log.accepted) + self.random.randint(1, self.jobs // 5)
 
     # -- the run ----------------------------------------------------------------------------------------------------
 
@@ -189,6 +189,9 @@ class Slaughter:
 
     def is_done(self) -> bool:
         self.log.read()
+        if self.producer is None and (self.plan or any(point for _, point, _ in self.workers.values())):
+            self.jobs += max(self.jobs // 10, 50)  # the points that are left need jobs that reach them
+            self.start_producer()
         if self.producer is not None or time.monotonic() < self._ask_again:
             return False
         self._ask_again = time.monotonic() + 0.1
@@ -203,7 +206,7 @@ class Slaughter:
             if status:
                 raise SystemExit(f"the producer ended with {status}; see {self.folder / 'err'}")
             self.producer = None
-        elif self.kill_producer and time.monotonic() > self.producer_dies:
+        elif self.kill_producer and len(self.log.accepted) >= self.producer_dies:
             self.producer.kill()
             self.producer.wait()
             self.producer_kills += 1

@@ -279,6 +279,9 @@ class SQLiteStore(Store):
         if dead or verbs.has_overdue(db, now - OVERDUE):
             (rescued,) = self._transact(db, [lambda db: verbs.rescue(db, now, dead, OVERDUE)])
             self._tell_rescued(dead, rescued)
+            self._notice(
+                db
+            )  # the end of a job may have moved its schedule on, and this connection hears of others only
         if mono >= self._next_prune:
             self._next_prune = mono + PRUNE_SECONDS
             if self._prune(db, now) >= PRUNE_LIMIT:
