@@ -108,7 +108,7 @@ class Fleet:
             if time.monotonic() > deadline:
                 told = "\n".join(f"--- {running.pid}\n{running.out}{running.err}" for running in self.processes)
                 log = (self.folder / "log").read_text()
-                raise AssertionError(f"waited in vain for {what}\n--- log\n{log[-3000:]}\n{told[-12000:]}")
+                raise AssertionError(f"waited in vain for {what}\n--- log\n{log[-3000:]}\n{told[-4000:]}")
             time.sleep(0.01)
 
     def wait_said(self, *begin: str, times: int = 1, within: float = DEADLINE) -> None:
