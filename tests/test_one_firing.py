@@ -43,6 +43,7 @@ def stop(fleet: Fleet) -> None:
     """Let all processes drain, and see that all jobs have ended."""
     living = [running for running in fleet.processes if running.process.poll() is None]
     for running in living:
+        running.wait_for("started:")  # before, nobody would handle the signal
         running.send(signal.SIGTERM)
     for running in living:
         assert running.ended().status == 0, running.err
@@ -219,6 +220,7 @@ async def main():
         await schedule.pause()
         say("paused")
         await wait_for("go on")
+        say("resuming")
         await schedule.resume()
         say("resumed")
         await wait_for("run")
@@ -261,12 +263,44 @@ def test_pause_resume_run_now_and_cancel_take_effect_in_other_processes_within_a
         assert boss.ended().status == 0, boss.err
 
         due = [float(when) for when in fleet.said("tick")]
-        assert not [when for when in due if paused < when < resumed]
+        assert not [when for when in due if paused < when < fleet.lines("resuming")[0].at]
         again = min(line.at for line in fleet.lines("tick") if line.at > resumed and line.pid == worker.pid)
         assert again - resumed < 1.0
         assert fleet.lines("by-hand")[0].at - fleet.lines("asked")[0].at < 1.0
         assert fleet.lines("cancelled")[0].at - fleet.lines("cancelling")[0].at < 1.0
         assert fleet.said("cancelling") == ["True", "True"]
+
+
+# --- a web server with workers -----------------------------------------------------------------------------------
+
+WEB = """
+from starlette.applications import Starlette
+
+app = App("sqlite:///jobs.db", workers=5)
+
+@app.every("200ms", name="plain")
+async def fired(ctx: Context):
+    say("fired", ctx.schedule, ctx.job_id, ctx.fire_time.isoformat())
+
+@app.on_start
+async def started():
+    say("started")
+
+web = Starlette(lifespan=app.lifespan)
+"""
+
+
+def test_workers_of_a_web_server_fire_each_fire_time_once(tmp_path: Path) -> None:
+    with Fleet(tmp_path, WEB) as fleet:
+        server = fleet.start("-m", "uvicorn", "--port", "0", "--workers", "4", "jobs:web")
+        fleet.wait_said("started", times=4)
+        fleet.wait_said("fired", times=len(fleet.lines("fired")) + 20)
+        server.send(signal.SIGINT)
+        server.ended()
+
+        assert expect_each_fire_time_once(fleet, "plain", []) >= 20
+        assert len({line.pid for line in fleet.lines("started")}) == 4
+        assert "WARNING" not in server.err
 
 
 # --- deployments ---------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def warn_of_workers(environ: Mapping[str, str], schedules: int) -> None:
     def look() -> None:
         if (seen := visible_workers(environ)) is not None:
             logger.warning(
-                "the app keeps its jobs in memory, and %s: each of them fires all %d schedules by itself. Share a "
+                "the app keeps its jobs in memory, and %s: each of them fires every schedule (%d) by itself. Share a "
                 'file, App("sqlite:///jobs.db"), and each fire time runs once; or give the schedules to one process',
                 seen,
                 schedules,
