@@ -142,7 +142,9 @@ def test_a_worker_that_is_told_to_end_lets_its_jobs_end_and_gives_the_others_bac
         assert {fleet.job(job).attempt for job in jobs} == {1}
 
 
-@pytest.mark.parametrize("hurry", [False, True], ids=["drain too short", "second signal"])
+@pytest.mark.parametrize(
+    "hurry", [pytest.param(False, marks=pytest.mark.slow), True], ids=["drain too short", "second signal"]
+)
 def test_jobs_that_are_cut_are_given_back_with_no_attempt_used(tmp_path: Path, hurry: bool) -> None:
     with Fleet(tmp_path, CRASH) as fleet:
         jobs = fleet.enqueue(*["work"] * 20)
