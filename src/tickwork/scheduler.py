@@ -103,6 +103,8 @@ class Scheduler:
         self._events = events
         self._watchdog = watchdog
         self.entries: dict[str, Entry] = {}
+        self._outvoted: dict[str, Entry] = {}
+        """Schedules that another process has declared with another trigger, as in a deployment."""
         self._heap: list[tuple[datetime, int, Entry]] = []
         self._tickets = itertools.count(1)
         self._changed = asyncio.Event()
@@ -130,6 +132,7 @@ class Scheduler:
         for (entry, firing), answer in zip(firings, answers, strict=True):
             self._take(entry, firing, answer)
         for entry in entries:
+            self._outvoted.pop(entry.name, None)
             self.entries[entry.name] = entry
             self._plan(entry)
             if entry.next_at is None and entry.broken is None and _is_finished(entry):
@@ -237,7 +240,7 @@ class Scheduler:
 
     def schedules_changed(self) -> None:
         """Hear that another process has changed schedules: their rows are read anew."""
-        self._stale |= self.entries.keys()
+        self._stale |= self.entries.keys() | self._outvoted.keys()
         self._changed.set()
 
     @property
@@ -279,9 +282,20 @@ class Scheduler:
             return False
         for row in rows:
             entry = self.entries.get(row.name)
-            if entry is not None and self._keep(entry, row):
+            if entry is None:
+                self._take_back(row)
+            elif self._keep(entry, row):
                 self._plan(entry)
         return True
+
+    def _take_back(self, row: ScheduleRow) -> None:
+        """Fire a schedule again whose trigger is this process's once more, as when a deployment is rolled back."""
+        entry = self._outvoted.get(row.name)
+        if entry is not None and entry.fingerprint == row.fingerprint:
+            logger.warning("schedule %s has its old trigger in the store again, so this process fires it", row.name)
+            self.entries[row.name] = self._outvoted.pop(row.name)
+            entry.row = row
+            self._plan(entry)
 
     async def _sleep(self) -> None:
         """Sleep until the next fire time, or until something changes."""
@@ -473,6 +487,7 @@ class Scheduler:
         logger.warning("schedule %s %s, so this process stops firing it", entry.name, why)
         if self.entries.get(entry.name) is entry:
             del self.entries[entry.name]
+            self._outvoted[entry.name] = entry
         entry.row = entry.next_at = None
         entry.ticket = 0
         return False

@@ -349,7 +349,10 @@ class Store(ABC):
 
     @abstractmethod
     async def progress(self, lease: Lease, *, started_at: datetime) -> bool:
-        """Record that the job's function has been called. False: it has another owner."""
+        """Record that the job's function has been called, or is about to be. False: it has another owner.
+
+        The death of a worker counts against a job only when this was recorded.
+        """
 
     @abstractmethod
     async def finish(self, finishes: Sequence[Finish]) -> list[bool]:
@@ -365,7 +368,10 @@ class Store(ABC):
 
     @abstractmethod
     async def rescue(self) -> list[JobRecord]:
-        """Return the jobs of dead workers to the queue, and park those under which too many died."""
+        """Return the jobs of dead workers to the queue, and park those under which too many died.
+
+        All that were in hand have been `lost` once more; a death counts in `deaths` for those that had begun.
+        """
 
     @abstractmethod
     async def beat(self, worker: str) -> None:

@@ -264,21 +264,24 @@ class SQLiteStore(Store):
         if changes != self._schedules_changed:
             self._schedules_changed = changes
             tell(self._tell_listener, "schedules_changed")
-        if self._worker is not None:
-            asked = verbs.cancels_asked(db, self._worker)
-            if asked:
-                tell(self._tell_listener, "cancel_asked", asked)
+        self._notice_cancels(db)
         ended = verbs.ended_among(db, list(self._ended))
         tell(self._others_committed, verbs.next_claim(db), ended)
 
+    def _notice_cancels(self, db: sqlite3.Connection) -> None:
+        if self._worker is not None and (asked := verbs.cancels_asked(db, self._worker)):
+            self._committer.call_on_loop(self._tell_listener, "cancel_asked", asked)
+
     def _keep_house(self, db: sqlite3.Connection, worker: str, mono: float) -> None:
         now = self._clock.now()
+        self._notice_cancels(db)  # again: the loop may not have known the job yet when it was told
         if now >= self._renew_at:
             self._renew(db, worker, now, mono)
         dead = self._presence.dead(verbs.other_workers(db, worker))
         if dead or verbs.has_overdue(db, now - OVERDUE):
             (rescued,) = self._transact(db, [lambda db: verbs.rescue(db, now, dead, OVERDUE)])
             self._tell_rescued(dead, rescued)
+            self._notice(db)  # an end moves an `after="end"` schedule on, and data_version tells only what others did
         if mono >= self._next_prune:
             self._next_prune = mono + PRUNE_SECONDS
             if self._prune(db, now) >= PRUNE_LIMIT:
