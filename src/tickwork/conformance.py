@@ -207,8 +207,8 @@ class StoreConformance:
         (taken,) = await store.enqueue([given])
 
         assert taken == await store.job(given.id)
-        assert {name: getattr(taken, name) for name in NewJob.__slots__} == {
-            name: getattr(given, name) for name in NewJob.__slots__
+        assert {name: getattr(taken, name) for name in vars(NewJob)["__slots__"]} == {
+            name: getattr(given, name) for name in vars(NewJob)["__slots__"]
         }
         assert (taken.state, taken.enqueued_at, taken.attempt, taken.token) == (JobState.QUEUED, clock.now(), 0, 0)
 
@@ -933,10 +933,12 @@ class StoreConformance:
         for version, count, decided_by in ((1, 1, "a"), (2, 4, "a"), (3, 1, "b"), (4, None, "b")):
             clock.advance(1)
             missed = {"missed_first": clock.now() + timedelta(seconds=59), "missed_count": count}
-            await self.fire(store, clock, version, job=None, decided_by=decided_by, **missed)
+            because = "asleep" if version < 4 else "busy"
+            await self.fire(store, clock, version, job=None, decided_by=decided_by, late_because=because, **missed)
 
         rows = await store.ledger("s")
         assert [(entry.count, entry.decided_by) for entry in rows] == [(None, "b"), (5, "a")]
+        assert [entry.late_because for entry in rows] == [None, "asleep"]
         assert [(entry.last - entry.first).total_seconds() for entry in rows] == [61, 61]
         assert rows[0].answered_at == clock.now()
         assert (await self.row(store)).watermark == clock.now()

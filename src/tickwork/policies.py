@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .stores.base import ScheduleRow
     from .triggers import Trigger
 
+_MICROSECOND = timedelta(microseconds=1)
+
 OverlapPolicy = Literal["skip", "queue", "replace", "allow"]
 CatchUpPolicy = Literal["latest", "none", "all"]
 FirstPolicy = Literal["later", "now"]
@@ -153,6 +155,12 @@ def first_after_end(trigger: Trigger, policies: Policies, now: datetime) -> date
     return start if policies.start_at is None else max(start, policies.start_at)
 
 
+def is_due_at_once(row: ScheduleRow, policies: Policies, now: datetime) -> bool:
+    """Return whether a schedule that a store has just seen runs now, beside its trigger's fire times."""
+    is_new = row.version == 1 and not row.paused
+    return policies.first == "now" and is_new and (policies.end_at is None or now <= policies.end_at)
+
+
 def following(trigger: Trigger, row: ScheduleRow, policies: Policies) -> datetime | None:
     """Return the next fire time of a schedule, or None: it is paused, finished, or waits for the end of its job.
 
@@ -161,7 +169,7 @@ def following(trigger: Trigger, row: ScheduleRow, policies: Policies) -> datetim
         row: Where the store says it stands.
         policies: The schedule's.
     """
-    if row.paused or _runs_left(row, policies) == 0:
+    if row.paused or runs_left(row, policies) == 0:
         return None
     if policies.after == "end":
         at = row.next_at
@@ -169,7 +177,8 @@ def following(trigger: Trigger, row: ScheduleRow, policies: Policies) -> datetim
     return trigger.next(row.watermark)
 
 
-def _runs_left(row: ScheduleRow, policies: Policies) -> int | None:
+def runs_left(row: ScheduleRow, policies: Policies) -> int | None:
+    """Return how many jobs the schedule still makes: 0 when it is finished; None: there is no limit."""
     return None if policies.max_runs is None else max(0, policies.max_runs - row.runs)
 
 
@@ -205,7 +214,7 @@ def due(trigger: Trigger, row: ScheduleRow, now: datetime, policies: Policies) -
         now: The instant of the decision.
         policies: The schedule's.
     """
-    left = _runs_left(row, policies)
+    left = runs_left(row, policies)
     if row.paused or left == 0:
         return None
     if policies.after == "end":
@@ -222,25 +231,34 @@ def due(trigger: Trigger, row: ScheduleRow, now: datetime, policies: Policies) -
         last = runs[-1]
     if passed is None:
         return Due(runs=runs, watermark=last)
-    return Due(runs=runs, watermark=last, missed=missed, missed_first=first, missed_last=passed, decided_by=decided_by)
+    return Due(
+        runs=runs,
+        watermark=last,
+        missed=missed,
+        missed_first=first,
+        missed_last=passed,
+        decided_by=policies.said(*decided_by),
+    )
 
 
 def _runs(
     trigger: Trigger, watermark: datetime, now: datetime, last: datetime, policies: Policies
-) -> tuple[tuple[datetime, ...], str]:
-    """Return the fire times that become jobs, ascending, and the options that let the others pass."""
-    decided_by = ["catch_up"]
+) -> tuple[tuple[datetime, ...], tuple[str, ...]]:
+    """Return the fire times that become jobs, ascending, and the names of the options that let the others pass."""
+    decided_by: tuple[str, ...] = ("catch_up",)
     if policies.catch_up == "all":
         found = tuple(newest(trigger, watermark, now, policies.max_catch_up))
-        decided_by = ["max_catch_up"]
+        decided_by = ("max_catch_up",)
     elif policies.catch_up == "none" and now - last > timedelta(seconds=PROMPT_SECONDS):
         found = ()
     else:
         found = (last,)
+    if policies.grace is None:
+        return found, decided_by
     within = tuple(fire_time for fire_time in found if not _is_too_late(fire_time, now, policies))
     if len(within) < len(found):
-        decided_by = ["grace"] if not within else [*decided_by, "grace"]
-    return within, policies.said(*decided_by)
+        decided_by = ("grace",) if not within else (*decided_by, "grace")
+    return within, decided_by
 
 
 def _is_too_late(fire_time: datetime, now: datetime, policies: Policies) -> bool:
@@ -277,9 +295,11 @@ def wanted_at(fire_time: datetime, following: datetime | None, policies: Policie
     if not policies.jitter:
         return fire_time
     most = timedelta(seconds=policies.jitter)
-    if following is not None:
-        most = min(most, following - fire_time)
-    return fire_time + most * draw
+    if following is None:
+        return fire_time + most * draw
+    gap = following - fire_time
+    # The product is rounded to whole microseconds, and could so be the gap itself.
+    return fire_time + min(min(most, gap) * draw, gap - _MICROSECOND)
 
 
 def grace_of(job: NewJob) -> str:

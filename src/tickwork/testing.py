@@ -513,13 +513,17 @@ class Testing:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        app, engine = self._app, self._app._engine
+        app, engine, dispatcher = self._app, self._app._engine, self._app._dispatcher
         stop = asyncio.ensure_future(app.stop(None if error is None else 0.0))
         try:
             await self.clock._go(
                 self._move(
                     until=stop.done,
-                    only_while=lambda: (engine is not None and bool(engine.running)) or app._events.is_busy,
+                    only_while=lambda: (
+                        (engine is not None and bool(engine.running))
+                        or (dispatcher is not None and dispatcher.has_unwritten)
+                        or app._events.is_busy
+                    ),
                     patience=app.drain_seconds,
                 )
             )

@@ -104,6 +104,9 @@ class Run:
     def started(self) -> None:
         """Hear that a worker begins; a job on the loop has not run a line yet."""
 
+    def moved_to_loop(self) -> None:
+        """Hear that a plain function has made a coroutine, which now runs on the loop."""
+
     def forget_arguments(self) -> None:
         """Let go of what it was given, once it has ended: who keeps the job must not keep that."""
         self.args = ()
@@ -336,6 +339,13 @@ class Workers:
     def are_busy(self) -> bool:
         """Whether each of them has a run."""
         return len(self.running) >= self.count
+
+    def run_of(self, task: asyncio.Task[Any] | None) -> Run | None:
+        """Return what a task of the loop is running, if it is a worker's. Another thread may ask."""
+        for worker in tuple(self._workers):
+            if worker.task is task:
+                return worker.run
+        return None
 
     def is_inside(self) -> bool:
         """Return whether the calling code belongs to a job of these workers, also in tasks and threads it started."""
@@ -641,6 +651,7 @@ class Workers:
                 value.close()
                 raise asyncio.CancelledError
             run.run_in = "loop"  # from here on it can be cancelled, and abandoned
+            run.moved_to_loop()
             try:
                 yielded = context.run(value.send, None)
             except StopIteration as stop:

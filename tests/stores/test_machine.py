@@ -152,7 +152,7 @@ class StoreMachine(RuleBasedStateMachine):
         row = self.schedules.get(job.new.schedule or "")
         for number, answer in enumerate(row.answers if row else ()):
             if answer.job_id == job.new.id and row is not None:
-                values = {name: getattr(answer, name) for name in Answer.__slots__} | changes
+                values = {name: getattr(answer, name) for name in vars(Answer)["__slots__"]} | changes
                 row.answers[number] = Answer(**values)
 
     def answer_of(self, job: ModelJob) -> Answer | None:

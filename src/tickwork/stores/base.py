@@ -18,6 +18,7 @@ from ..errors import IllegalMove
 from ..jobs import MOVES, JobState
 from ..payloads import ErrorInfo
 from ..policies import MAX_DEATHS
+from ..records import record
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -48,7 +49,7 @@ class Capabilities:
     notify: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class ScheduleRow:
     """A schedule as a store holds it.
 
@@ -64,7 +65,8 @@ class ScheduleRow:
         runs: How many jobs were made at fire times, ever.
         after_seconds: Seconds from the end of a job to the next fire time, for `after="end"`; else None.
         next_at: The next fire time, for `after="end"`; None while a job is unfinished, and for all others.
-        succeeded_at: When a job of the schedule last succeeded (UTC); None: none has.
+        succeeded_at: When a job of the schedule last succeeded (UTC); None: none has. `Store.schedules` tells it; in
+            what other verbs return, it may be missing.
     """
 
     name: str
@@ -81,7 +83,7 @@ class ScheduleRow:
     succeeded_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Declare:
     """Make sure that a schedule is there. A new or changed trigger starts from now, without a backfill.
 
@@ -99,7 +101,7 @@ class Declare:
     next_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Pause:
     """Pause or resume a schedule. Resuming starts from now.
 
@@ -118,7 +120,7 @@ class Pause:
     next_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Remove:
     """Forget a schedule. Its jobs stay."""
 
@@ -128,7 +130,7 @@ class Remove:
 ScheduleChange = Declare | Pause | Remove
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Firing:
     """One answer to the fire times of a schedule that have come.
 
@@ -178,7 +180,7 @@ class Fired:
     cancelled: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Answer:
     """A row of the ledger: what became of a fire time, or of several in a row that were let pass.
 
@@ -226,7 +228,8 @@ class Answer:
     def joined(self, following: Answer) -> Answer:
         """Return one row for this answer and the next one, which shares it."""
         count = None if self.count is None or following.count is None else self.count + following.count
-        return replace(self, last=following.last, count=count, answered_at=following.answered_at)
+        because = self.late_because if self.late_because == following.late_because else None
+        return replace(self, last=following.last, count=count, answered_at=following.answered_at, late_because=because)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +240,7 @@ class Lease:
     token: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Finish:
     """The end of an attempt.
 

@@ -65,7 +65,8 @@ class MemoryStore(Store):
         self._places: dict[str, int] = {}
         self._waiting_count = 0
         self._schedules: dict[str, ScheduleRow] = {}
-        self._unfinished: dict[str, dict[str, None]] = {}
+        self._succeeded: dict[str, datetime] = {}  # beside the rows, which would be copied for each success
+        self._unfinished: dict[str, dict[str, None]] = {}  # of each schedule, in the order in which they were made
         self._behind: dict[str, set[str]] = {}
         self._ledger: dict[str, deque[Answer]] = {}
         self._finished: deque[str] = deque()
@@ -196,14 +197,13 @@ class MemoryStore(Store):
             if row.version != firing.version or row.paused:
                 return Fired(None, row)
             assert firing.watermark is not None
-            row = self._schedules[row.name] = changed(
-                row, version=row.version + 1, watermark=firing.watermark, next_at=firing.next_at
-            )
+            row = changed(row, version=row.version + 1, watermark=firing.watermark, next_at=firing.next_at)
             if firing.job is not None and self._is_answered(row.name, firing.job.fire_time):
                 if row.after_seconds is not None:
                     row = changed(row, next_at=now + timedelta(seconds=row.after_seconds))
                 self._schedules[row.name] = row
                 return Fired(None, row)
+            self._schedules[row.name] = row
         if firing.missed_first is not None:
             self._answer(
                 Answer(
@@ -227,7 +227,8 @@ class MemoryStore(Store):
         fire_time = firing.job.fire_time
         if fire_time is not None:
             if record is not None:
-                row = self._schedules[row.name] = changed(self._schedules[row.name], runs=row.runs + 1)
+                row = self._schedules[row.name]  # a job cancelled for this one may have changed it
+                row = self._schedules[row.name] = changed(row, runs=row.runs + 1)
             self._answer(
                 Answer(
                     schedule=row.name,
@@ -277,6 +278,7 @@ class MemoryStore(Store):
             case Remove():
                 self._schedules.pop(change.name, None)
                 self._ledger.pop(change.name, None)
+                self._succeeded.pop(change.name, None)
                 return None
             case Pause():
                 assert row is not None
@@ -314,7 +316,6 @@ class MemoryStore(Store):
                     runs=0 if row is None else row.runs,
                     after_seconds=change.after_seconds,
                     next_at=change.next_at,
-                    succeeded_at=None if row is None else row.succeeded_at,
                 )
         self._schedules[row.name] = row
         return row
@@ -322,7 +323,11 @@ class MemoryStore(Store):
     async def schedules(self, names: Collection[str] | None = None) -> list[ScheduleRow]:
         """See `Store.schedules`."""
         wanted = self._schedules if names is None else names
-        return [self._schedules[name] for name in sorted(wanted) if name in self._schedules]
+        return [
+            changed(self._schedules[name], succeeded_at=self._succeeded.get(name))
+            for name in sorted(wanted)
+            if name in self._schedules
+        ]
 
     # -- workers --------------------------------------------------------------------------------------------------
 
@@ -463,26 +468,27 @@ class MemoryStore(Store):
             changes["finished_at"] = self._clock.now()
         if finish.run_at is not None:
             changes["run_at"] = finish.run_at
+        told: dict[str, Any] = {}
         if record.fire_time is not None and not _has_begun(record):
-            started_at = finish.started_at or record.started_at
-            begun: dict[str, Any] = {"started_at": started_at}
+            told["started_at"] = finish.started_at or record.started_at
             if finish.late_because is not None:
-                begun["late_because"] = finish.late_because
-            if started_at is None and state is JobState.CANCELLED:
-                begun["outcome"] = "not_started"
-            self._amend(record, **begun)
-        self._place(record.moved(state, **changes))
+                told["late_because"] = finish.late_because
+            if told["started_at"] is None and state is JobState.CANCELLED:
+                told["outcome"] = "not_started"
+        self._place(record.moved(state, **changes), **told)
         return True
 
-    def _place(self, record: JobRecord) -> None:
-        """Keep a record in its new state, and tell who waits for it."""
+    def _place(self, record: JobRecord, **told: Any) -> None:
+        """Keep a record in its new state, and tell who waits for it; what is told besides goes into the ledger."""
         self._jobs[record.id] = record
         if record.state in (JobState.QUEUED, JobState.SCHEDULED):
             self._waiting_count += 1
             self._line_up(record)
+            if told:
+                self._amend(record, **told)
             return
         if record.schedule is not None:
-            self._end_of_schedule_job(record, record.schedule)
+            self._end_of_schedule_job(record, record.schedule, told)
         self._finished.append(record.id)
         for _ in range(2):  # a held one goes to the end of the line, so one look for each new one would not do
             if len(self._finished) > self._keep:
@@ -496,22 +502,20 @@ class MemoryStore(Store):
             if not waiting.done():
                 waiting.set_result(None)
 
-    def _end_of_schedule_job(self, record: JobRecord, schedule: str) -> None:
+    def _end_of_schedule_job(self, record: JobRecord, schedule: str, told: dict[str, Any]) -> None:
         """Let what waits for this end go on, and write it where it belongs: into the ledger and the schedule's row."""
         if unfinished := self._unfinished.get(schedule):
             unfinished.pop(record.id, None)
             self._let_follow(record.id)
         now = self._clock.now()
         if record.fire_time is not None:
-            self._amend(record, finished_at=now, state=record.state)
+            self._amend(record, finished_at=now, state=record.state, **told)
         row = self._schedules.get(schedule)
-        if row is None:
-            return
-        if record.state is JobState.SUCCEEDED:
-            row = changed(row, succeeded_at=now)
-        if row.after_seconds is not None and row.next_at is None:
-            row = changed(row, version=row.version + 1, next_at=now + timedelta(seconds=row.after_seconds))
-        self._schedules[schedule] = row
+        if row is not None and record.state is JobState.SUCCEEDED:
+            self._succeeded[schedule] = now
+        if row is not None and row.after_seconds is not None and row.next_at is None:
+            next_at = now + timedelta(seconds=row.after_seconds)
+            self._schedules[schedule] = changed(row, version=row.version + 1, next_at=next_at)
 
     async def release(self, leases: Sequence[Lease]) -> list[bool]:
         """See `Store.release`."""

@@ -108,6 +108,7 @@ class SQLiteStore(Store):
         self._max_stall_seconds = max_stall_seconds
         self._busy_seconds = busy_seconds
         self._keeps_house = keeps_house and worker is not None
+        self._round_seconds = min(HOUSEKEEPING_SECONDS, lease_seconds / 6)
         self._keeps = {"results": keep_results, "jobs": keep_jobs, "ledger": keep_ledger}
         self._committer = Committer(
             connect=self._connect,
@@ -323,7 +324,7 @@ class SQLiteStore(Store):
         if self._keeps_house and self._worker is not None:
             mono = self._clock.monotonic()
             if mono >= self._next_housekeeping:
-                self._next_housekeeping = mono + HOUSEKEEPING_SECONDS
+                self._next_housekeeping = mono + self._round_seconds
                 self._committer.call_on_loop(self._turn)
                 self._keep_house(db, self._worker, mono)
             if mono >= self._next_prune:

@@ -268,8 +268,8 @@ def write_answer(db: sqlite3.Connection, answer: Answer) -> None:
     if found is not None and (last := _answer(found[1:])).shares_row_with(answer):
         joined = last.joined(answer)
         db.execute(
-            "UPDATE ledger SET last = ?, count = ?, answered_at = ? WHERE seq = ?",
-            (us(joined.last), joined.count, us(joined.answered_at), found[0]),
+            "UPDATE ledger SET last = ?, count = ?, answered_at = ?, late_because = ? WHERE seq = ?",
+            (us(joined.last), joined.count, us(joined.answered_at), joined.late_because, found[0]),
         )
         return
     db.execute(
