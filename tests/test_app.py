@@ -857,6 +857,19 @@ def _with_foreign(module: types.ModuleType) -> dict[str, Any]:
         (lambda app: app.task(timeout="never"), InvalidDuration, "timeout"),
         (lambda app: app.task(run_in="fork"), InvalidOption, "run_in must be one of"),
         (lambda app: app.task(priority="high"), InvalidOption, "priority must be a whole number, got 'high'"),
+        (
+            lambda app: app.task(priority=2**31),
+            InvalidOption,
+            "priority must be a whole number from -2,147,483,648 to 2,147,483,647, got 2147483648",
+        ),
+        (
+            lambda app: App("sqlite:///jobs.db?mode=ro"),
+            InvalidOption,
+            (
+                'url must be "sqlite:///jobs.db" (relative) or "sqlite:////var/lib/jobs.db" (absolute), got '
+                "'sqlite:///jobs.db?mode=ro'; leave out what begins with '?': it takes no options"
+            ),
+        ),
         (lambda app: app.task(queue=""), InvalidOption, "queue must be a printable, non-empty text"),
         (lambda app: app.schedule("1h"), InvalidOption, "trigger must be a trigger such as"),
         (lambda app: app.task()(3), InvalidOption, "fn must be a function, got 3"),

@@ -821,7 +821,9 @@ def sqlite_path(url: str) -> Path:
     expected = '"sqlite:///jobs.db" (relative) or "sqlite:////var/lib/jobs.db" (absolute)'
     if not str(url).startswith("sqlite:///") or url in ("sqlite:///", "sqlite:////"):
         raise InvalidOption("url", expected, url, remedy="leave it out to keep jobs in memory")
-    path = Path(url.removeprefix("sqlite:///").partition("?")[0])
+    if "?" in url:
+        raise InvalidOption("url", expected, url, remedy="leave out what begins with '?': it takes no options")
+    path = Path(url.removeprefix("sqlite:///"))
     if not path.is_absolute():
         path = Path.cwd() / path
         logger.info("jobs are kept in %s", path)

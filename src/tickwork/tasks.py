@@ -40,7 +40,8 @@ from typing import (
 from .context import Context
 from .durations import seconds
 from .errors import DuplicateName, InvalidOption, NotImportable, NotRunning, nearest
-from .options import one_of, positive, text, whole
+from .options import one_of, positive, text
+from .options import priority as check_priority
 from .policies import Policies, check_trigger
 from .retry import Retry
 from .runners.reference import import_main, reference, task_name
@@ -288,7 +289,7 @@ class Task(Generic[C, V, P, R]):
                 run_at=None if at is None else At(at).next(_LONG_AGO),
                 delay=None if delay is None else seconds(delay, "delay", allow_zero=True),
                 queue=None if queue is None else text("queue", queue),
-                priority=None if priority is None else whole("priority", priority),
+                priority=None if priority is None else check_priority("priority", priority),
             ),
         )
 
@@ -625,7 +626,7 @@ def _options(settings: TaskSettings) -> TaskOptions:
         run_in=one_of("run_in", settings.get("run_in"), (None, *RUN_IN)),
         timeout=None if timeout is None else seconds(timeout, "timeout"),
         queue=text("queue", settings.get("queue", "default")),
-        priority=whole("priority", settings.get("priority", 0)),
+        priority=check_priority("priority", settings.get("priority", 0)),
         retry=_retry(settings.get("retry")),
         retry_on=_exceptions(settings.get("retry_on", Exception)),
         delivery=one_of("delivery", settings.get("delivery", "at_least_once"), get_args(Delivery)),

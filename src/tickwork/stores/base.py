@@ -14,13 +14,17 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from ..errors import IllegalMove
+from ..jobs import MOVES, JobState
+from ..payloads import ErrorInfo
+from ..policies import MAX_DEATHS
 from ..records import record
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
 
-    from ..jobs import JobRecord, JobState, NewJob
+    from ..jobs import JobRecord, NewJob
     from ..policies import OverlapPolicy
 
 FireOutcome = Literal["ran", "skipped", "missed", "merged", "paused", "not_started"]
@@ -61,7 +65,8 @@ class ScheduleRow:
         runs: How many jobs were made at fire times, ever.
         after_seconds: Seconds from the end of a job to the next fire time, for `after="end"`; else None.
         next_at: The next fire time, for `after="end"`; None while a job is unfinished, and for all others.
-        succeeded_at: When a job of the schedule last succeeded (UTC); None: none has.
+        succeeded_at: When a job of the schedule last succeeded (UTC); None: none has. `Store.schedules` tells it; in
+            what other verbs return, it may be missing.
     """
 
     name: str
@@ -262,6 +267,34 @@ class Finish:
     late_because: str | None = None
 
 
+def check_finishes(finishes: Iterable[Finish]) -> None:
+    """Refuse ends that are none, before anything is written.
+
+    Raises:
+        IllegalMove: A running job cannot come into that state.
+    """
+    for finish in finishes:
+        if finish.state not in MOVES[JobState.RUNNING]:
+            raise IllegalMove(finish.lease.job_id, JobState.RUNNING, finish.state)
+
+
+def after_death(record: JobRecord) -> tuple[JobState, int, str | None]:
+    """Return state, deaths and error of a running job whose worker is dead, or has lost its lease.
+
+    A job whose function nobody had called is none of the reasons for the death.
+    """
+    deaths = record.deaths + (record.started_at is not None)
+    if record.is_once:  # the claim was its attempt: whether it had begun cannot be known
+        message = f"worker {record.worker} died with it, and it may run at most once"
+        return JobState.FAILED, deaths, ErrorInfo("tickwork.errors.WorkerDied", message).to_json()
+    if record.cancel_requested:
+        return JobState.CANCELLED, deaths, record.error
+    if deaths >= MAX_DEATHS:
+        message = f"{deaths} worker processes died while it ran, the last of them {record.worker}"
+        return JobState.PARKED, deaths, ErrorInfo("tickwork.errors.WorkerDied", message).to_json()
+    return JobState.QUEUED, deaths, record.error
+
+
 class Listener(Protocol):
     """Hears, on the loop, what other processes have done to the store that this one must know."""
 
@@ -295,10 +328,14 @@ class Store(ABC):
             jobs: The jobs; one with a later `run_at` is scheduled, the others are queued.
             wait: Wait while the store is full; else raise.
 
+        Who waits longest goes first, those of other processes excepted.
+
         Raises:
             QueueFull: There is no room and `wait` is false, or more jobs at once than the store may ever hold.
+            DuplicateJob: The store knows the id of one.
+            NotRunning: The store was closed while this waited; nothing was enqueued.
 
-        A cancelled call has enqueued nothing.
+        A cancelled call has enqueued nothing, unless a worker had begun a job before it could be taken out again.
         """
 
     @abstractmethod
@@ -306,13 +343,20 @@ class Store(ABC):
         """Answer fire times, each by itself: compare the row's version, apply the overlap, make the job, write the
         ledger and move the watermark. Returns one `Fired` for each firing, in their order.
 
-        Fired jobs do not count against the store's bound: the overlap bounds them. A consecutive answer that
+        Fired jobs do not wait for room: the overlap bounds them. A consecutive answer that
         `Answer.shares_row_with` the last one is joined to it.
+
+        A fire time makes one job, ever. When the ledger has a row for it, which takes a clock that was set back, the
+        watermark moves on and the answer is that nothing was done; an `after_seconds` schedule gets a `next_at`.
         """  # noqa: D205 - one sentence of two lines
 
     @abstractmethod
     async def set_schedule(self, changes: Sequence[ScheduleChange]) -> list[ScheduleRow | None]:
-        """Apply changes, and return the row of each, None where there is none (any more)."""
+        """Apply changes, all or none, and return the row of each, None where there is none (any more).
+
+        Raises:
+            UnknownSchedule: One is to be paused or resumed that is not there.
+        """
 
     @abstractmethod
     async def schedules(self, names: Collection[str] | None = None) -> list[ScheduleRow]:
@@ -330,7 +374,10 @@ class Store(ABC):
         queues: Collection[str] | None = None,
         lease_seconds: float | None = None,
     ) -> list[JobRecord]:
-        """Take up to `limit` due jobs: the highest priority first, within it the oldest.
+        """Take up to `limit` due jobs: the highest priority first, within it the one that was enqueued first.
+
+        That holds also for jobs that were scheduled for later, retried, released or rescued. A job that must wait for
+        the end of others (`overlap` "queue" or "replace") is not due before.
 
         A job that would begin later than its `start_by` is cancelled instead, and its fire time becomes missed: such
         jobs stand in the answer too, with the state "cancelled", beyond the limit.
@@ -340,7 +387,10 @@ class Store(ABC):
             tasks: The names of the tasks it knows; jobs of others stay queued.
             limit: How many at the most.
             queues: From which queues; None: from all.
-            lease_seconds: How long the claim holds unless extended; None: as long as the process lives.
+            lease_seconds: How long the claim holds unless extended; None: as long as the process lives, and, in a
+                store of several processes, its loop turns.
+
+        A cancelled call has claimed nothing.
         """
 
     @abstractmethod
@@ -358,19 +408,29 @@ class Store(ABC):
     async def finish(self, finishes: Sequence[Finish]) -> list[bool]:
         """Write the ends of attempts. False: the job has another owner; nothing was written.
 
+        A job that is to wait for another attempt is cancelled instead, when that was asked for meanwhile.
+
         The end of a job that a schedule made is written into the ledger. If the schedule's row has `after_seconds` and
         no `next_at`, it gets one, that long after now, and a new version.
+
+        Raises:
+            IllegalMove: A running job cannot come into such a state; none of the ends was written.
         """
 
     @abstractmethod
     async def release(self, leases: Sequence[Lease]) -> list[bool]:
-        """Give unstarted jobs back, with no attempt used. False: the job has another owner."""
+        """Give unstarted jobs back, with no attempt used. False: the job has another owner.
+
+        A job whose cancellation was asked for meanwhile is cancelled.
+        """
 
     @abstractmethod
     async def rescue(self) -> list[JobRecord]:
-        """Return the jobs of dead workers to the queue, and park those under which too many died.
+        """Take the jobs of dead workers, and those whose lease is over, away from them; return them as they are then.
 
-        All that were in hand have been `lost` once more; a death counts in `deaths` for those that had begun.
+        They are queued again. All that were in hand have been `lost` once more. Those whose function had been called
+        count a death, and are parked at `MAX_DEATHS`. One that may run at most once has failed; one whose cancellation
+        was asked for is cancelled.
         """
 
     @abstractmethod
