@@ -91,10 +91,12 @@ class Committer:
         self._idle = idle
         self._disconnect = disconnect
         self._name = name
+        self._asked: list[tuple[_Request[Any], bool]] = []
         self._waiting: deque[_Request[Any]] = deque()
         self._urgent: deque[_Request[Any]] = deque()
         self._wake = threading.Condition()
         self._is_closing = False
+        self._is_over = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Future[None] | None = None
         self._pid = 0
@@ -107,7 +109,7 @@ class Committer:
         """
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
-        self._is_closing = False
+        self._is_closing = self._is_over = False
         self._ended = self._loop.create_future()
         opened: asyncio.Future[None] = self._loop.create_future()
         threading.Thread(target=self._serve, args=(opened,), name=self._name, daemon=True).start()
@@ -128,6 +130,7 @@ class Committer:
         """Do what waits, then end the thread. A second call does nothing, nor does one in a forked child."""
         if self._ended is None or self.is_forked:
             return
+        self._hand_over()
         with self._wake:
             self._is_closing = True
             self._wake.notify()
@@ -157,9 +160,10 @@ class Committer:
         if self.is_forked:
             raise NotRunning(f"the store was opened by process {self._pid}; a forked child must open its own")
         request: _Request[T] = _Request(work, self._loop.create_future())
-        with self._wake:
-            (self._urgent if urgent else self._waiting).append(request)
-            self._wake.notify()
+        if not self._asked:
+            # What is asked in the same turn of the loop goes to the thread together, and so into one transaction.
+            self._loop.call_soon(self._hand_over)
+        self._asked.append((request, urgent))
         try:
             with outside():
                 return await request.future
@@ -167,6 +171,17 @@ class Committer:
             if not self._withdraw(request):
                 await self._undo(request, undo)
             raise
+
+    def _hand_over(self) -> None:
+        """Give the thread what was asked in this turn of the loop, or refuse it when there is no thread any more."""
+        asked, self._asked = self._asked, []
+        with self._wake:
+            if not self._is_over:
+                for request, is_urgent in asked:
+                    (self._urgent if is_urgent else self._waiting).append(request)
+                self._wake.notify()
+                return
+        _refuse([request for request, _ in asked])
 
     async def _undo(self, request: _Request[T], undo: Callable[[T], Awaitable[object]] | None) -> None:
         """Wait for the end of what has begun, and undo it. What goes wrong there is told, not raised."""
@@ -229,11 +244,11 @@ class Committer:
         except Exception:
             logger.exception("the store failed to close its connection")
         with self._wake:
-            self._is_closing = True
+            self._is_closing = self._is_over = True
             left = [*self._urgent, *self._waiting]
-        for request in left:
-            request.error = NotRunning("the store is closed")
-        self._tell(_deliver, left)
+            self._urgent.clear()
+            self._waiting.clear()
+        self._tell(_refuse, left)
         self._tell(_settle, self._ended, None)
 
     def _take(self, pause: float) -> list[_Request[Any]]:
@@ -287,6 +302,12 @@ def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
         future.set_result(None)
     else:
         future.set_exception(error)
+
+
+def _refuse(requests: list[_Request[Any]]) -> None:
+    for request in requests:
+        request.error = NotRunning("the store is closed")
+        request.settle()
 
 
 def _deliver(batch: list[_Request[Any]]) -> None:
