@@ -380,8 +380,6 @@ class Dispatcher:
         if run.is_watched and self.watchdog is not None:
             run.is_watched = False
             self.watchdog.leave()
-        if run is self._suspect:
-            self._next_suspect()
         if run.stop_reason == "stop" and outcome is Outcome.CANCELLED and not record.is_once:
             logger.warning("gave back %s: it had not ended when the app stopped", run.describe(), extra=run.extra())
             self._leases_back.append(run.lease)
@@ -565,6 +563,8 @@ class Dispatcher:
             accepted = await self._store.finish([finish for finish, _ in batch])
             del self._outbox[: len(batch)]
             for (_, record), was_accepted in zip(batch, accepted, strict=True):
+                if self._suspect is not None and record is self._suspect.record:
+                    self._next_suspect()  # not before: the end of the last one is safe from it now
                 if not was_accepted:
                     logger.warning("the end of job %s came too late: it has another owner or was removed", record.id)
                 elif record.schedule is not None:
