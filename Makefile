@@ -43,6 +43,7 @@ bench: $(VENV)/.runtime ## the benchmarks, as tables
 	$(BIN)/python bench/year.py
 	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/watchdog.py
+	$(BIN)/python bench/kill.py
 
 ifneq ($(wildcard mkdocs.yml),)
 docs: $(VENV)/.docs ## build the documentation into site/

@@ -116,6 +116,42 @@ def test_a_single_worker_of_uvicorn_sees_nobody(tmp_path: Path) -> None:
     assert said == ["None"]
 
 
+IN_MEMORY = """
+import logging
+from starlette.applications import Starlette
+from tickwork import App
+
+logging.basicConfig(format="%(levelname)s %(message)s")
+app = App()
+
+@app.every("1h")
+async def fired(): ...
+
+web = Starlette(lifespan=app.lifespan)
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_app_in_memory_warns_when_it_is_one_of_several_workers(tmp_path: Path, workers: int) -> None:
+    (tmp_path / "web.py").write_text(IN_MEMORY)
+    source = os.pathsep.join(filter(None, sys.path))
+    words = ("-m", "uvicorn", "--port", "0", "--workers", str(workers), "web:web")
+    with Running(*words, cwd=tmp_path, env={"PYTHONPATH": source}) as running:
+        running.wait_for("Application startup complete", times=workers)
+        if workers > 1:
+            running.wait_for("WARNING", times=workers)
+        running.send(signal.SIGINT)
+        running.ended()
+        warnings = [line for line in running.err.splitlines() if "WARNING" in line]
+
+    said = (
+        f"WARNING the app keeps its jobs in memory, and this process and 1 more are workers of uvicorn "
+        f"(pid {running.pid}): each of them fires every schedule (1) by itself. Share a file, "
+        'App("sqlite:///jobs.db"), and each fire time runs once; or give the schedules to one process'
+    )
+    assert warnings == ([said] * 2 if workers > 1 else [])
+
+
 FORKING = """
 import os, signal, subprocess, sys
 

@@ -42,6 +42,7 @@ from .options import positive
 from .scheduler import Entry, Scheduler
 from .schedules import Schedules
 from .shield import is_meant_for_us, to_its_end
+from .siblings import warn_of_workers
 from .stores.memory import MemoryStore
 from .tasks import Declarations, EnqueueOptions, ScheduleSpec, Task
 from .workers import Workers
@@ -569,6 +570,8 @@ class App(Declarations):
             self._dispatcher.on_schedules_changed = self._scheduler.schedules_changed
             await self._scheduler.add(*self._entries.values())
             self._supervise(self._scheduler.run(), "scheduler")
+            if self._entries and self._testing is None and not store.capabilities.multi_process:
+                warn_of_workers(os.environ, len(self._entries))
         for hook in self._start_hooks:
             if inspect.isawaitable(made := hook()):
                 await made

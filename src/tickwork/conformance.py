@@ -513,7 +513,7 @@ class StoreConformance:
             (record,) = await store.rescue()
             assert (record.deaths, record.attempt) == (deaths, 0)
         assert record.state is JobState.PARKED
-        assert "3 workers died while it ran" in (record.error or "")
+        assert "3 worker processes died while it ran" in (record.error or "")
         assert record.finished_at is None
         assert await self.claim(store) == []
         assert await store.rescue() == []

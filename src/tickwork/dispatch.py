@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from contextlib import contextmanager
 from contextvars import Context as Variables
 from contextvars import copy_context
@@ -23,7 +24,7 @@ from .events import FireTimeAnswered, JobEnded, JobFailed, JobParked, JobStarted
 from .events import JobCancelled as JobEndCancelled
 from .jobs import JobState, Outcome
 from .payloads import ErrorInfo, describe_exception
-from .policies import state_after
+from .policies import MAX_DEATHS, state_after
 from .retry import next_attempt_at
 from .shield import is_meant_for_us, to_its_end
 from .stores.base import Finish, Lease
@@ -33,19 +34,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from .clock import Clock
+    from .clock import Clock, Timer
     from .events import Events
     from .holds import Hold
     from .jobs import JobRecord
     from .stores.base import Store
     from .tasks import AnyTask
     from .watchdog import Watchdog
-    from .workers import Workers
+    from .workers import Place, Workers
 
 logger: logging.Logger = logging.getLogger("tickwork.jobs")
 
 RETRY_STORE_SECONDS = 1.0
 """How soon a store that raised is asked again: soon enough for a person, seldom enough for a store in trouble."""
+
+MARK_SECONDS = 0.1
+"""How soon a durable store is told that jobs have begun which still run: none is told of a shorter one, so that it
+costs nothing. When the process dies before, nobody knows whether they had begun, and the death is not counted."""
+
+
+LONE_AFTER = MAX_DEATHS - 1
+"""A job under which this many processes died, so that the next death parks it, is a suspect: a process runs one of them
+at a time, so that a deadly job is not parked together with the innocent ones that ran beside it."""
 
 
 class Waiter:
@@ -66,6 +76,7 @@ class JobRun(Run):
         "_dispatcher",
         "context_",
         "is_block_told",
+        "is_marked",
         "is_watched",
         "late_because",
         "record",
@@ -87,7 +98,9 @@ class JobRun(Run):
             args = (self.context_, *args)
         context = dispatcher.base_context.copy()
         context.run(self.context_.activate)
-        super().__init__(task.fn, args, kwargs, task.place, task.options_.timeout, context)
+        # Whoever had it in hand has died: the store must know that it begins before it can do that again.
+        place: Place = "prepared" if record.lost and not record.is_once else task.place
+        super().__init__(task.fn, args, kwargs, place, task.options_.timeout, context)
         self._dispatcher = dispatcher
         self.record: JobRecord = record
         self.task: AnyTask = task
@@ -98,6 +111,7 @@ class JobRun(Run):
         """Whether a warning has said that it blocks the loop."""
         self.late_because: str | None = None
         """What made it start late; None: it was in time, or nobody knows."""
+        self.is_marked: bool = False
 
     @property
     def lease(self) -> Lease:
@@ -118,6 +132,11 @@ class JobRun(Run):
     def moved_to_loop(self) -> None:
         """Let the watchdog count it from here on."""
         self._dispatcher.watch(self)
+
+    async def prepare(self) -> Place:
+        """Let the store know that the job begins."""
+        await self._dispatcher.mark(self)
+        return self.task.place
 
     def overran(self, outcome: Outcome) -> None:
         """Tell who waits here, unless it is tried again; the store hears of it when the thread has ended."""
@@ -189,6 +208,8 @@ class Dispatcher:
         """Set whenever an end has been written or a claim has found nothing."""
         self._runs: dict[str, JobRun] = {}
         self._claimed: list[JobRun] = []
+        self._suspect: JobRun | None = None
+        self._suspects: deque[JobRun] = deque()
         self._waiters: dict[str, Waiter] = {}
         self._outbox: list[tuple[Finish, JobRecord]] = []
         self._leases_back: list[Lease] = []
@@ -196,6 +217,9 @@ class Dispatcher:
         self.claim_error: BaseException | None = None
         """What the store raised at the last claim; `finish_error` at the last ends. None: it did not."""
         self.finish_error: BaseException | None = None
+        self._has_marks: bool = store.capabilities.durable
+        self._mark_timer: Timer | None = None
+        self._marks_due = False
 
     # -- from the store to the workers ------------------------------------------------------------------------------
 
@@ -203,7 +227,7 @@ class Dispatcher:
         """Claim what is due, for ever."""
         buffer = self._workers.buffer
         while True:
-            room = max(1, buffer.maxsize - buffer.qsize())
+            room = max(1, buffer.maxsize - buffer.qsize() - len(self._suspects))
             try:
                 records = await self._store.claim(worker=self._name, tasks=self._tasks.keys(), limit=room)
                 self.claim_error = None
@@ -220,7 +244,8 @@ class Dispatcher:
                 continue
             self._claimed = [run for record in records if (run := self._admit(record)) is not None]
             while self._claimed:
-                await buffer.put(self._claimed[0])
+                if not self._set_apart(self._claimed[0]):
+                    await buffer.put(self._claimed[0])
                 del self._claimed[0]
 
     def _admit(self, record: JobRecord) -> JobRun | None:
@@ -248,6 +273,24 @@ class Dispatcher:
         self._runs[record.id] = run
         self._workers.unfinished += 1
         return run
+
+    def _set_apart(self, run: JobRun) -> bool:
+        """Return whether a run must wait until another suspect has ended."""
+        if run.record.deaths < LONE_AFTER or run.phase != WAITING:
+            return False
+        if self._suspect is None:
+            self._suspect = run
+            return False
+        self._suspects.append(run)
+        return True
+
+    def _next_suspect(self) -> None:
+        self._suspect = None
+        while self._suspects and self._suspect is None:
+            run = self._suspects.popleft()
+            if run.phase == WAITING:  # else it was cancelled
+                self._suspect = run
+                self._workers.buffer.put_front([run])
 
     def _came_too_late(self, record: JobRecord) -> None:
         """Tell of a job that was cancelled at the claim, because its grace was over."""
@@ -277,9 +320,10 @@ class Dispatcher:
 
         A store that raises has them until their leases end.
         """
-        held = (*self._workers.buffer.take_all(), *self._claimed)
+        held = (*self._workers.buffer.take_all(), *self._claimed, *self._suspects)
         unstarted = [run for run in held if isinstance(run, JobRun) and run.phase == WAITING]  # else it was cancelled
         self._claimed = []
+        self._suspects.clear()
         for run in unstarted:
             self._runs.pop(run.record.id, None)
         self._workers.left(len(unstarted))
@@ -300,6 +344,8 @@ class Dispatcher:
         """Hear that an attempt begins, and tell of it."""
         if run.run_in in ("loop", "call"):
             self.watch(run)
+        if self._has_marks and self._mark_timer is None:
+            self._mark_timer = self._clock.call_later(MARK_SECONDS, self._let_mark)
         late_by = (now - run.record.run_at).total_seconds()
         if late_by > LATE_SECONDS:
             self._explain_late(run, late_by)
@@ -332,7 +378,9 @@ class Dispatcher:
         if run.is_watched and self.watchdog is not None:
             run.is_watched = False
             self.watchdog.leave()
-        if run.stop_reason == "stop" and outcome is Outcome.CANCELLED:
+        if run is self._suspect:
+            self._next_suspect()
+        if run.stop_reason == "stop" and outcome is Outcome.CANCELLED and not record.is_once:
             logger.warning("gave back %s: it had not ended when the app stopped", run.describe(), extra=run.extra())
             self._leases_back.append(run.lease)
             self._written.set()
@@ -465,6 +513,7 @@ class Dispatcher:
             if is_meant_for_us(error):
                 raise
             self.finish_error = error
+            self._written.set()
             logger.exception(
                 "the store failed to take %d ends of jobs; trying again in %g s",
                 len(self._outbox),
@@ -475,8 +524,40 @@ class Dispatcher:
         self.finish_error = None
         return True
 
+    def _let_mark(self) -> None:
+        self._mark_timer = None
+        self._marks_due = True
+        self._written.set()
+
+    async def mark(self, run: JobRun) -> None:
+        """Let the store know that a job begins, before it does; waits until the store has taken it."""
+        while True:
+            try:
+                await self._mark([run])
+            except BaseException as error:
+                if is_meant_for_us(error):
+                    raise
+                logger.exception("the store failed to mark %s; it begins when that is done", run.describe())
+                self._events.emit(StoreFailed(doing="progress", error=error))
+                await self._pause()
+            else:
+                break
+        if not run.is_marked:  # another worker has it: this one must not run it, nor has it anything to write
+            raise asyncio.CancelledError
+
+    async def _mark(self, runs: Sequence[JobRun]) -> None:
+        """Tell the store which jobs have begun."""
+        begun = [(run, run.started_at) for run in runs if run.started_at is not None]
+        marked = await asyncio.gather(*(self._store.progress(run.lease, started_at=at) for run, at in begun))
+        for (run, _), is_marked in zip(begun, marked, strict=True):
+            run.is_marked = is_marked
+
     async def flush(self) -> None:
         """Hand what has ended to the store now. When the store raises, everything is kept for the next try."""
+        self._written.clear()  # what comes from here on, while the store is waited for, sets it again
+        if self._marks_due:
+            await self._mark([run for run in self.running if not run.is_marked])
+            self._marks_due = False
         while self._outbox:
             batch = self._outbox[:]
             accepted = await self._store.finish([finish for finish, _ in batch])
@@ -490,7 +571,6 @@ class Dispatcher:
             back = self._leases_back[:]
             await self._store.release(back)
             del self._leases_back[: len(back)]
-        self._written.clear()
         self.changed.set()
 
     @property
@@ -564,6 +644,9 @@ class Dispatcher:
 
     def end_waiting(self) -> None:
         """Tell everybody who still waits that this app has stopped."""
+        if self._mark_timer is not None:
+            self._mark_timer.cancel()
+            self._mark_timer = None
         for job_id, waiter in self._waiters.items():
             if not waiter.told.done():
                 waiter.told.set_result(JobCancelled(job_id, "?", "the app stopped before it had ended"))

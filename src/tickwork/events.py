@@ -207,7 +207,7 @@ class StoreFailed(Event):
     """The store raised; what it was to do is tried again.
 
     Attributes:
-        doing: The verb: "fire", "claim", "finish", "release", "schedules".
+        doing: The verb: "fire", "claim", "progress", "finish", "release", "schedules".
         error: What it raised.
     """
 

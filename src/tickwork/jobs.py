@@ -111,7 +111,9 @@ class JobRecord(NewJob):
     attempt: int = 0
     """Attempts that have ended or were begun by the present owner."""
     deaths: int = 0
-    """Worker processes that died under it."""
+    """Worker processes that died under it: they had begun it, as far as the store was told."""
+    lost: int = 0
+    """Worker processes that died with it in hand, whether they had begun it or not."""
     token: int = 0
     """Grows with each claim; a write with an older one is refused."""
     worker: str | None = None

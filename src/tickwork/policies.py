@@ -13,6 +13,7 @@ from .durations import format_seconds
 from .errors import InvalidOption
 from .jobs import JobState, Outcome
 from .options import one_of, positive
+from .records import record
 from .triggers import Every, latest, newest
 
 if TYPE_CHECKING:
@@ -161,20 +162,23 @@ def is_due_at_once(row: ScheduleRow, policies: Policies, now: datetime) -> bool:
     return policies.first == "now" and is_new and (policies.end_at is None or now <= policies.end_at)
 
 
-def following(trigger: Trigger, row: ScheduleRow, policies: Policies) -> datetime | None:
+def following(
+    trigger: Trigger, row: ScheduleRow, policies: Policies, known: tuple[datetime, datetime | None] | None = None
+) -> datetime | None:
     """Return the next fire time of a schedule, or None: it is paused, finished, or waits for the end of its job.
 
     Args:
         trigger: The schedule's, within its bounds.
         row: Where the store says it stands.
         policies: The schedule's.
+        known: A fire time and the next one, which the trigger need not be asked for again.
     """
     if row.paused or runs_left(row, policies) == 0:
         return None
     if policies.after == "end":
         at = row.next_at
         return None if at is None or (policies.end_at is not None and at > policies.end_at) else at
-    return trigger.next(row.watermark)
+    return known[1] if known is not None and known[0] == row.watermark else trigger.next(row.watermark)
 
 
 def runs_left(row: ScheduleRow, policies: Policies) -> int | None:
@@ -182,7 +186,7 @@ def runs_left(row: ScheduleRow, policies: Policies) -> int | None:
     return None if policies.max_runs is None else max(0, policies.max_runs - row.runs)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Due:
     """What becomes of the fire times that have come since the watermark.
 
@@ -194,6 +198,7 @@ class Due:
         missed_last: The newest of those.
         decided_by: The options that let them pass, as they are written.
         next_at: The next fire time of an `after="end"` schedule that lets this one pass; else None.
+        known: The watermark and the fire time after it, where that came to light; None: it did not.
     """
 
     runs: tuple[datetime, ...]
@@ -203,6 +208,7 @@ class Due:
     missed_last: datetime | None = None
     decided_by: str = ""
     next_at: datetime | None = None
+    known: tuple[datetime, datetime | None] | None = None
 
 
 def due(trigger: Trigger, row: ScheduleRow, now: datetime, policies: Policies) -> Due | None:
@@ -219,6 +225,13 @@ def due(trigger: Trigger, row: ScheduleRow, now: datetime, policies: Policies) -
         return None
     if policies.after == "end":
         return _due_after_end(trigger, row, now, policies)
+    first = trigger.next(row.watermark)
+    if first is None or first > now:
+        return None
+    second = trigger.next(first)
+    is_alone = second is None or second > now
+    if is_alone and not _is_too_late(first, now, policies) and not _is_let_pass(first, now, policies):
+        return Due(runs=(first,), watermark=first, known=(first, second))  # what nearly every pass finds
     first, last, count = latest(trigger, row.watermark, now)
     if first is None or last is None:
         return None
@@ -249,7 +262,7 @@ def _runs(
     if policies.catch_up == "all":
         found = tuple(newest(trigger, watermark, now, policies.max_catch_up))
         decided_by = ("max_catch_up",)
-    elif policies.catch_up == "none" and now - last > timedelta(seconds=PROMPT_SECONDS):
+    elif _is_let_pass(last, now, policies):
         found = ()
     else:
         found = (last,)
@@ -259,6 +272,11 @@ def _runs(
     if len(within) < len(found):
         decided_by = ("grace",) if not within else (*decided_by, "grace")
     return within, decided_by
+
+
+def _is_let_pass(fire_time: datetime, now: datetime, policies: Policies) -> bool:
+    """Return whether a fire time passed unnoticed, and none of those is made up for."""
+    return policies.catch_up == "none" and now - fire_time > timedelta(seconds=PROMPT_SECONDS)
 
 
 def _is_too_late(fire_time: datetime, now: datetime, policies: Policies) -> bool:
@@ -325,6 +343,9 @@ class Overlap:
     behind: tuple[str, ...] = ()
 
 
+_NOTHING_IN_THE_WAY = Overlap()
+
+
 def overlap(policy: OverlapPolicy, unfinished: Sequence[JobRecord]) -> Overlap:
     """Decide about a fire time.
 
@@ -333,7 +354,7 @@ def overlap(policy: OverlapPolicy, unfinished: Sequence[JobRecord]) -> Overlap:
         unfinished: Its unfinished jobs, the oldest first. One that waits for a retry is unfinished, too.
     """
     if not unfinished or policy == "allow":
-        return Overlap()
+        return _NOTHING_IN_THE_WAY
     if policy == "skip":
         return Overlap("skipped", unfinished[0].id)
     waiting = [job for job in unfinished if job.state is not JobState.RUNNING and not job.attempt]

@@ -636,4 +636,6 @@ class Pool:
 
 def run_in_of(job: PoolJob[Any]) -> RunIn:
     """Return where the caller wanted the job to run."""
-    return "loop" if job.run_in == "call" else job.run_in
+    if job.run_in == "call" or job.run_in == "prepared":  # the latter are jobs of a store only
+        return "loop"
+    return job.run_in

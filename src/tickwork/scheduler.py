@@ -68,6 +68,8 @@ class Entry:
     """What it was declared with: the trigger's, and what else changes its meaning."""
     skips: int = 0
     """Fire times skipped in a row."""
+    known: tuple[datetime, datetime | None] | None = None
+    """A fire time and the next one, as the trigger said last."""
     ticket: int = 0
     """Which heap entry is the valid one."""
 
@@ -101,6 +103,8 @@ class Scheduler:
         self._events = events
         self._watchdog = watchdog
         self.entries: dict[str, Entry] = {}
+        self._outvoted: dict[str, Entry] = {}
+        """Schedules that another process has declared with another trigger, as in a deployment."""
         self._heap: list[tuple[datetime, int, Entry]] = []
         self._tickets = itertools.count(1)
         self._changed = asyncio.Event()
@@ -128,6 +132,7 @@ class Scheduler:
         for (entry, firing), answer in zip(firings, answers, strict=True):
             self._take(entry, firing, answer)
         for entry in entries:
+            self._outvoted.pop(entry.name, None)
             self.entries[entry.name] = entry
             self._plan(entry)
             if entry.next_at is None and entry.broken is None and _is_finished(entry):
@@ -235,7 +240,7 @@ class Scheduler:
 
     def schedules_changed(self) -> None:
         """Hear that another process has changed schedules: their rows are read anew."""
-        self._stale |= self.entries.keys()
+        self._stale |= self.entries.keys() | self._outvoted.keys()
         self._changed.set()
 
     @property
@@ -277,9 +282,20 @@ class Scheduler:
             return False
         for row in rows:
             entry = self.entries.get(row.name)
-            if entry is not None and self._keep(entry, row):
+            if entry is None:
+                self._take_back(row)
+            elif self._keep(entry, row):
                 self._plan(entry)
         return True
+
+    def _take_back(self, row: ScheduleRow) -> None:
+        """Fire a schedule again whose trigger is this process's once more, as when a deployment is rolled back."""
+        entry = self._outvoted.get(row.name)
+        if entry is not None and entry.fingerprint == row.fingerprint:
+            logger.warning("schedule %s has its old trigger in the store again, so this process fires it", row.name)
+            self.entries[row.name] = self._outvoted.pop(row.name)
+            entry.row = row
+            self._plan(entry)
 
     async def _sleep(self) -> None:
         """Sleep until the next fire time, or until something changes."""
@@ -382,6 +398,7 @@ class Scheduler:
             found = policies.due(entry.trigger, row, now, entry.policies)
             if found is None:
                 return []
+            entry.known = found.known
             jobs = [self._job(entry, fire_time) for fire_time in found.runs]
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
@@ -435,7 +452,11 @@ class Scheduler:
         now = self._clock.now()
         run_at, rules = now, entry.policies
         if fire_time is not None:
-            following = entry.trigger.next(fire_time) if rules.jitter and rules.after is None else None
+            following = None
+            if rules.jitter and rules.after is None:
+                known = entry.known
+                is_known = known is not None and known[0] == fire_time
+                following = known[1] if known is not None and is_known else entry.trigger.next(fire_time)
             run_at = policies.wanted_at(fire_time, following, rules, self._random.random())
         return NewJob(
             id=new_id(now),
@@ -466,6 +487,7 @@ class Scheduler:
         logger.warning("schedule %s %s, so this process stops firing it", entry.name, why)
         if self.entries.get(entry.name) is entry:
             del self.entries[entry.name]
+            self._outvoted[entry.name] = entry
         entry.row = entry.next_at = None
         entry.ticket = 0
         return False
@@ -519,7 +541,7 @@ class Scheduler:
         at = None
         if row is not None and entry.broken is None:
             try:
-                at = policies.following(entry.trigger, row, entry.policies)
+                at = policies.following(entry.trigger, row, entry.policies, entry.known)
                 if at is not None and at <= row.watermark and entry.policies.after is None:
                     raise ValueError(f"{entry.trigger!r} says that {at} comes after {row.watermark}")
             except BaseException as error:

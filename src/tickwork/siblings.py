@@ -6,7 +6,9 @@ it has siblings, so this looks at what servers leave to see: their environment a
 
 from __future__ import annotations
 
+import logging
 import re
+import threading
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import psutil
+
+logger: logging.Logger = logging.getLogger("tickwork.app")
 
 SERVERS: Final = ("uvicorn", "gunicorn", "hypercorn", "granian", "fastapi", "uwsgi")
 """Web servers that start workers as processes of their own."""
@@ -23,6 +27,26 @@ MAX_DEPTH: Final = 3
 
 MAX_WORDS: Final = 8
 """Of a command line, to find its program: Python, some flags of its, `-m`, a name."""
+
+
+def warn_of_workers(environ: Mapping[str, str], schedules: int) -> None:
+    """Log a warning when several web workers are running, each with an app in memory. Looks in a thread of its own.
+
+    Args:
+        environ: The environment.
+        schedules: How many schedules the app has.
+    """
+
+    def look() -> None:
+        if (seen := visible_workers(environ)) is not None:
+            logger.warning(
+                "the app keeps its jobs in memory, and %s: each of them fires every schedule (%d) by itself. Share a "
+                'file, App("sqlite:///jobs.db"), and each fire time runs once; or give the schedules to one process',
+                seen,
+                schedules,
+            )
+
+    threading.Thread(target=look, name="tickwork-siblings", daemon=True).start()
 
 
 def visible_workers(environ: Mapping[str, str], *, process: psutil.Process | None = None) -> str | None:

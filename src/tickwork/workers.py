@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("tickwork.workers")
 
 RunIn = Literal["loop", "thread", "process"]
-Place = Literal["loop", "call", "thread", "process"]
-"""RunIn, where "loop" means a coroutine function, and "call" a plain one to be called on the loop."""
+Place = Literal["loop", "call", "thread", "process", "prepared"]
+"""RunIn, where "loop" means a coroutine function, and "call" a plain one to be called on the loop. A run that must wait
+for something before its function may be called is "prepared": `Run.prepare` says where it runs then."""
 RUN_IN: tuple[RunIn, ...] = get_args(RunIn)
 StopReason = Literal["timeout", "cancel", "stop"]
 
@@ -106,6 +107,10 @@ class Run:
 
     def moved_to_loop(self) -> None:
         """Hear that a plain function has made a coroutine, which now runs on the loop."""
+
+    async def prepare(self) -> Place:
+        """Do what must be done before the function is called, and return where that is; for "prepared" ones."""
+        raise NotImplementedError
 
     def forget_arguments(self) -> None:
         """Let go of what it was given, once it has ended: who keeps the job must not keep that."""
@@ -636,6 +641,8 @@ class Workers:
 
     async def _elsewhere(self, run: Run, context: Context, me: Worker) -> Any:
         """Run a plain function: in a thread, in a process, or right here."""
+        if run.run_in == "prepared":
+            run.run_in = await run.prepare()
         if run.run_in == "process":
             if self._processes is None:
                 self._processes = self._make_processes()

@@ -66,8 +66,8 @@ def test_why_says_it_in_a_sentence(folder: Path) -> None:
     assert asked["answer"] == row
     ended = tickwork("why", "jobs.py", "hourly", "2020-01-01T03:00", cwd=folder)
     assert re.fullmatch(
-        r"reports\.hourly, 2020-01-01 03:00:00 \+0900: before [\d: .-]+ \+0900, "
-        r"when the schedule was declared with this trigger\n",
+        r"reports\.hourly, 2020-01-01 03:00:00 \+0900: did not run: "
+        r"the schedule was declared with this trigger at [\d: .-]+ \+0900\n",
         ended.out,
     )
 
@@ -82,7 +82,7 @@ def test_why_says_it_in_a_sentence(folder: Path) -> None:
         ),
         (
             ("why", "jobs.py", "hourly", "noon"),
-            'TIME must be a time such as "03:00" or "2026-03-29T03:00", got \'noon\'; add an offset where you mean one',
+            """when must be a time such as "03:00", "2026-03-29T03:00" or "2026-03-29T03:00+02:00", got 'noon'""",
         ),
     ],
 )

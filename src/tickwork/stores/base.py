@@ -290,7 +290,7 @@ def after_death(record: JobRecord) -> tuple[JobState, int, str | None]:
     if record.cancel_requested:
         return JobState.CANCELLED, deaths, record.error
     if deaths >= MAX_DEATHS:
-        message = f"{deaths} workers died while it ran"
+        message = f"{deaths} worker processes died while it ran, the last of them {record.worker}"
         return JobState.PARKED, deaths, ErrorInfo("tickwork.errors.WorkerDied", message).to_json()
     return JobState.QUEUED, deaths, record.error
 
@@ -399,7 +399,10 @@ class Store(ABC):
 
     @abstractmethod
     async def progress(self, lease: Lease, *, started_at: datetime) -> bool:
-        """Record that the job's function has been called. False: it has another owner."""
+        """Record that the job's function has been called, or is about to be. False: it has another owner.
+
+        The death of a worker counts against a job only when this was recorded.
+        """
 
     @abstractmethod
     async def finish(self, finishes: Sequence[Finish]) -> list[bool]:
@@ -425,8 +428,9 @@ class Store(ABC):
     async def rescue(self) -> list[JobRecord]:
         """Take the jobs of dead workers, and those whose lease is over, away from them; return them as they are then.
 
-        They are queued again. Those whose function had been called count a death, and are parked at `MAX_DEATHS`. One
-        that may run at most once has failed; one whose cancellation was asked for is cancelled.
+        They are queued again. All that were in hand have been `lost` once more. Those whose function had been called
+        count a death, and are parked at `MAX_DEATHS`. One that may run at most once has failed; one whose cancellation
+        was asked for is cancelled.
         """
 
     @abstractmethod

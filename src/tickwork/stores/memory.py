@@ -559,6 +559,7 @@ class MemoryStore(Store):
         moved = record.moved(
             state,
             deaths=deaths,
+            lost=record.lost + 1,
             error=error,
             worker=None,
             lease_expires_at=None,

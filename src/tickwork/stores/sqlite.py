@@ -340,26 +340,26 @@ class SQLiteStore(Store):
         if changes != self._schedules_changed:
             self._schedules_changed = changes
             tell(self._tell_listener, "schedules_changed")
-        if self._worker is not None:
-            asked = verbs.cancels_asked(db, self._worker)
-            if asked:
-                tell(self._tell_listener, "cancel_asked", asked)
+        self._notice_cancels(db)
         ended = verbs.ended_among(db, list(self._ended))
         tell(self._others_committed, verbs.next_claim(db), ended)
+
+    def _notice_cancels(self, db: sqlite3.Connection) -> None:
+        if self._worker is not None and (asked := verbs.cancels_asked(db, self._worker)):
+            self._committer.call_on_loop(self._tell_listener, "cancel_asked", asked)
 
     def _keep_house(self, db: sqlite3.Connection, worker: str, mono: float) -> None:
         now = self._clock.now()
         is_disturbed = self._is_disturbed(now, mono)
+        self._notice_cancels(db)  # again: the worker may not have known the job yet when it was told
         if is_disturbed or mono >= self._renew_mono:
             self._renew(db, worker, now, mono)
-        asked = verbs.cancels_asked(db, worker)
-        if asked:  # again: the worker may not have known the job yet when it was told
-            self._committer.call_on_loop(self._tell_listener, "cancel_asked", asked)
         overdue = timedelta(seconds=OVERDUE_SECONDS) if mono - self._calm_since_mono >= OVERDUE_SECONDS else None
         dead = self._presence.dead(verbs.other_workers(db, worker))
         if dead or (overdue is not None and verbs.has_overdue(db, now - overdue)):
             (rescued,) = self._transact(db, [lambda db: verbs.rescue(db, now, dead, overdue)])
             self._tell_rescued(dead, rescued)
+            self._notice(db)  # an end moves an `after="end"` schedule on, and data_version tells only what others did
 
     def _is_disturbed(self, now: datetime, mono: float) -> bool:
         """Return whether time has jumped since the last round, or this thread was held up."""

@@ -37,6 +37,7 @@ VERSIONS: list[list[str]] = [
             enqueued_at INTEGER NOT NULL,
             attempt INTEGER NOT NULL DEFAULT 0,
             deaths INTEGER NOT NULL DEFAULT 0,
+            lost INTEGER NOT NULL DEFAULT 0,
             token INTEGER NOT NULL DEFAULT 0,
             worker TEXT,
             lease_expires_at INTEGER,

@@ -25,7 +25,7 @@ _MICROSECOND = timedelta(microseconds=1)
 UNFINISHED = "state IN ('queued', 'scheduled', 'running')"
 
 JOB = """seq, id, task, payload, run_at, queue, priority, schedule, fire_time, start_by, is_once, state, enqueued_at,
-    attempt, deaths, token, worker, lease_expires_at, started_at, finished_at, result, error, cancel_requested"""
+    attempt, deaths, token, worker, lease_expires_at, started_at, finished_at, result, error, cancel_requested, lost"""
 ROW = """name, task, trigger, fingerprint, version, watermark, declared_at, paused, runs, after_seconds, next_at,
     succeeded_at"""
 ANSWER = """schedule, first, last, count, outcome, answered_at, job_id, blocked_by, decided_by, late_because, wanted_at,
@@ -78,6 +78,7 @@ def _job(found: tuple[Any, ...]) -> JobRecord:
         result=found[20],
         error=found[21],
         cancel_requested=bool(found[22]),
+        lost=found[23],
     )
 
 
@@ -558,7 +559,8 @@ def _rescued(db: sqlite3.Connection, now: datetime, record: JobRecord) -> JobRec
     state, deaths, error = after_death(record)
     moved = db.execute(
         f"""
-        UPDATE jobs SET state = ?, deaths = ?, error = ?, worker = NULL, lease_expires_at = NULL, finished_at = ?
+        UPDATE jobs SET state = ?, deaths = ?, lost = lost + 1, error = ?, worker = NULL, lease_expires_at = NULL,
+            finished_at = ?
         WHERE id = ? RETURNING {JOB}
         """,
         (state, deaths, error, us(now) if state.is_finished else None, record.id),
