@@ -49,17 +49,14 @@ VERSIONS: list[list[str]] = [
             held INTEGER NOT NULL DEFAULT 0
         ) STRICT
         """,
-        # Each index holds only the rows that its question is about, so finished jobs weigh on none but the last four.
+        # Each index holds only the rows that its question is about, so finished jobs weigh on none but the last five.
         "CREATE INDEX jobs_ready ON jobs (priority DESC, seq, task, queue) WHERE state = 'queued' AND held = 0",
         "CREATE INDEX jobs_later ON jobs (run_at) WHERE state = 'scheduled'",
         "CREATE INDEX jobs_grace ON jobs (start_by) WHERE state = 'queued' AND start_by IS NOT NULL",
         "CREATE INDEX jobs_leased ON jobs (worker) WHERE state = 'running'",
-        """
-        CREATE INDEX jobs_unfinished ON jobs (schedule, seq)
-        WHERE schedule IS NOT NULL AND state IN ('queued', 'scheduled', 'running')
-        """,
         "CREATE INDEX jobs_by_state ON jobs (state, seq)",
         "CREATE INDEX jobs_by_schedule ON jobs (schedule, seq) WHERE schedule IS NOT NULL",
+        "CREATE INDEX jobs_by_both ON jobs (schedule, state, seq) WHERE schedule IS NOT NULL",
         "CREATE INDEX jobs_ended ON jobs (finished_at) WHERE finished_at IS NOT NULL",
         "CREATE INDEX jobs_results ON jobs (finished_at) WHERE result IS NOT NULL",
         """
@@ -69,6 +66,7 @@ VERSIONS: list[list[str]] = [
             PRIMARY KEY (before_id, job_id)
         ) STRICT, WITHOUT ROWID
         """,
+        "CREATE INDEX behind_of_job ON behind (job_id)",
         # How many jobs are in each state, kept by the triggers below: counting a million rows takes too long.
         "CREATE TABLE counts (state TEXT PRIMARY KEY, count INTEGER NOT NULL) STRICT, WITHOUT ROWID",
         """

@@ -257,7 +257,10 @@ def _fire_job(db: sqlite3.Connection, now: datetime, firing: Firing, job: NewJob
 
 
 def _unfinished(db: sqlite3.Connection, name: str) -> list[JobRecord]:
-    found = db.execute(f"SELECT {JOB} FROM jobs WHERE schedule = ? AND {UNFINISHED} ORDER BY seq", (name,))
+    # Unasked, SQLite takes the index that is in order, and walks over all jobs of the schedule that are finished.
+    found = db.execute(
+        f"SELECT {JOB} FROM jobs INDEXED BY jobs_by_both WHERE schedule = ? AND {UNFINISHED} ORDER BY seq", (name,)
+    )
     return [_job(entry) for entry in found]
 
 
