@@ -109,6 +109,8 @@ class Pause:
         passed_last: The newest of those.
         passed_count: How many; None: too many to count.
         next_at: When resuming: the next fire time, for `after="end"`; a job that is unfinished then sets it anew.
+        watermark: When resuming: up to when what passed is told, and from when on the schedule fires again; None: now,
+            as the store has it.
     """
 
     name: str
@@ -117,6 +119,7 @@ class Pause:
     passed_last: datetime | None = None
     passed_count: int | None = 0
     next_at: datetime | None = None
+    watermark: datetime | None = None
 
 
 @record

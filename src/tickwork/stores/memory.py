@@ -287,7 +287,9 @@ class MemoryStore(Store):
                 assert row is not None
                 if row.paused == change.paused:
                     return row
-                watermark = row.watermark if change.paused else max(row.watermark, self._clock.now())
+                watermark = row.watermark
+                if not change.paused:
+                    watermark = max(watermark, change.watermark or self._clock.now())
                 row = changed(row, paused=change.paused, version=row.version + 1, watermark=watermark)
                 if not change.paused and row.next_at is not None:
                     row = changed(row, next_at=change.next_at)

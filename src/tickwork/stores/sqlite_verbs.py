@@ -335,7 +335,7 @@ def change_schedule(db: sqlite3.Connection, now: datetime, change: ScheduleChang
 
 
 def _pause(db: sqlite3.Connection, now: datetime, change: Pause, row: ScheduleRow) -> ScheduleRow:
-    watermark = row.watermark if change.paused else max(row.watermark, now)
+    watermark = row.watermark if change.paused else max(row.watermark, change.watermark or now)
     next_at = row.next_at if change.paused or row.next_at is None else change.next_at
     found = db.execute(
         f"""
