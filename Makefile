@@ -39,8 +39,10 @@ bench: $(VENV)/.runtime ## the benchmarks, as tables
 	$(BIN)/python bench/import_time.py
 	$(BIN)/python bench/cron.py
 	$(BIN)/python bench/dst.py
+	$(BIN)/python bench/cases.py
 	$(BIN)/python bench/year.py
 	$(BIN)/python bench/scale.py
+	$(BIN)/python bench/watchdog.py
 	$(BIN)/python bench/kill.py
 
 ifneq ($(wildcard mkdocs.yml),)

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from blockbuster import BlockBuster
 
+import tickwork.watchdog  # noqa: F401  # here, because an App made inside of a loop would import it there
 from tickwork.testing import virtual_loop_factory
 
 if TYPE_CHECKING:

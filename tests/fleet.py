@@ -158,4 +158,8 @@ class Fleet:
 
     def wait_states(self, within: float = DEADLINE, **wanted: int) -> None:
         """Wait until there are just these jobs."""
-        self.wait_until(lambda: self.states() == wanted, f"{wanted}", within)
+        deadline = time.monotonic() + within
+        while (found := self.states()) != wanted:
+            if time.monotonic() > deadline:
+                self.wait_until(lambda: False, f"{wanted}, found {found}", 0)
+            time.sleep(0.01)

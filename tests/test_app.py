@@ -857,6 +857,19 @@ def _with_foreign(module: types.ModuleType) -> dict[str, Any]:
         (lambda app: app.task(timeout="never"), InvalidDuration, "timeout"),
         (lambda app: app.task(run_in="fork"), InvalidOption, "run_in must be one of"),
         (lambda app: app.task(priority="high"), InvalidOption, "priority must be a whole number, got 'high'"),
+        (
+            lambda app: app.task(priority=2**31),
+            InvalidOption,
+            "priority must be a whole number from -2,147,483,648 to 2,147,483,647, got 2147483648",
+        ),
+        (
+            lambda app: App("sqlite:///jobs.db?mode=ro"),
+            InvalidOption,
+            (
+                'url must be "sqlite:///jobs.db" (relative) or "sqlite:////var/lib/jobs.db" (absolute), got '
+                "'sqlite:///jobs.db?mode=ro'; leave out what begins with '?': it takes no options"
+            ),
+        ),
         (lambda app: app.task(queue=""), InvalidOption, "queue must be a printable, non-empty text"),
         (lambda app: app.schedule("1h"), InvalidOption, "trigger must be a trigger such as"),
         (lambda app: app.task()(3), InvalidOption, "fn must be a function, got 3"),
@@ -951,3 +964,24 @@ def test_an_h_is_seeded_with_the_name_of_its_schedule() -> None:
     found = {name: schedule.trigger for name, schedule in app.schedules.items()}
     assert found == {name: Cron("H H * * *", name=name, timezone="UTC") for name in (*names, "named")}
     assert len({trigger.fingerprint for trigger in found.values()}) == 3
+
+
+async def test_many_jobs_are_enqueued_in_their_order_or_not_at_all() -> None:
+    async with make_app() as app:
+        jobs = await add.enqueue_many([(1,), [2, 3], {"a": 4}])
+        assert [await job for job in jobs] == [2, 5, 5]
+        assert [job.task for job in await add.options(priority=3).enqueue_many([(1,)])] == ["test_app.add"]
+        assert await add.enqueue_many([]) == []
+
+        before = await app._store_now().counts()
+        with pytest.raises(InvalidPayload, match="expected int, got str"):
+            await add.enqueue_many([(1,), ("one",)])
+        with pytest.raises(InvalidOption) as raised:
+            await add.enqueue_many([1])  # type: ignore[list-item]
+        await app.wait_idle()
+        assert sum((await app._store_now().counts()).values()) == sum(before.values())
+
+    assert str(raised.value) == (
+        "calls must be tuples or lists of positional arguments, or mappings of named ones, got 1; "
+        "a single argument is a tuple, too: (value,)"
+    )

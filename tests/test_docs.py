@@ -198,3 +198,16 @@ def test_the_measured_table_of_clock_changes_tells_what_tickwork_does() -> None:
 
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stdout.splitlines() if line not in page] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.skipif(not (ROOT / "bench").is_dir(), reason="without the benchmarks")
+def test_the_measured_table_of_cases_tells_what_tickwork_does() -> None:
+    bench = ROOT / "bench" / "cases.py"
+    done = subprocess.run([sys.executable, str(bench), "--no-peers"], capture_output=True, text=True, check=False)
+    page = (ROOT / "docs" / "peers.md").read_text(encoding="utf-8").splitlines()
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("| right |") == 12
+    assert [line for line in done.stdout.splitlines() if not any(row.startswith(line) for row in page)] == []

@@ -103,6 +103,13 @@ def test_jitter_puts_a_start_off_and_never_to_the_next_fire_time(draw: float) ->
     assert wanted_at(START, after(hours=1), Policies(), draw) == START
 
 
+def test_jitter_never_reaches_the_next_fire_time_by_rounding() -> None:
+    milli = timedelta(milliseconds=1)
+
+    assert wanted_at(START, START + milli, Policies(jitter=30), 0.9999) == START + timedelta(microseconds=999)
+    assert wanted_at(START, START + milli, Policies(jitter=30), 0.5) == START + timedelta(microseconds=500)
+
+
 # -- declared wrongly ---------------------------------------------------------------------------------------
 
 

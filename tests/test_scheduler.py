@@ -17,7 +17,7 @@ from tickwork.testing import virtual_loop_factory
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tickwork.stores.base import Answer, Fired, Firing, Store
+    from tickwork.stores.base import Answer, Fired, Firing, ScheduleChange, ScheduleRow, Store
     from tickwork.testing import Testing
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -37,11 +37,12 @@ def rows(history: Sequence[Answer]) -> list[tuple[str, datetime, datetime, int |
 
 
 class CountingStore(MemoryStore):
-    """A memory store that remembers its calls of `fire`, and that can be out of order for some of them."""
+    """A memory store that remembers what it was asked to declare and to fire, and that can be out of order at times."""
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         self.calls: list[list[str]] = []
+        self.declared: list[list[str]] = []
         self.broken_calls = 0
 
     async def fire(self, firings: Sequence[Firing]) -> list[Fired]:
@@ -50,6 +51,10 @@ class CountingStore(MemoryStore):
             self.broken_calls -= 1
             raise OSError("the disk is full")
         return await super().fire(firings)
+
+    async def set_schedule(self, changes: Sequence[ScheduleChange]) -> list[ScheduleRow | None]:
+        self.declared.append([change.name for change in changes])
+        return await super().set_schedule(changes)
 
 
 class CountingApp(App):
@@ -202,6 +207,22 @@ async def test_all_that_is_due_at_once_is_fired_in_one_call() -> None:
         ]
 
 
+async def test_all_schedules_are_declared_in_one_call_at_the_start() -> None:
+    app = CountingApp()
+    for name in ("a", "b", "c"):
+
+        @app.every("10s", name=name)
+        async def work() -> None: ...
+
+    async with app.testing() as t:
+        assert app.counting.declared == [["a", "b", "c"]]
+        await app.schedules.add(app.tasks["a"], Every("5s"), name="d")
+        assert app.counting.declared == [["a", "b", "c"], ["d"]]
+        await t.advance("10s")
+
+        assert [len(t.fires(name)) for name in app.schedules] == [1, 1, 1, 2]
+
+
 async def test_fire_times_wait_while_the_store_raises(caplog: pytest.LogCaptureFixture) -> None:
     app = CountingApp()
     seen: list[tuple[datetime, datetime]] = []
@@ -282,6 +303,52 @@ async def test_a_trigger_that_raises_stops_its_own_schedule_until_it_is_resumed(
         assert bad.error is None
         await t.advance("5s")
         assert t.fires("bad")[-1] == after(seconds=40)
+
+
+async def test_resuming_while_the_trigger_raises_leaves_it_paused_and_loses_nothing() -> None:
+    app, trigger = App(), Failing()
+
+    @app.schedule(trigger, name="bad")
+    async def work() -> None: ...
+
+    async with app.testing() as t:
+        bad = app.schedules["bad"]
+        await bad.pause()
+        await t.advance("25s")
+        trigger.instead = boom
+        assert await bad.history() == []
+        await bad.resume()
+        assert (bad.is_paused, type(bad.error)) == (True, ZeroDivisionError)
+        trigger.instead = None
+        await t.advance("10s")
+        await bad.resume()
+        assert (bad.is_paused, bad.error) == (False, None)
+        await t.advance("5s")
+
+        assert rows(await bad.history()) == [
+            ("paused", after(seconds=10), after(seconds=30), 3),
+            ("ran", after(seconds=40), after(seconds=40), 1),
+        ]
+
+
+async def test_what_passed_while_a_trigger_raised_is_caught_up_by_policy() -> None:
+    app, trigger = App(), Failing()
+
+    @app.schedule(trigger, name="bad")
+    async def work() -> None: ...
+
+    async with app.testing() as t:
+        trigger.instead = boom
+        await t.advance("45s")
+        trigger.instead = None
+        await app.schedules["bad"].resume()
+        await t.advance("5s")
+
+        assert rows(await app.schedules["bad"].history()) == [
+            ("missed", after(seconds=10), after(seconds=30), 3),
+            ("ran", after(seconds=40), after(seconds=40), 1),
+            ("ran", after(seconds=50), after(seconds=50), 1),
+        ]
 
 
 # --- overlap -----------------------------------------------------------------------------------------------------
@@ -441,6 +508,36 @@ async def test_first_now_runs_at_the_start_and_then_on_the_grid() -> None:
         await t.advance("1h")
 
         assert t.fires("poll") == [after(minutes=20), after(minutes=60)]
+
+
+async def test_first_now_does_not_run_after_the_end() -> None:
+    app = App()
+
+    @app.every("1h", name="poll", first="now", end_at="2025-12-31T00:00Z")
+    async def poll() -> None: ...
+
+    async with app.testing() as t:
+        await t.advance("2h")
+
+        assert t.jobs == []
+
+
+async def test_a_pause_of_a_finished_schedule_answers_nothing() -> None:
+    app = App()
+
+    @app.every("10s", name="poll", max_runs=1)
+    async def poll() -> None: ...
+
+    async with app.testing() as t:
+        poll_ = app.schedules["poll"]
+        await t.advance("15s")
+        await poll_.pause()
+        await t.advance("20s")
+        assert len(await poll_.history()) == 1
+        await poll_.resume()
+        await t.advance("20s")
+
+        assert rows(await poll_.history()) == [("ran", after(seconds=10), after(seconds=10), 1)]
 
 
 async def test_an_instant_in_the_past_never_runs_and_says_so(caplog: pytest.LogCaptureFixture) -> None:

@@ -24,23 +24,25 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from random import Random
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
-from .clock import SystemClock
+from .clock import SystemClock, virtual_loops
 from .context import _current
 from .dispatch import Dispatcher, value_of
 from .durations import seconds
-from .errors import DuplicateName, InvalidOption, InvalidPayload, NotRunning, UnknownTask
-from .events import AppStarted, AppStopping, Event, Events, JobFailed
+from .errors import DuplicateName, InvalidOption, InvalidPayload, NotRunning, StoreUnavailable, UnknownTask
+from .events import AppStarted, AppStopping, Event, Events, JobFailed, LoopHeld
 from .handle import Job
 from .health import Health, staleness
 from .jobs import JobState, NewJob, new_id
 from .options import positive
+from .policies import MAX_DEATHS
 from .scheduler import Entry, Scheduler
 from .schedules import Schedules
-from .shield import to_its_end
+from .shield import is_meant_for_us, to_its_end
 from .siblings import warn_of_workers
 from .stores.memory import MemoryStore
 from .tasks import Declarations, EnqueueOptions, ScheduleSpec, Task
@@ -48,24 +50,29 @@ from .workers import Workers
 from .zones import zone_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
     from typing import Self
 
     from .clock import Clock
     from .context import Context
+    from .holds import Hold
     from .jobs import JobRecord
     from .runners.process import ProcessRunner
-    from .stores.base import Store
+    from .stores.base import ScheduleRow, Store
     from .tasks import AnyTask
     from .testing import Testing
+    from .watchdog import Watchdog
 
 logger: logging.Logger = logging.getLogger("tickwork.app")
 
 P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound="Callable[..., Any]")
+
+MIN_BLOCK_WARN_SECONDS = 0.01
+"""Below, the watchdog would ask the loop more than 500 times a second while jobs run."""
 
 IDLE = (JobState.QUEUED, JobState.RUNNING)
 """With no job in these states an app is idle."""
@@ -97,7 +104,10 @@ class App(Declarations):
         drain_seconds: How long running jobs may go on when the app stops.
         cancel_seconds: How long a cancelled job may take to end before it is abandoned.
         max_queued: How many jobs may wait; beyond that `enqueue` waits.
+        max_deaths: A job under which this many processes died is parked: it is the likely reason.
         max_processes: Size of the process pool; None: as many as there are processors.
+        block_warn_seconds: How long something may hold the event loop before a warning names its line, at least 10 ms;
+            None: nobody looks who holds it, and no late start is explained.
         clock: Tells the time; None: the real one.
 
     Raises:
@@ -115,7 +125,9 @@ class App(Declarations):
         drain_seconds: float | str | timedelta = 10.0,
         cancel_seconds: float | str | timedelta = 5.0,
         max_queued: int = 100_000,
+        max_deaths: int = MAX_DEATHS,
         max_processes: int | None = None,
+        block_warn_seconds: float | str | timedelta | None = 0.25,
         clock: Clock | None = None,
     ) -> None:
         self._path: Path | None = None if url is None else sqlite_path(url)
@@ -124,13 +136,19 @@ class App(Declarations):
         self.drain_seconds: float = seconds(drain_seconds, "drain_seconds", allow_zero=True)
         self.cancel_seconds: float = seconds(cancel_seconds, "cancel_seconds", allow_zero=True)
         self.max_queued: int = positive("max_queued", max_queued)
+        self.max_deaths: int = positive("max_deaths", max_deaths)
         self.max_processes: int = positive(
             "max_processes", (os.cpu_count() or 1) if max_processes is None else max_processes
         )
+        self.block_warn_seconds: float | None = None
+        if block_warn_seconds is not None:
+            self.block_warn_seconds = seconds(block_warn_seconds, "block_warn_seconds", minimum=MIN_BLOCK_WARN_SECONDS)
+            from . import watchdog  # noqa: F401  # here, where no loop runs as a rule: an import would block it
         if lifespan is not None and not callable(lifespan):
             raise InvalidOption("lifespan", "a function that returns an async context manager", lifespan)
         self._user_lifespan = lifespan
         self._clock: Clock = clock or SystemClock()
+        self._random = Random()  # draws the jitter
         self._tasks: dict[str, AnyTask] = {}
         self._names: dict[str, AnyTask] = {}
         self._entries: dict[str, Entry] = {}
@@ -146,6 +164,7 @@ class App(Declarations):
         self._engine: Workers | None = None
         self._dispatcher: Dispatcher | None = None
         self._scheduler: Scheduler | None = None
+        self._watchdog: Watchdog | None = None
         self._loops: set[asyncio.Task[Any]] = set()
         self._resources = AsyncExitStack()
         self._failed: asyncio.Future[BaseException] | None = None
@@ -287,15 +306,34 @@ class App(Declarations):
         self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], options: EnqueueOptions, *, wait: bool
     ) -> Job[Any]:
         """Enqueue a job with options; what `Task.enqueue` and its kin call."""
+        return (await self.enqueue_calls(task, [(args, kwargs)], options, wait=wait))[0]
+
+    async def enqueue_calls(
+        self,
+        task: AnyTask,
+        calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]],
+        options: EnqueueOptions,
+        *,
+        wait: bool,
+    ) -> list[Job[Any]]:
+        """Enqueue a job for each call, all or none; what `Task.enqueue_many` calls."""
         self._known(task)
         store = self._store_now()
         if self._stopping is not None and not store.capabilities.durable:
             raise NotRunning(
                 f"the app is stopping: a job of {task.name!r} would not run, and memory keeps it for nobody"
             )
+        jobs = [self._new_job(task, args, kwargs, options) for args, kwargs in calls]
+        if self._watchdog is not None:
+            self._watchdog.touch()
+        # A job that waits for room may wait for itself: the worker that could make room is its own.
+        await store.enqueue(jobs, wait=wait and not self._is_inside())
+        return [self._handle(job.id, job.task) for job in jobs]
+
+    def _new_job(self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], options: EnqueueOptions) -> NewJob:
         now = self._clock.now()
         run_at = options.run_at or (now if options.delay is None else now + timedelta(seconds=options.delay))
-        new = NewJob(
+        return NewJob(
             id=new_id(now),
             task=task.name,
             payload=task.codec.encode(args, kwargs),
@@ -304,9 +342,6 @@ class App(Declarations):
             priority=task.options_.priority if options.priority is None else options.priority,
             is_once=task.options_.delivery == "at_most_once",
         )
-        # A job that waits for room may wait for itself: the worker that could make room is its own.
-        await store.enqueue([new], wait=wait and not self._is_inside())
-        return self._handle(new.id, new.task)
 
     def _handle(self, job_id: str, task: str) -> Job[Any]:
         """Return the handle of a job; while somebody holds it, the memory store keeps the job."""
@@ -394,8 +429,19 @@ class App(Declarations):
         Raises:
             NotRunning: The app is not running.
         """
-        store, now, scheduler = self._store_now(), self._clock.now(), self._scheduler
-        rows = {row.name: row for row in await store.schedules(list(self._entries))}
+        store, now, scheduler, dispatcher = self._store_now(), self._clock.now(), self._scheduler, self._dispatcher
+        rows: dict[str, ScheduleRow] = {}
+        store_error: BaseException | None = None
+        try:
+            rows = {row.name: row for row in await store.schedules(list(self._entries))}
+        except BaseException as error:
+            if is_meant_for_us(error):
+                raise
+            store_error = error
+        if dispatcher is not None:
+            store_error = store_error or dispatcher.claim_error or dispatcher.finish_error
+        if scheduler is not None:
+            store_error = store_error or scheduler.store_error
         expected = [
             (entry.name, rows[entry.name], entry.policies.expect_within)
             for entry in self._entries.values()
@@ -409,6 +455,7 @@ class App(Declarations):
             stale=tuple(found for name, row, within in expected if (found := staleness(name, row, within, now))),
             broken=tuple(entry.name for entry in self._entries.values() if entry.broken is not None),
             died=None if self._failed is None or not self._failed.done() else self._failed.result(),
+            store_error=store_error,
             running=len(self.running),
         )
 
@@ -502,10 +549,12 @@ class App(Declarations):
             self._clock,
             self._names,
             name=self._worker or "",
+            max_deaths=self.max_deaths,
             events=self._events,
             on_error=self._on_attempt_failed,
         )
         store.listen(self._dispatcher)
+        self._watchdog = self._dispatcher.watchdog = self._make_watchdog(self._dispatcher)
         if self._user_lifespan is not None:
             self._dispatcher.state = await self._resources.enter_async_context(_opened(self._user_lifespan, self))
         self._engine.start()
@@ -514,7 +563,14 @@ class App(Declarations):
         self._supervise(self._dispatcher.write(), "writer")
         self._supervise(self._dispatcher.feed(), "feeder")
         if schedules:
-            self._scheduler = Scheduler(store, self._clock, self._dispatcher.cancel_here, events=self._events)
+            self._scheduler = Scheduler(
+                store,
+                self._clock,
+                self._dispatcher.cancel_here,
+                events=self._events,
+                watchdog=self._watchdog,
+                random=self._random,
+            )
             self._dispatcher.on_schedule_job_end = self._scheduler.job_ended
             self._dispatcher.on_schedules_changed = self._scheduler.schedules_changed
             await self._scheduler.add(*self._entries.values())
@@ -524,6 +580,35 @@ class App(Declarations):
         for hook in self._start_hooks:
             if inspect.isawaitable(made := hook()):
                 await made
+
+    @asynccontextmanager
+    async def looking(self) -> AsyncIterator[Self]:
+        """Open the app's store to look into it, without workers or schedules: what `tickwork history` does.
+
+        Inside the block, `schedules[name].history()`, `.why()` and `job(id)` can be asked.
+
+        Raises:
+            NotRunning: The app has started, or keeps its jobs in memory, where another process cannot look.
+            StoreUnavailable: The file cannot be read, or there is none yet.
+        """
+        if self._store is not None:
+            raise NotRunning("the app has started; ask it directly")
+        store = self._make_store()
+        if not store.capabilities.durable:
+            raise NotRunning(
+                "this app keeps its jobs and its ledger in memory, inside of the process that runs it: ask there, with "
+                'await app.schedules["name"].why("03:00"), or let the app keep them: App("sqlite:///jobs.db")'
+            )
+        if self._path is not None and not self._path.exists():
+            remedy = "the app has not run yet, or was started in another folder"
+            raise StoreUnavailable(str(self._path), "there is no such file", remedy)
+        await store.open()
+        self._store = store
+        try:
+            yield self
+        finally:
+            self._store = None
+            await store.close()
 
     def testing(
         self,
@@ -556,9 +641,11 @@ class App(Declarations):
 
         def ended(task: asyncio.Task[Any]) -> None:
             self._loops.discard(task)
-            if task.cancelled():
+            if task.cancelled() and task.cancelling():
                 return
-            error = task.exception() or RuntimeError(f"the {name} returned")
+            # A cancellation that nobody asked for ends it like any other error.
+            error = asyncio.CancelledError() if task.cancelled() else task.exception()
+            error = error or RuntimeError(f"the {name} returned")
             logger.critical("the %s of the app died; the app no longer works", name, exc_info=error)
             if self._failed is not None and not self._failed.done():
                 self._failed.set_result(error)
@@ -568,17 +655,59 @@ class App(Declarations):
     def _make_store(self) -> Store:
         """Return the store to open; what a test may ask for is in memory and keeps everything."""
         if self._testing is not None:
-            return MemoryStore(self._clock, max_queued=self.max_queued, keep=self._testing.keep)
+            return MemoryStore(
+                self._clock, max_queued=self.max_queued, max_deaths=self.max_deaths, keep=self._testing.keep
+            )
         if self._path is not None:
             from .stores.sqlite import SQLiteStore  # many apps keep their jobs in memory
 
-            return SQLiteStore(self._path, self._clock, worker=self._worker, max_queued=self.max_queued)
-        return MemoryStore(self._clock, max_queued=self.max_queued, is_held=self._handles.__contains__)
+            return SQLiteStore(
+                self._path,
+                self._clock,
+                worker=self._worker,
+                max_queued=self.max_queued,
+                max_deaths=self.max_deaths,
+            )
+        return MemoryStore(
+            self._clock,
+            max_queued=self.max_queued,
+            max_deaths=self.max_deaths,
+            is_held=self._handles.__contains__,
+        )
 
     def _make_processes(self) -> ProcessRunner:
         from .runners.process import ProcessRunner  # many apps never start a process
 
         return ProcessRunner(self.max_processes)
+
+    def _make_watchdog(self, dispatcher: Dispatcher) -> Watchdog | None:
+        """Start the watchdog, unless it is switched off. On virtual time a second held is none."""
+        loop = self._loop
+        if self.block_warn_seconds is None or not isinstance(self._clock, SystemClock) or loop in virtual_loops:
+            return None
+        assert loop is not None
+        from .watchdog import Watchdog
+
+        watchdog = Watchdog(
+            loop,
+            block_warn_seconds=self.block_warn_seconds,
+            holder=dispatcher.culprit,
+            clock=self._clock,
+            on_hold=self._hear_hold,
+        )
+        watchdog.start()
+        return watchdog
+
+    def _hear_hold(self, hold: Hold) -> None:
+        self._events.emit(
+            LoopHeld(
+                what=hold.what,
+                seconds=hold.seconds or 0.0,
+                job_id=hold.job_id,
+                line=hold.line,
+                stack=hold.stack,
+            )
+        )
 
     async def stop(self, drain_seconds: float | str | timedelta | None = None) -> Stopped:
         """Drain and stop: fire and claim no more, give unstarted jobs back, let running ones end, cancel the rest.
@@ -624,7 +753,7 @@ class App(Declarations):
                 unstarted = await dispatcher.give_back()
                 cut = [run.describe() for run in await engine.stop(drain_seconds)]
                 await self._end_loops("writer")
-                await dispatcher.flush()
+                await dispatcher.write_last(self.cancel_seconds)
                 dispatcher.end_waiting()
         finally:
             for task in self._tasks.values():
@@ -633,12 +762,17 @@ class App(Declarations):
                 await self._events.aclose(self.cancel_seconds)
                 await self._resources.aclose()
             finally:
+                if self._watchdog is not None:
+                    await self._watchdog.aclose()
+                    self._watchdog = None
                 await self._end_loops()
-                if store is not None:
-                    await store.close()
-                self._store = self._loop = self._worker = None
-                for entry in self._entries.values():
-                    entry.row = entry.next_at = None
+                try:
+                    if store is not None:
+                        await store.close()
+                finally:
+                    self._store = self._loop = self._worker = None
+                    for entry in self._entries.values():
+                        entry.row = entry.next_at = None
         level = logging.WARNING if cut else logging.INFO
         logger.log(level, "stopped: %d unstarted jobs given back, %d cut%s", unstarted, len(cut), _listed(cut))
         return Stopped(unstarted, cut)
@@ -705,7 +839,9 @@ def sqlite_path(url: str) -> Path:
     expected = '"sqlite:///jobs.db" (relative) or "sqlite:////var/lib/jobs.db" (absolute)'
     if not str(url).startswith("sqlite:///") or url in ("sqlite:///", "sqlite:////"):
         raise InvalidOption("url", expected, url, remedy="leave it out to keep jobs in memory")
-    path = Path(url.removeprefix("sqlite:///").partition("?")[0])
+    if "?" in url:
+        raise InvalidOption("url", expected, url, remedy="leave out what begins with '?': it takes no options")
+    path = Path(url.removeprefix("sqlite:///"))
     if not path.is_absolute():
         path = Path.cwd() / path
         logger.info("jobs are kept in %s", path)

@@ -27,6 +27,9 @@ JUMP_SECONDS = 1.0
 """A difference between wall and monotonic clock that is a jump and not the slewing of a time daemon: those move
 by 0.5 ms a second at the most, 15 ms in the longest sleep."""
 
+LATE_SECONDS = 1.0
+"""A start that is later than this is worth an explanation, and so is a loop that was held for this long."""
+
 
 class Timer(Protocol):
     """A pending call that can be called off."""
@@ -82,6 +85,10 @@ class SystemClock(Clock):
     def monotonic(self) -> float:
         """Return `time.monotonic()`."""
         return time.monotonic()
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time that all threads of this process have used."""
+        return time.process_time()
 
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Timer:
         """Set a timer of the running event loop."""

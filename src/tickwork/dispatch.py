@@ -12,19 +12,19 @@ from collections import deque
 from contextlib import contextmanager
 from contextvars import Context as Variables
 from contextvars import copy_context
-from datetime import timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from . import errors
-from .context import Context
+from .clock import LATE_SECONDS
+from .context import Context, _current
 from .durations import format_seconds
 from .errors import InvalidPayload, JobCancelled, JobError, JobTimedOut, ResultExpired
 from .events import FireTimeAnswered, JobEnded, JobFailed, JobParked, JobStarted, JobSucceeded, StoreFailed
 from .events import JobCancelled as JobEndCancelled
 from .jobs import JobState, Outcome
 from .payloads import ErrorInfo, describe_exception
-from .policies import MAX_DEATHS, PROMPT_SECONDS, state_after
+from .policies import MAX_DEATHS, state_after
 from .retry import next_attempt_at
 from .shield import is_meant_for_us, to_its_end
 from .stores.base import Finish, Lease
@@ -36,10 +36,11 @@ if TYPE_CHECKING:
 
     from .clock import Clock, Timer
     from .events import Events
+    from .holds import Hold
     from .jobs import JobRecord
-    from .scheduler import Holds
     from .stores.base import Store
     from .tasks import AnyTask
+    from .watchdog import Watchdog
     from .workers import Place, Workers
 
 logger: logging.Logger = logging.getLogger("tickwork.jobs")
@@ -50,11 +51,6 @@ RETRY_STORE_SECONDS = 1.0
 MARK_SECONDS = 0.1
 """How soon a durable store is told that jobs have begun which still run: none is told of a shorter one, so that it
 costs nothing. When the process dies before, nobody knows whether they had begun, and the death is not counted."""
-
-
-LONE_AFTER = MAX_DEATHS - 1
-"""A job under which this many processes died, so that the next death parks it, is a suspect: a process runs one of them
-at a time, so that a deadly job is not parked together with the innocent ones that ran beside it."""
 
 
 class Waiter:
@@ -71,7 +67,17 @@ class Waiter:
 class JobRun(Run):
     """One attempt of a stored job."""
 
-    __slots__ = ("_dispatcher", "context_", "is_marked", "late_because", "record", "started_at", "task")
+    __slots__ = (
+        "_dispatcher",
+        "context_",
+        "is_block_told",
+        "is_marked",
+        "is_watched",
+        "late_because",
+        "record",
+        "started_at",
+        "task",
+    )
 
     def __init__(self, dispatcher: Dispatcher, record: JobRecord, task: AnyTask, state: Any) -> None:
         args, kwargs = task.codec.decode(record.payload)
@@ -94,7 +100,12 @@ class JobRun(Run):
         self.record: JobRecord = record
         self.task: AnyTask = task
         self.started_at: datetime | None = None
+        self.is_watched: bool = False
+        """Whether the watchdog counts it."""
+        self.is_block_told: bool = False
+        """Whether a warning has said that it blocks the loop."""
         self.late_because: str | None = None
+        """What made it start late; None: it was in time, or nobody knows."""
         self.is_marked: bool = False
 
     @property
@@ -112,6 +123,10 @@ class JobRun(Run):
         self._dispatcher.began(self, self.started_at)
         if logger.isEnabledFor(logging.INFO):  # what a line is made of costs more than the question
             logger.info("start %s attempt=%d", self.describe(), self.context_.attempt, extra=self.extra())
+
+    def moved_to_loop(self) -> None:
+        """Let the watchdog count it from here on."""
+        self._dispatcher.watch(self)
 
     async def prepare(self) -> Place:
         """Let the store know that the job begins."""
@@ -146,6 +161,7 @@ class Dispatcher:
         clock: Tells the time.
         tasks: The tasks that this process knows, by name and alias.
         name: Who claims: names this process in the store.
+        max_deaths: A job under which this many processes died is parked.
         events: Hears what happens.
         on_error: Hears of every failed attempt, at once.
         random: Draws the jitter of retries.
@@ -159,6 +175,7 @@ class Dispatcher:
         tasks: Mapping[str, AnyTask],
         *,
         name: str,
+        max_deaths: int = MAX_DEATHS,
         events: Events,
         on_error: Callable[[Context, BaseException], None],
         random: Random | None = None,
@@ -168,6 +185,7 @@ class Dispatcher:
         self._clock = clock
         self._tasks = tasks
         self._name = name
+        self._max_deaths = max_deaths
         self._events = events
         self._on_error = on_error
         self._random = random or Random()
@@ -179,6 +197,10 @@ class Dispatcher:
         self.base_context: Variables = copy_context()
         self.state: Any = None
         """What the user's lifespan yielded."""
+        self.watchdog: Watchdog | None = None
+        """Who finds out what holds the loop; None: nobody does."""
+        self._told_hold: float | None = None
+        self._told_tasks: set[str] = set()
         self.failed_count: int = 0
         self.changed: asyncio.Event = asyncio.Event()
         """Set whenever an end has been written or a claim has found nothing."""
@@ -190,11 +212,12 @@ class Dispatcher:
         self._outbox: list[tuple[Finish, JobRecord]] = []
         self._leases_back: list[Lease] = []
         self._written = asyncio.Event()
+        self.claim_error: BaseException | None = None
+        """What the store raised at the last claim; `finish_error` at the last ends. None: it did not."""
+        self.finish_error: BaseException | None = None
         self._has_marks: bool = store.capabilities.durable
         self._mark_timer: Timer | None = None
         self._marks_due = False
-        self.watchdog: Holds | None = None
-        """Knows what has held the loop."""
 
     # -- from the store to the workers ------------------------------------------------------------------------------
 
@@ -205,16 +228,17 @@ class Dispatcher:
             room = max(1, buffer.maxsize - buffer.qsize() - len(self._suspects))
             try:
                 records = await self._store.claim(worker=self._name, tasks=self._tasks.keys(), limit=room)
+                self.claim_error = None
+                if not records:
+                    self.changed.set()
+                    await self._store.wait_claimable()
             except BaseException as error:
                 if is_meant_for_us(error):
                     raise
+                self.claim_error = error
                 logger.exception("the store failed to hand out jobs; asking again in %g s", RETRY_STORE_SECONDS)
                 self._events.emit(StoreFailed(doing="claim", error=error))
                 await self._pause()
-                continue
-            if not records:
-                self.changed.set()
-                await self._store.wait_claimable()
                 continue
             self._claimed = [run for record in records if (run := self._admit(record)) is not None]
             while self._claimed:
@@ -249,8 +273,12 @@ class Dispatcher:
         return run
 
     def _set_apart(self, run: JobRun) -> bool:
-        """Return whether a run must wait until another suspect has ended."""
-        if run.record.deaths < LONE_AFTER or run.phase != WAITING:
+        """Return whether a run must wait until another suspect has ended.
+
+        A job that the next death of a process would park is a suspect. A process runs one of them at a time, so that a
+        deadly job is not parked together with the innocent ones that ran beside it.
+        """
+        if run.record.deaths + 1 < self._max_deaths or run.phase != WAITING:
             return False
         if self._suspect is None:
             self._suspect = run
@@ -290,7 +318,10 @@ class Dispatcher:
             timer.cancel()
 
     async def give_back(self) -> int:
-        """Return what was claimed and not begun, and how many. The feeder must have ended."""
+        """Return what was claimed and not begun, and how many. The feeder must have ended.
+
+        A store that raises has them until their leases end.
+        """
         held = (*self._workers.buffer.take_all(), *self._claimed, *self._suspects)
         unstarted = [run for run in held if isinstance(run, JobRun) and run.phase == WAITING]  # else it was cancelled
         self._claimed = []
@@ -298,41 +329,57 @@ class Dispatcher:
         for run in unstarted:
             self._runs.pop(run.record.id, None)
         self._workers.left(len(unstarted))
-        if unstarted:
+        if not unstarted:
+            return 0
+        try:
             await self._store.release([run.lease for run in unstarted])
+        except BaseException as error:
+            if is_meant_for_us(error):
+                raise
+            logger.exception("the store failed to take back %d unstarted jobs", len(unstarted))
+            self._events.emit(StoreFailed(doing="release", error=error))
         return len(unstarted)
 
     # -- from the workers to the store ------------------------------------------------------------------------------
 
     def began(self, run: JobRun, now: datetime) -> None:
         """Hear that an attempt begins, and tell of it."""
+        if run.run_in in ("loop", "call"):
+            self.watch(run)
         if self._has_marks and self._mark_timer is None:
             self._mark_timer = self._clock.call_later(MARK_SECONDS, self._let_mark)
         late_by = (now - run.record.run_at).total_seconds()
-        if late_by > PROMPT_SECONDS and run.record.fire_time is not None and not run.record.attempt:
-            run.late_because = self._late_because(run, late_by)
+        if late_by > LATE_SECONDS:
+            self._explain_late(run, late_by)
         if self._events.wants(JobStarted):
             about = _about(run.record, run.context_.attempt)
             self._events.emit(JobStarted(**about, late_by=max(0.0, late_by), late_because=run.late_because))
 
-    def _late_because(self, run: JobRun, late_by: float) -> str | None:
-        """Say what made the start of a scheduled job late, where that is known, and log it."""
-        mono = self._clock.monotonic()
+    def _explain_late(self, run: JobRun, late_by: float) -> None:
+        """Find out what made a start late, where that is known, and log it."""
+        mono, record = self._clock.monotonic(), run.record
         hold = None if self.watchdog is None else self.watchdog.covering(mono - late_by, mono)
         if hold is not None:
-            why = str(hold)
-        elif self._workers.are_busy and run.record.enqueued_at <= run.record.run_at + timedelta(seconds=PROMPT_SECONDS):
-            why = f"no worker was free: {self._workers.count} of {self._workers.count} were busy"
-        else:
-            return None
-        late = format_seconds(round(late_by, 3))
-        logger.warning("%s starts %s late: %s", run.describe(), late, why, extra=run.extra())
-        return why
+            self._tell_held(run, late_by, hold)
+        elif record.fire_time is None or record.attempt or not self._workers.are_busy:
+            return
+        elif (record.enqueued_at - record.run_at).total_seconds() <= LATE_SECONDS:  # else it was made too late
+            run.late_because = f"no worker was free: {self._workers.count} of {self._workers.count} were busy"
+            logger.warning("%s starts %.1f s late: %s", run.describe(), late_by, run.late_because, extra=run.extra())
+
+    def watch(self, run: JobRun) -> None:
+        """Let the watchdog count an attempt until its end."""
+        if self.watchdog is not None and not run.is_watched:
+            run.is_watched = True
+            self.watchdog.enter()
 
     def ended(self, run: JobRun, outcome: Outcome, value: Any, error: BaseException | None) -> None:
         """Take the end of an attempt: log it, tell who waits, and queue it for the store."""
         record = run.record
         self._runs.pop(record.id, None)
+        if run.is_watched and self.watchdog is not None:
+            run.is_watched = False
+            self.watchdog.leave()
         if run.stop_reason == "stop" and outcome is Outcome.CANCELLED and not record.is_once:
             logger.warning("gave back %s: it had not ended when the app stopped", run.describe(), extra=run.extra())
             self._leases_back.append(run.lease)
@@ -340,7 +387,7 @@ class Dispatcher:
             return
         deaths = record.deaths + (outcome is Outcome.LOST)
         attempt = record.attempt + (outcome is not Outcome.LOST)
-        state, run_at = state_after(outcome, deaths, is_once=record.is_once), None
+        state, run_at = state_after(outcome, deaths, max_deaths=self._max_deaths, is_once=record.is_once), None
         result = problem = None
         if outcome is Outcome.SUCCEEDED:
             try:
@@ -444,18 +491,38 @@ class Dispatcher:
         """Hand ends to the store, for ever."""
         while True:
             await self._written.wait()
-            try:
-                await to_its_end(self.flush())  # what is under way is written: the next flush must not do it again
-            except BaseException as error:
-                if is_meant_for_us(error):
-                    raise
-                self._events.emit(StoreFailed(doing="finish", error=error))
-                logger.exception(
-                    "the store failed to take %d ends of jobs; trying again in %g s",
-                    len(self._outbox),
-                    RETRY_STORE_SECONDS,
-                )
+            # What is under way is written to its end: the next flush must not do it again.
+            if not await to_its_end(self._flushed()):
                 await self._pause()
+
+    async def write_last(self, seconds: float) -> None:
+        """Hand what has ended to the store, for the last time; one that raises is asked for some seconds more."""
+        until = self._clock.monotonic() + seconds
+        while not await self._flushed():
+            if self._clock.monotonic() >= until:
+                lost = [record.id for _, record in self._outbox]
+                logger.error("stopped without the store: the ends of %d jobs are lost: %s", len(lost), ", ".join(lost))
+                return
+            await self._pause()
+
+    async def _flushed(self) -> bool:
+        """Hand what has ended to the store, and return whether it took it."""
+        try:
+            await self.flush()
+        except BaseException as error:
+            if is_meant_for_us(error):
+                raise
+            self.finish_error = error
+            self._written.set()
+            logger.exception(
+                "the store failed to take %d ends of jobs; trying again in %g s",
+                len(self._outbox),
+                RETRY_STORE_SECONDS,
+            )
+            self._events.emit(StoreFailed(doing="finish", error=error))
+            return False
+        self.finish_error = None
+        return True
 
     def _let_mark(self) -> None:
         self._mark_timer = None
@@ -487,6 +554,7 @@ class Dispatcher:
 
     async def flush(self) -> None:
         """Hand what has ended to the store now. When the store raises, everything is kept for the next try."""
+        self._written.clear()  # what comes from here on, while the store is waited for, sets it again
         if self._marks_due:
             await self._mark([run for run in self.running if not run.is_marked])
             self._marks_due = False
@@ -505,13 +573,34 @@ class Dispatcher:
             back = self._leases_back[:]
             await self._store.release(back)
             del self._leases_back[: len(back)]
-        self._written.clear()
         self.changed.set()
 
     @property
     def has_unwritten(self) -> bool:
         """Whether ends of attempts wait for the store."""
         return bool(self._outbox or self._leases_back)
+
+    # -- the watchdog -----------------------------------------------------------------------------------------------
+
+    def _tell_held(self, run: JobRun, late: float, hold: Hold) -> None:
+        run.late_because = f"the loop was held by {hold}"
+        # One hold may make thousands of jobs late: a warning for each task says it, the stack with the first of them.
+        if self._told_hold != hold.begin_mono:
+            self._told_hold, self._told_tasks = hold.begin_mono, set()
+        stack = f"\n{hold.stack}" if hold.stack and not self._told_tasks else ""
+        level = logging.DEBUG if run.task.name in self._told_tasks else logging.WARNING
+        self._told_tasks.add(run.task.name)
+        logger.log(
+            level, "%s starts %.1f s late: %s%s", run.describe(), late, run.late_because, stack, extra=run.extra()
+        )
+
+    def culprit(self, task: asyncio.Task[Any] | None, variables: Variables | None) -> JobRun | None:
+        """Return the attempt whose code a task runs: a worker's task, or one that a job has started. For any thread."""
+        run = self._workers.run_of(task)
+        if isinstance(run, JobRun):
+            return run
+        context = None if variables is None else variables.get(_current)
+        return None if context is None else self._runs.get(context.job_id)
 
     # -- people -----------------------------------------------------------------------------------------------------
 

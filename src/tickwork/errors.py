@@ -16,6 +16,7 @@
     ├── NotRunning (RuntimeError)           the app or pool is not started, or already stopped
     ├── IllegalMove (RuntimeError)          a job state that does not follow from the last one
     ├── QueueFull (asyncio.QueueFull)
+    ├── DuplicateJob (ValueError)           a store knows the id of a new job already
     ├── StoreUnavailable (RuntimeError)     the file of a store cannot be opened, read or written
     ├── ProcessDied (RuntimeError)          a child process ended under a job
     ├── RemoteError                         a child process raised what cannot be raised here
@@ -255,6 +256,16 @@ class StoreUnavailable(TickworkError, RuntimeError):
     def __init__(self, where: str, reason: str, remedy: str = "") -> None:
         self.where, self.reason = where, reason
         super().__init__(f"store {where}: {reason}" + (f"; {remedy}" if remedy else ""))
+
+
+class DuplicateJob(TickworkError, ValueError):
+    """A job was to be enqueued under an id that the store knows already."""
+
+    job_id: str
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(f"job {job_id!r} is in the store already; give every new job an id of its own")
 
 
 class QueueFull(TickworkError, asyncio.QueueFull):

@@ -191,14 +191,14 @@ class LoopHeld(Event):
         what: Who: a job, a task or a callback.
         seconds: For how long, about.
         job_id: The job's id, where it was one.
-        line: The line of the user's code at which it was seen.
+        line: The line of the user's code at which it was seen most often; None: in none.
         stack: The stack at that moment, as text.
     """
 
     what: str
     seconds: float
     job_id: str | None
-    line: str
+    line: str | None
     stack: str
 
 
@@ -207,7 +207,7 @@ class StoreFailed(Event):
     """The store raised; what it was to do is tried again.
 
     Attributes:
-        doing: The verb: "fire", "claim", "progress", "finish".
+        doing: The verb: "fire", "claim", "progress", "finish", "release", "schedules".
         error: What it raised.
     """
 

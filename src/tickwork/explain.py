@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from .durations import format_seconds
 from .errors import InvalidInstant
+from .jobs import JobState
 from .payloads import ErrorInfo
 from .policies import PROMPT_SECONDS
 from .triggers import newest, read_instant
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from .triggers import Trigger
 
 _MICROSECOND = timedelta(microseconds=1)
-_MINUTE = timedelta(minutes=1)
+MINUTE = timedelta(minutes=1)
 _LOOK_BACK = timedelta(days=400)
 """How far back the fire time before one is looked for: a yearly schedule has one within."""
 
@@ -55,7 +56,7 @@ class Facts:
         policies: How it treats its fire times.
         row: Where the store says it stands; None: the store has not heard of it.
         answers: The rows of the ledger that cover the time asked for, the newest first.
-        jobs: The jobs of those rows that the store still has, by id.
+        jobs: The jobs of those rows, and those in their way, that the store still has, by id.
         blockers: The rows of jobs that stood in the way, by job id.
         is_durable: Whether the store outlives the process.
         zone: The IANA key of the zone in which times are told.
@@ -101,22 +102,31 @@ def _read_wall(iso: str, text: str, zone: str) -> tuple[datetime, str]:
         moment = datetime.fromisoformat(iso)
     except ValueError:
         raise InvalidInstant(
-            "TIME", 'a time such as "03:00" or "2026-03-29T03:00"', text, remedy="add an offset where you mean one"
+            "when", 'a time such as "03:00", "2026-03-29T03:00" or "2026-03-29T03:00+02:00"', text
         ) from None
     if moment.tzinfo is not None:
-        return read_instant(moment, "TIME"), ""
+        return read_instant(moment, "when"), ""
     try:
-        return resolve_wall(moment, zone), ""
+        found = resolve_wall(moment, zone)
     except InvalidInstant as error:
         return end_of_gap(moment, zone), f"{moment} never was: {str(error).rpartition('; ')[2]}. "
+    here = found.astimezone(get_zone(zone).info)
+    if here.utcoffset() != here.replace(fold=1).utcoffset():
+        return found, f"{moment} came twice; this is the first time, {here:%z}. "
+    return found, ""
 
 
 def sought(asked: datetime, trigger: Trigger) -> datetime:
     """Return the fire time that is meant by an instant told to the minute: the first in that minute, or itself."""
     if asked.second or asked.microsecond:
         return asked
-    found = trigger.next(asked - _MICROSECOND)
-    return found if found is not None and found < asked + _MINUTE else asked
+    try:
+        found = trigger.next(asked - _MICROSECOND)
+    except BaseException as error:  # the ledger may know more
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        return asked
+    return found if found is not None and found < asked + MINUTE else asked
 
 
 def why(at: datetime, facts: Facts) -> Why:
@@ -124,7 +134,13 @@ def why(at: datetime, facts: Facts) -> Why:
     if facts.answers:
         answer = facts.answers[0]
         return Why(f"{facts.name}, {_shown(at, facts)}: {_OUTCOMES[answer.outcome](answer, at, facts)}", answer)
-    return Why(f"{facts.name}, {_shown(at, facts)}: {_without_answer(at, facts)}", None)
+    try:
+        told = _without_answer(at, facts)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        told = f"nothing is recorded, and the trigger raised {error!r}"
+    return Why(f"{facts.name}, {_shown(at, facts)}: {told}", None)
 
 
 # -- no row in the ledger -------------------------------------------------------------------------------------------
@@ -139,14 +155,12 @@ def _without_answer(at: datetime, facts: Facts) -> str:
     if facts.trigger.next(at - _MICROSECOND) != at:
         return f"no fire time; {facts.trigger!r} fires {_neighbours(at, facts)}"
     if at > facts.now:
-        if row.paused:
-            return "will be paused, unless somebody resumes the schedule"
-        if _is_over(row, facts):
-            return f"will not run: the schedule is finished ({facts.policies.said('max_runs')})"
-        return f"is still to come, in {_duration((at - facts.now).total_seconds())}"
+        return _to_come(at, row, facts)
     if at <= row.declared_at:
-        since = "was declared with this trigger" if facts.is_durable else "began, since its ledger is in memory"
-        return f"before {_shown(row.declared_at, facts)}, when the schedule {since}"
+        since = _shown(row.declared_at, facts)
+        if facts.is_durable:
+            return f"did not run: the schedule was declared with this trigger at {since}"
+        return f"not known: the schedule began at {since}, and is kept in memory"
     if at > row.watermark:
         if _is_over(row, facts):
             return f"did not run: the schedule was finished ({facts.policies.said('max_runs')})"
@@ -154,11 +168,22 @@ def _without_answer(at: datetime, facts: Facts) -> str:
     return "is no longer in the ledger: its retention has passed"
 
 
+def _to_come(at: datetime, row: ScheduleRow, facts: Facts) -> str:
+    if _is_over(row, facts):
+        return f"will not run: the schedule is finished ({facts.policies.said('max_runs')})"
+    paused = "; the schedule is paused, so it will not run unless somebody resumes it" if row.paused else ""
+    return f"still to come, in {_duration((at - facts.now).total_seconds())}{paused}"
+
+
 def _after_end(at: datetime, row: ScheduleRow, facts: Facts) -> str:
-    period = _duration(row.after_seconds or 0.0)
+    if at == row.next_at and at > facts.now:
+        return _to_come(at, row, facts)
+    rule = f"{_duration(row.after_seconds or 0.0)} after the end of the last job"
+    if _is_over(row, facts):
+        return f"no fire time; the schedule is finished ({facts.policies.said('max_runs')})"
     if row.next_at is None:
-        return f"no fire time; the next one comes {period} after the end of the job under way"
-    return f"no fire time; the next one is {_shown(row.next_at, facts)}, {period} after the last end"
+        return f"no fire time; the next one comes {rule}, which is not finished"
+    return f"no fire time; the next one is {_shown(row.next_at, facts)}; each comes {rule}"
 
 
 def _is_over(row: ScheduleRow, facts: Facts) -> bool:
@@ -169,8 +194,8 @@ def _neighbours(at: datetime, facts: Facts) -> str:
     before = newest(facts.trigger, at - _LOOK_BACK, at, 1)
     following = facts.trigger.next(at)
     told = [f"before it at {_shown(before[0], facts)}"] if before else []
-    told += [f"after it at {_shown(following, facts)}"] if following is not None else ["never after it"]
-    return " and ".join(told)
+    told += [f"after it at {_shown(following, facts)}"] if following is not None else []
+    return " and ".join(told) or "neither before nor after it"
 
 
 # -- what the ledger says -------------------------------------------------------------------------------------------
@@ -178,14 +203,14 @@ def _neighbours(at: datetime, facts: Facts) -> str:
 
 def _ran(answer: Answer, at: datetime, facts: Facts) -> str:
     job = facts.jobs.get(answer.job_id or "")
-    told = [f"ran as job {answer.job_id}"]
+    started = answer.started_at or (job.started_at if job else None)
+    told = [f"{'waits' if started is None and answer.finished_at is None else 'ran'} as job {answer.job_id}"]
     noticed = (answer.answered_at - at).total_seconds()
     if noticed > PROMPT_SECONDS:
         told.append(f"noticed {_duration(noticed)} late{_because(answer)}")
     wanted = answer.wanted_at or at
     if wanted > at:
-        told.append(f"to start {_duration((wanted - at).total_seconds())} later by its jitter")
-    started = answer.started_at or (job.started_at if job else None)
+        told.append(f"put off by {_duration((wanted - at).total_seconds())} by its jitter")
     if started is not None:
         late = (started - wanted).total_seconds()
         if late > PROMPT_SECONDS and noticed <= PROMPT_SECONDS:
@@ -199,49 +224,71 @@ def _end(answer: Answer, started: datetime | None, job: JobRecord | None, facts:
     if answer.finished_at is None:
         if started is not None:
             return f"; it is running, for {_duration((facts.now - started).total_seconds())} now"
-        return f"; it has not begun: the job is {job.state}" if job is not None else "; it has not begun"
+        if job is not None and job.state is JobState.SCHEDULED:
+            return f"; it is to begin at {_clock(job.run_at, facts)}"
+        return "; it has not begun" + ("" if job is None else f": it {_WAITS.get(job.state, f'is {job.state}')}")
     took = "" if started is None else f" after {_duration((answer.finished_at - started).total_seconds())}"
-    said = f"; it {answer.state} at {_clock(answer.finished_at, facts)}{took}"
-    error = None if job is None or job.error is None else _error(job.error)
-    return said.replace("it cancelled", "it was cancelled").replace("it parked", "it was parked") + (
-        f": {error}" if error else ""
-    )
+    is_passive = answer.state in (JobState.CANCELLED, JobState.PARKED)
+    error = "" if job is None or job.error is None or answer.state is JobState.CANCELLED else f": {_error(job.error)}"
+    return f"; it {'was ' if is_passive else ''}{answer.state} at {_clock(answer.finished_at, facts)}{took}{error}"
+
+
+_WAITS = {
+    JobState.QUEUED: "is in the queue",
+    JobState.RUNNING: "is claimed, and waits for a free worker",
+}
 
 
 def _error(stored: str) -> str:
+    """Return type and message of an error, in one line."""
     info = ErrorInfo.from_json(stored)
-    return f"{info.type}: {info.message}"
+    lines = info.message.splitlines()
+    return f"{info.type}: {lines[0]}" + (" ..." if len(lines) > 1 else "") if lines else info.type
 
 
 def _skipped(answer: Answer, at: datetime, facts: Facts) -> str:
-    blocker = f"job {answer.blocked_by} of the schedule{_span(answer, facts)}"
-    return f"skipped: {blocker} was not finished; {answer.decided_by} decided"
+    return f"skipped: job {answer.blocked_by}{_span(answer, facts)} was not finished; {answer.decided_by} decided"
 
 
 def _merged(answer: Answer, at: datetime, facts: Facts) -> str:
     return (
-        f"merged into job {answer.blocked_by}{_span(answer, facts)}, which waited its turn; {answer.decided_by} decided"
+        f"merged into job {answer.blocked_by}{_span(answer, facts)} which waited its turn; {answer.decided_by} decided"
     )
 
 
 def _span(answer: Answer, facts: Facts) -> str:
-    """Return what is known of the job in the way: when it was due, how long it has run."""
-    blocker = facts.blockers.get(answer.blocked_by or "")
-    if blocker is None:
-        return ""
-    told = f", due at {_clock(blocker.first, facts)}"
-    if blocker.started_at is not None and blocker.finished_at is not None:
-        took = _duration((blocker.finished_at - blocker.started_at).total_seconds())
-        told += f" and run from {_clock(blocker.started_at, facts)} to {_clock(blocker.finished_at, facts)} ({took}),"
-    return told
+    """Return what is known of the job in the way, between commas: when it was due, how long it has run."""
+    job, row = facts.jobs.get(answer.blocked_by or ""), facts.blockers.get(answer.blocked_by or "")
+    told = []
+    if row is not None:
+        told.append(f"due at {_clock(row.first, facts)}")
+    elif job is not None:
+        told.append("made by hand")
+    started = (row.started_at if row is not None else None) or (job.started_at if job is not None else None)
+    finished = (row.finished_at if row is not None else None) or (job.finished_at if job is not None else None)
+    if started is not None and started > answer.answered_at:
+        pass  # it waited, too; when it ran later is not what decided
+    elif started is not None and finished is not None:
+        took = _duration((finished - started).total_seconds())
+        told.append(f"run from {_clock(started, facts)} to {_clock(finished, facts)} ({took})")
+    elif started is not None:
+        told.append(f"running since {_clock(started, facts)}")
+    return f", {' and '.join(told)}," if told else " of the schedule"
 
 
 def _missed(answer: Answer, at: datetime, facts: Facts) -> str:
     if answer.job_id is not None:
-        return f"missed: job {answer.job_id} could not begin in time; {answer.decided_by} decided"
-    late = _duration((answer.answered_at - at).total_seconds())
-    others = "" if answer.count == 1 else f", one of {answer.count or 'many'} from {_shown(answer.first, facts)} on"
-    return f"missed: noticed {late} late{_because(answer)}{others}; {answer.decided_by} decided"
+        given_up = answer.finished_at or answer.answered_at
+        late = _duration((given_up - (answer.wanted_at or at)).total_seconds())
+        until = f"until {_clock(given_up, facts)}, {late} late"
+        return f"missed: its job {answer.job_id} could not begin {until}; {answer.decided_by} decided"
+    if answer.count == 1:
+        late = _duration((answer.answered_at - at).total_seconds())
+        return f"missed: noticed {late} late{_because(answer)}; {answer.decided_by} decided"
+    # Several may have been noticed one after the other: the row keeps when the last of them was.
+    several = f"one of {answer.count or 'many'} from {_shown(answer.first, facts)} to {_shown(answer.last, facts)}"
+    noticed = f"noticed at {_clock(answer.answered_at, facts)} at the latest"
+    return f"missed: {several}, {noticed}{_because(answer)}; {answer.decided_by} decided"
 
 
 def _paused(answer: Answer, at: datetime, facts: Facts) -> str:
@@ -249,8 +296,8 @@ def _paused(answer: Answer, at: datetime, facts: Facts) -> str:
 
 
 def _not_started(answer: Answer, at: datetime, facts: Facts) -> str:
-    when = "" if answer.finished_at is None else f" at {_clock(answer.finished_at, facts)}"
-    return f"did not run: its job {answer.job_id} was cancelled before it began{when}"
+    when = "" if answer.finished_at is None else f" at {_clock(answer.finished_at, facts)},"
+    return f"did not run: its job {answer.job_id} was cancelled{when} before it began"
 
 
 _OUTCOMES = {
@@ -268,15 +315,19 @@ def _because(answer: Answer) -> str:
 
 
 def _shown(at: datetime, facts: Facts) -> str:
-    return f"{_local(at, facts):%Y-%m-%d %H:%M:%S}{_fraction(at)} {_local(at, facts):%z}"
+    here = _local(at, facts)
+    return f"{here:%Y-%m-%d %H:%M:%S}{_fraction(here)} {here:%z}"
 
 
 def _clock(at: datetime, facts: Facts) -> str:
-    return f"{_local(at, facts):%H:%M:%S}{_fraction(at)}"
+    here = _local(at, facts)
+    return f"{here:%H:%M:%S}{_fraction(here)}"
 
 
 def _local(at: datetime, facts: Facts) -> datetime:
-    return at.astimezone(get_zone(facts.zone).info)
+    """Return an instant as the zone shows it, rounded to milliseconds as durations are."""
+    at += timedelta(microseconds=500)
+    return at.replace(microsecond=at.microsecond // 1000 * 1000).astimezone(get_zone(facts.zone).info)
 
 
 def _fraction(at: datetime) -> str:

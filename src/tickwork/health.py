@@ -62,6 +62,7 @@ class Health:
         stale: Schedules that have not succeeded within their `expect_within`.
         broken: Schedules whose trigger raised.
         died: What a part of the app died of; None: all live.
+        store_error: What the store raised when it was last asked; None: it does what it is asked for.
         running: How many attempts are under way here.
     """
 
@@ -70,6 +71,7 @@ class Health:
     stale: tuple[Stale, ...] = ()
     broken: tuple[str, ...] = ()
     died: BaseException | None = None
+    store_error: BaseException | None = None
     running: int = 0
 
     @property
@@ -83,6 +85,8 @@ class Health:
         found = []
         if self.died is not None:
             found.append(f"a part of the app died: {self.died!r}")
+        if self.store_error is not None:
+            found.append(f"the store raised {self.store_error!r}, and is asked again")
         if self.scheduler_age is not None and self.scheduler_age > self.max_scheduler_age:
             found.append(f"the scheduler has not looked at what is due for {format_seconds(round(self.scheduler_age))}")
         found += [f"the trigger of schedule {name} raised, so it has stopped" for name in self.broken]

@@ -13,16 +13,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .errors import IllegalMove
-from .records import changed
-
-if TYPE_CHECKING:
-    from datetime import datetime
+from .records import changed, record
 
 
 class JobState(StrEnum):
@@ -83,7 +80,7 @@ class Outcome(StrEnum):
     """The process that ran it died."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class NewJob:
     """A request to run a task, before a store has taken it."""
 
@@ -105,7 +102,7 @@ class NewJob:
     """It runs at most once: a claim is its attempt, and when the worker dies, it has failed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class JobRecord(NewJob):
     """A job as a store holds it: one immutable snapshot."""
 
@@ -143,13 +140,25 @@ class JobRecord(NewJob):
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no letters that look like digits
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]  # ten bits at a time
-_SHIFTS = range(90, -1, -10)
 _random = Random()  # seeded by the system; nobody else's, so that a `random.seed` in a program repeats no id
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_random.seed)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 def new_id(now: datetime) -> str:
     """Return a job id: 20 letters and digits that sort by creation time (milliseconds), with 50 random bits."""
-    number = (int(now.timestamp() * 1000) << 50) | _random.getrandbits(50)
-    return "".join([_PAIRS[(number >> shift) & 1023] for shift in _SHIFTS])
+    return _text((now - _EPOCH) // _MILLISECOND) + _text(_random.getrandbits(50))
+
+
+def _text(bits: int) -> str:
+    """Return 50 bits as ten characters."""
+    pairs = _PAIRS
+    return (
+        pairs[bits >> 40]
+        + pairs[(bits >> 30) & 1023]
+        + pairs[(bits >> 20) & 1023]
+        + pairs[(bits >> 10) & 1023]
+        + pairs[bits & 1023]
+    )

@@ -21,6 +21,14 @@ def whole(option: str, value: object) -> int:
     return value
 
 
+def priority(option: str, value: object) -> int:
+    """Return a whole number that every store can keep: 32 bits are what PostgreSQL's `integer` has."""
+    number = whole(option, value)
+    if not -(2**31) <= number < 2**31:
+        raise InvalidOption(option, "a whole number from -2,147,483,648 to 2,147,483,647", value)
+    return number
+
+
 def text(option: str, value: object) -> str:
     """Return a printable text that is not blank."""
     if not isinstance(value, str) or not value.strip() or not value.isprintable():

@@ -13,6 +13,7 @@ from .durations import format_seconds
 from .errors import InvalidOption
 from .jobs import JobState, Outcome
 from .options import one_of, positive
+from .records import record
 from .triggers import Every, latest, newest
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from .jobs import JobRecord, NewJob
     from .stores.base import ScheduleRow
     from .triggers import Trigger
+
+_MICROSECOND = timedelta(microseconds=1)
 
 OverlapPolicy = Literal["skip", "queue", "replace", "allow"]
 CatchUpPolicy = Literal["latest", "none", "all"]
@@ -153,27 +156,37 @@ def first_after_end(trigger: Trigger, policies: Policies, now: datetime) -> date
     return start if policies.start_at is None else max(start, policies.start_at)
 
 
-def following(trigger: Trigger, row: ScheduleRow, policies: Policies) -> datetime | None:
+def is_due_at_once(row: ScheduleRow, policies: Policies, now: datetime) -> bool:
+    """Return whether a schedule that a store has just seen runs now, beside its trigger's fire times."""
+    is_new = row.version == 1 and not row.paused
+    return policies.first == "now" and is_new and (policies.end_at is None or now <= policies.end_at)
+
+
+def following(
+    trigger: Trigger, row: ScheduleRow, policies: Policies, known: tuple[datetime, datetime | None] | None = None
+) -> datetime | None:
     """Return the next fire time of a schedule, or None: it is paused, finished, or waits for the end of its job.
 
     Args:
         trigger: The schedule's, within its bounds.
         row: Where the store says it stands.
         policies: The schedule's.
+        known: A fire time and the next one, which the trigger need not be asked for again.
     """
-    if row.paused or _runs_left(row, policies) == 0:
+    if row.paused or runs_left(row, policies) == 0:
         return None
     if policies.after == "end":
         at = row.next_at
         return None if at is None or (policies.end_at is not None and at > policies.end_at) else at
-    return trigger.next(row.watermark)
+    return known[1] if known is not None and known[0] == row.watermark else trigger.next(row.watermark)
 
 
-def _runs_left(row: ScheduleRow, policies: Policies) -> int | None:
+def runs_left(row: ScheduleRow, policies: Policies) -> int | None:
+    """Return how many jobs the schedule still makes: 0 when it is finished; None: there is no limit."""
     return None if policies.max_runs is None else max(0, policies.max_runs - row.runs)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Due:
     """What becomes of the fire times that have come since the watermark.
 
@@ -185,6 +198,7 @@ class Due:
         missed_last: The newest of those.
         decided_by: The options that let them pass, as they are written.
         next_at: The next fire time of an `after="end"` schedule that lets this one pass; else None.
+        known: The watermark and the fire time after it, where that came to light; None: it did not.
     """
 
     runs: tuple[datetime, ...]
@@ -194,6 +208,7 @@ class Due:
     missed_last: datetime | None = None
     decided_by: str = ""
     next_at: datetime | None = None
+    known: tuple[datetime, datetime | None] | None = None
 
 
 def due(trigger: Trigger, row: ScheduleRow, now: datetime, policies: Policies) -> Due | None:
@@ -205,11 +220,18 @@ def due(trigger: Trigger, row: ScheduleRow, now: datetime, policies: Policies) -
         now: The instant of the decision.
         policies: The schedule's.
     """
-    left = _runs_left(row, policies)
+    left = runs_left(row, policies)
     if row.paused or left == 0:
         return None
     if policies.after == "end":
         return _due_after_end(trigger, row, now, policies)
+    first = trigger.next(row.watermark)
+    if first is None or first > now:
+        return None
+    second = trigger.next(first)
+    is_alone = second is None or second > now
+    if is_alone and not _is_too_late(first, now, policies) and not _is_let_pass(first, now, policies):
+        return Due(runs=(first,), watermark=first, known=(first, second))  # what nearly every pass finds
     first, last, count = latest(trigger, row.watermark, now)
     if first is None or last is None:
         return None
@@ -222,25 +244,39 @@ def due(trigger: Trigger, row: ScheduleRow, now: datetime, policies: Policies) -
         last = runs[-1]
     if passed is None:
         return Due(runs=runs, watermark=last)
-    return Due(runs=runs, watermark=last, missed=missed, missed_first=first, missed_last=passed, decided_by=decided_by)
+    return Due(
+        runs=runs,
+        watermark=last,
+        missed=missed,
+        missed_first=first,
+        missed_last=passed,
+        decided_by=policies.said(*decided_by),
+    )
 
 
 def _runs(
     trigger: Trigger, watermark: datetime, now: datetime, last: datetime, policies: Policies
-) -> tuple[tuple[datetime, ...], str]:
-    """Return the fire times that become jobs, ascending, and the options that let the others pass."""
-    decided_by = ["catch_up"]
+) -> tuple[tuple[datetime, ...], tuple[str, ...]]:
+    """Return the fire times that become jobs, ascending, and the names of the options that let the others pass."""
+    decided_by: tuple[str, ...] = ("catch_up",)
     if policies.catch_up == "all":
         found = tuple(newest(trigger, watermark, now, policies.max_catch_up))
-        decided_by = ["max_catch_up"]
-    elif policies.catch_up == "none" and now - last > timedelta(seconds=PROMPT_SECONDS):
+        decided_by = ("max_catch_up",)
+    elif _is_let_pass(last, now, policies):
         found = ()
     else:
         found = (last,)
+    if policies.grace is None:
+        return found, decided_by
     within = tuple(fire_time for fire_time in found if not _is_too_late(fire_time, now, policies))
     if len(within) < len(found):
-        decided_by = ["grace"] if not within else [*decided_by, "grace"]
-    return within, policies.said(*decided_by)
+        decided_by = ("grace",) if not within else (*decided_by, "grace")
+    return within, decided_by
+
+
+def _is_let_pass(fire_time: datetime, now: datetime, policies: Policies) -> bool:
+    """Return whether a fire time passed unnoticed, and none of those is made up for."""
+    return policies.catch_up == "none" and now - fire_time > timedelta(seconds=PROMPT_SECONDS)
 
 
 def _is_too_late(fire_time: datetime, now: datetime, policies: Policies) -> bool:
@@ -277,9 +313,11 @@ def wanted_at(fire_time: datetime, following: datetime | None, policies: Policie
     if not policies.jitter:
         return fire_time
     most = timedelta(seconds=policies.jitter)
-    if following is not None:
-        most = min(most, following - fire_time)
-    return fire_time + most * draw
+    if following is None:
+        return fire_time + most * draw
+    gap = following - fire_time
+    # The product is rounded to whole microseconds, and could so be the gap itself.
+    return fire_time + min(min(most, gap) * draw, gap - _MICROSECOND)
 
 
 def grace_of(job: NewJob) -> str:
@@ -305,6 +343,9 @@ class Overlap:
     behind: tuple[str, ...] = ()
 
 
+_NOTHING_IN_THE_WAY = Overlap()
+
+
 def overlap(policy: OverlapPolicy, unfinished: Sequence[JobRecord]) -> Overlap:
     """Decide about a fire time.
 
@@ -313,7 +354,7 @@ def overlap(policy: OverlapPolicy, unfinished: Sequence[JobRecord]) -> Overlap:
         unfinished: Its unfinished jobs, the oldest first. One that waits for a retry is unfinished, too.
     """
     if not unfinished or policy == "allow":
-        return Overlap()
+        return _NOTHING_IN_THE_WAY
     if policy == "skip":
         return Overlap("skipped", unfinished[0].id)
     waiting = [job for job in unfinished if job.state is not JobState.RUNNING and not job.attempt]
@@ -326,16 +367,17 @@ def overlap(policy: OverlapPolicy, unfinished: Sequence[JobRecord]) -> Overlap:
 
 
 MAX_DEATHS = 3
-"""A job under which this many processes died is parked: one death may be chance (memory, an operator), the third
-of the same job is the job's own doing."""
+"""A job under which this many processes died is parked, unless an app says otherwise: one death may be chance (memory,
+an operator), the third of the same job is the job's own doing."""
 
 
-def state_after(outcome: Outcome, deaths: int, *, is_once: bool = False) -> JobState:
+def state_after(outcome: Outcome, deaths: int, *, max_deaths: int = MAX_DEATHS, is_once: bool = False) -> JobState:
     """Return where a job goes when an attempt has ended, before its retry is asked.
 
     Args:
         outcome: How the attempt ended.
         deaths: Processes that died under the job, this attempt included.
+        max_deaths: With so many it is parked.
         is_once: Whether it may run at most once.
     """
     match outcome:
@@ -344,6 +386,6 @@ def state_after(outcome: Outcome, deaths: int, *, is_once: bool = False) -> JobS
         case Outcome.CANCELLED:
             return JobState.CANCELLED
         case Outcome.LOST if not is_once:
-            return JobState.PARKED if deaths >= MAX_DEATHS else JobState.QUEUED
+            return JobState.PARKED if deaths >= max_deaths else JobState.QUEUED
         case _:
             return JobState.FAILED

@@ -25,6 +25,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from .errors import NotRunning, TickworkError
+from .shield import is_meant_for_us
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -125,12 +126,17 @@ class Program:
             start.cancel()
         try:
             await start
-        except asyncio.CancelledError:
-            return OK
+        except asyncio.CancelledError as error:
+            if self._stop.is_set() or is_meant_for_us(error):
+                return OK
+            logger.critical("the app could not start: it was cancelled by its own lifespan or on_start", exc_info=True)
+            return START_FAILED
         except TickworkError as error:  # says all there is to say
             logger.critical("the app could not start: %s", error)
             return START_FAILED
-        except Exception:
+        except BaseException as error:
+            if is_meant_for_us(error):
+                raise
             logger.critical("the app could not start", exc_info=True)
             return START_FAILED
         return None
@@ -143,7 +149,9 @@ class Program:
         has_died = died.done()
         try:
             stopped: Stopped = await app.stop(0.0 if self._signals > 1 else None)
-        except Exception:
+        except BaseException as error:
+            if is_meant_for_us(error):
+                raise
             logger.exception("the app could not stop cleanly")
             return CUT
         # Work that waited for a job has heard of its end by now, and needs a moment to say so.

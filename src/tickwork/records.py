@@ -1,30 +1,37 @@
-"""A changed copy of a frozen record, without what `dataclasses.replace` costs.
+"""Records: small immutable values, made by the million.
 
-`replace` reads every field by name and calls `__init__`, which sets every one through `object.__setattr__`: 8 us for
-the 22 fields of a job, three times in the life of each. Here a function made once for each class copies the slots
-directly: 2 us.
+A frozen dataclass sets every field through `object.__setattr__`: 3.4 us for the 22 fields of a job, 8 us for a copy
+with `dataclasses.replace`, and a scheduled job takes a dozen records from fire time to end. `record` therefore makes
+classes that only the type checker freezes: 1 us for either.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["changed"]
+__all__ = ["changed", "record"]
 
 R = TypeVar("R")
+C = TypeVar("C")
 
-_copiers: dict[type, Callable[[Any], Any]] = {}
+_copiers: dict[type, Callable[..., Any]] = {}
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
+def record(cls: type[C]) -> type[C]:
+    """Make a record class: slots, keyword-only fields, equal and hashed by value; frozen to the type checker."""
+    return dataclass(slots=True, kw_only=True, unsafe_hash=True)(cls)
 
 
 def changed(record: R, **changes: Any) -> R:
     """Return a copy of a record with some fields changed.
 
     Args:
-        record: An instance of a dataclass with slots and without `__post_init__`.
+        record: An instance of a record class.
         **changes: New values by field.
 
     Raises:
@@ -33,16 +40,14 @@ def changed(record: R, **changes: Any) -> R:
     copier = _copiers.get(type(record)) or _make_copier(type(record))
     made: R = copier(record)
     for name, value in changes.items():
-        object.__setattr__(made, name, value)
+        setattr(made, name, value)
     return made
 
 
 def _make_copier(cls: type) -> Callable[[Any], Any]:
-    """Return a function that copies an instance slot by slot; written out, since a loop takes twice as long."""
-    names = [field.name for field in fields(cls)]
-    known: dict[str, Any] = {f"set_{name}": getattr(cls, name).__set__ for name in names}
-    known |= {"new": object.__new__, "cls": cls}
-    lines = [f"    set_{name}(made, record.{name})" for name in names]
+    """Return a function that copies an instance; written out, since a loop takes twice as long."""
+    known: dict[str, Any] = {"cls": cls, "new": object.__new__}
+    lines = [f"    made.{f.name} = record.{f.name}" for f in fields(cls)]
     exec("\n".join(["def copy(record):", "    made = new(cls)", *lines, "    return made"]), known)
     copier: Callable[[Any], Any] = known["copy"]
     return _copiers.setdefault(cls, copier)

@@ -11,12 +11,14 @@ import asyncio
 import heapq
 import itertools
 import logging
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from . import policies
+from .clock import LATE_SECONDS
 from .durations import format_seconds
 from .errors import UnknownSchedule
 from .events import ClockJumped, FireTimeAnswered, ScheduleBroken, SchedulePaused, ScheduleResumed, StoreFailed
@@ -35,18 +37,16 @@ if TYPE_CHECKING:
     from .stores.base import Fired, ScheduleRow, Store
     from .tasks import AnyTask
     from .triggers import Trigger
+    from .watchdog import Watchdog
 
 logger: logging.Logger = logging.getLogger("tickwork.scheduler")
 
 RETRY_STORE_SECONDS = 1.0
 """How soon a store that raised is asked again. The fire times wait: nothing is lost by it."""
 
-
-class Holds(Protocol):
-    """Knows what has held the event loop, and when."""
-
-    def covering(self, begin_mono: float, end_mono: float) -> object | None:
-        """Return what held it longest between two monotonic instants, as a sentence when printed; None: nothing."""
+AT_ONCE = 50
+"""How many schedules are answered in one pass in memory: of a thousand that are due together, the first must not wait
+for the last. A durable store flushes once for all of them, so there they are answered together."""
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +68,8 @@ class Entry:
     """What it was declared with: the trigger's, and what else changes its meaning."""
     skips: int = 0
     """Fire times skipped in a row."""
+    known: tuple[datetime, datetime | None] | None = None
+    """A fire time and the next one, as the trigger said last."""
     ticket: int = 0
     """Which heap entry is the valid one."""
 
@@ -80,7 +82,7 @@ class Scheduler:
         clock: Tells the time and wakes it.
         cancel: Cancels a job that runs in this process; the store tells other processes.
         events: Hears what happens.
-        watchdog: Knows what has held the loop.
+        watchdog: Finds out what held the loop when a fire time was due; None: nobody does.
         random: Draws the jitter.
     """
 
@@ -91,7 +93,7 @@ class Scheduler:
         cancel: Callable[[str], object],
         *,
         events: Events,
-        watchdog: Holds | None = None,
+        watchdog: Watchdog | None = None,
         random: Random | None = None,
     ) -> None:
         self._cancel = cancel
@@ -110,6 +112,8 @@ class Scheduler:
         self._jumped: float = 0.0
         self.last_pass_at: datetime | None = None
         """When the last pass was made."""
+        self.store_error: BaseException | None = None
+        """What the store raised in the last pass; None: it did not."""
 
     # -- schedules --------------------------------------------------------------------------------------------------
 
@@ -122,7 +126,7 @@ class Scheduler:
         for (entry, _), row in zip(declared, rows, strict=True):
             assert row is not None
             entry.row = row
-            if row.version == 1 and entry.policies.first == "now" and not row.paused:
+            if policies.is_due_at_once(row, entry.policies, now):
                 firings.append((entry, _firing(entry, row.version, row.watermark, self._job(entry, now))))
         answers = await self._store.fire([firing for _, firing in firings]) if firings else []
         for (entry, firing), answer in zip(firings, answers, strict=True):
@@ -132,7 +136,8 @@ class Scheduler:
             self.entries[entry.name] = entry
             self._plan(entry)
             if entry.next_at is None and entry.broken is None and _is_finished(entry):
-                logger.warning("schedule %s will not run: %r has no fire time after now", entry.name, entry.trigger)
+                text = "its trigger" if entry.row is None else entry.row.trigger
+                logger.warning("schedule %s will not run: %s has no fire time after now", entry.name, text)
 
     def _declare(self, entry: Entry, now: datetime) -> Declare | None:
         """Return the declaration of a schedule; None where its trigger raises, which sets it aside."""
@@ -165,21 +170,37 @@ class Scheduler:
             heapq.heapify(self._heap)
 
     async def pause(self, name: str, *, paused: bool) -> None:
-        """Pause or resume a schedule; resuming starts from now, also for one whose trigger has raised."""
+        """Pause or resume a schedule; resuming starts from now.
+
+        One whose trigger has raised goes on where that was, so `catch_up` decides about what has passed since.
+        """
         entry = self.entry(name)
-        if entry.row is None and not paused:
-            await self.add(entry)  # its trigger raised before the store had heard of it
+        if entry.row is None:  # its trigger raised before the store had heard of it
+            if not paused:
+                await self.add(entry)
             return
-        change = Pause(name=name, paused=True) if paused else self._resume(entry)
+        change = Pause(name=name, paused=True) if paused else await self._resume(entry)
+        if change is None:
+            return
         entry.row = (await self._store.set_schedule([change]))[0]
         entry.broken = None
         self._plan(entry)
         self._events.emit(SchedulePaused(schedule=name) if paused else ScheduleResumed(schedule=name))
 
-    def _resume(self, entry: Entry) -> Pause:
-        """Return the change that resumes a schedule, with what passed while it was paused."""
+    async def _resume(self, entry: Entry) -> Pause | None:
+        """Return the change that resumes a schedule, with what passed while it was paused.
+
+        None when its trigger raises: it stays paused, since what has passed could not be answered.
+        """
+        rows = await self._store.schedules([entry.name])  # the end of a job may have changed it just now
         now = self._clock.now()
-        first, last, count = passed_in_pause(entry.trigger, entry.row, now)
+        try:
+            first, last, count = passed_in_pause(entry.trigger, rows[0] if rows else None, entry.policies, now)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            self._set_aside(entry, error)
+            return None
         return Pause(
             name=entry.name,
             paused=False,
@@ -240,6 +261,7 @@ class Scheduler:
             if due:
                 is_well = await self._answer(due, now) and is_well
             if is_well:
+                self.store_error = None
                 await self._sleep()
             else:
                 await self._pause()
@@ -256,6 +278,7 @@ class Scheduler:
             if is_meant_for_us(error):
                 raise
             logger.exception("the store failed to show %d schedules; asking again", len(names))
+            self._store_failed("schedules", error)
             return False
         for row in rows:
             entry = self.entries.get(row.name)
@@ -288,11 +311,15 @@ class Scheduler:
                 await asyncio.sleep(0)  # a schedule as fast as this loop must leave turns to the others
                 return
             timer = self._clock.call_at(at, self._changed.set)
+        if self._watchdog is not None:
+            self._watchdog.expect(self._mono(self._heap[0][0]) if self._heap else None)
         try:
             await self._changed.wait()
         finally:
             if timer is not None:
                 timer.cancel()
+            if self._watchdog is not None:
+                self._watchdog.expect(None)  # it came
         if timer is None:
             self._clock.jump()  # it moved while nothing was planned, or was slewed for hours: that made no difference
 
@@ -323,8 +350,10 @@ class Scheduler:
             )
 
     def _pop_due(self, now: datetime) -> list[Entry]:
-        due = []
-        while self._heap and self._heap[0][0] <= now:
+        """Return what is due; of a store whose calls are cheap, a few at a time, so that the first can begin."""
+        most = math.inf if self._store.capabilities.durable else AT_ONCE
+        due: list[Entry] = []
+        while self._heap and self._heap[0][0] <= now and len(due) < most:
             _, ticket, entry = heapq.heappop(self._heap)
             if ticket == entry.ticket:  # else it was planned anew, or removed
                 due.append(entry)
@@ -339,9 +368,10 @@ class Scheduler:
             if is_meant_for_us(error):
                 raise
             logger.exception("the store failed to take %d fire times; trying again", len(decided))
-            self._events.emit(StoreFailed(doing="fire", error=error))
+            self._store_failed("fire", error)
             for entry in due:
-                self._push(entry, entry.next_at)
+                if self.entries.get(entry.name) is entry:
+                    self._push(entry, entry.next_at)
             return False
         for (entry, firing), answer in zip(decided, answers, strict=True):
             if self.entries.get(entry.name) is entry:  # else it was removed meanwhile
@@ -350,6 +380,14 @@ class Scheduler:
             if self.entries.get(entry.name) is entry:
                 self._plan(entry)
         return True
+
+    def _mono(self, at: datetime) -> float:
+        """Return the reading that the monotonic clock shows at an instant, if nobody sets the wall clock."""
+        return self._clock.monotonic() + (at - self._clock.now()).total_seconds()
+
+    def _store_failed(self, doing: str, error: BaseException) -> None:
+        self.store_error = error
+        self._events.emit(StoreFailed(doing=doing, error=error))
 
     def _decide(self, entry: Entry, now: datetime) -> list[Firing]:
         """Return the answers to the fire times of a schedule that have come, in their order."""
@@ -360,6 +398,7 @@ class Scheduler:
             found = policies.due(entry.trigger, row, now, entry.policies)
             if found is None:
                 return []
+            entry.known = found.known
             jobs = [self._job(entry, fire_time) for fire_time in found.runs]
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
@@ -378,17 +417,22 @@ class Scheduler:
             )
         firings = []
         for number, job in enumerate(jobs or [None]):
-            # Each firing moves the row on by one version, so the next one of this call expects that.
-            watermark = found.watermark if job is None or job.fire_time is None else job.fire_time
-            firing = _firing(entry, row.version + number, watermark, job)
-            firings.append(replace(firing, late_because=late_because, next_at=found.next_at))
-        if found.missed != 0:
-            firings[0] = replace(
-                firings[0],
-                missed_first=found.missed_first,
-                missed_last=found.missed_last,
-                missed_count=found.missed,
-                decided_by=found.decided_by,
+            is_first = number == 0  # what was missed lies before it
+            firings.append(
+                Firing(
+                    schedule=entry.name,
+                    # Each firing moves the row on by one version, so the next one of this call expects that.
+                    version=row.version + number,
+                    watermark=found.watermark if job is None or job.fire_time is None else job.fire_time,
+                    job=job,
+                    overlap=entry.policies.overlap,
+                    missed_first=found.missed_first if is_first else None,
+                    missed_last=found.missed_last if is_first else None,
+                    missed_count=found.missed if is_first else 0,
+                    decided_by=found.decided_by if is_first else "",
+                    late_because=late_because,
+                    next_at=found.next_at,
+                )
             )
         return firings
 
@@ -396,19 +440,23 @@ class Scheduler:
         """Say what made this pass late, where it is late and that is known."""
         earliest = found.missed_first or (found.runs[0] if found.runs else now)
         late = (now - earliest).total_seconds()
-        if late <= policies.PROMPT_SECONDS:
+        if late <= LATE_SECONDS:
             return None
         if self._jumped > 0:
             return f"the clock went forwards by {format_seconds(round(self._jumped, 3))}, set or asleep"
         mono = self._clock.monotonic()
         hold = None if self._watchdog is None else self._watchdog.covering(mono - late, mono)
-        return None if hold is None else str(hold)
+        return None if hold is None else f"the loop was held by {hold}"
 
     def _job(self, entry: Entry, fire_time: datetime | None) -> NewJob:
         now = self._clock.now()
         run_at, rules = now, entry.policies
         if fire_time is not None:
-            following = entry.trigger.next(fire_time) if rules.jitter and rules.after is None else None
+            following = None
+            if rules.jitter and rules.after is None:
+                known = entry.known
+                is_known = known is not None and known[0] == fire_time
+                following = known[1] if known is not None and is_known else entry.trigger.next(fire_time)
             run_at = policies.wanted_at(fire_time, following, rules, self._random.random())
         return NewJob(
             id=new_id(now),
@@ -493,7 +541,7 @@ class Scheduler:
         at = None
         if row is not None and entry.broken is None:
             try:
-                at = policies.following(entry.trigger, row, entry.policies)
+                at = policies.following(entry.trigger, row, entry.policies, entry.known)
                 if at is not None and at <= row.watermark and entry.policies.after is None:
                     raise ValueError(f"{entry.trigger!r} says that {at} comes after {row.watermark}")
             except BaseException as error:
@@ -519,24 +567,18 @@ class Scheduler:
 
 
 def passed_in_pause(
-    trigger: Trigger, row: ScheduleRow | None, now: datetime
+    trigger: Trigger, row: ScheduleRow | None, rules: Policies, now: datetime
 ) -> tuple[datetime | None, datetime | None, int | None]:
     """Return the first and the last fire time that have passed since a schedule was paused, and how many.
 
-    (None, None, 0): it is not paused, or none has.
+    (None, None, 0): it is not paused, or finished, or none has passed. Raises what the trigger does.
     """
-    if row is None or not row.paused:
+    if row is None or not row.paused or policies.runs_left(row, rules) == 0:
         return None, None, 0
     if row.after_seconds is not None:
         is_past = row.next_at is not None and row.next_at <= now
         return (row.next_at, row.next_at, 1) if is_past else (None, None, 0)
-    try:
-        return latest(trigger, row.watermark, now)
-    except BaseException as error:  # it is planned anew when it resumes, and set aside then
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        logger.debug("schedule %s: its trigger raised while it was paused", row.name, exc_info=True)
-        return None, None, 0
+    return latest(trigger, row.watermark, now)
 
 
 def _is_finished(entry: Entry) -> bool:

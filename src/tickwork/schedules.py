@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Unpack
 
 from .errors import InvalidOption, UnknownJob, UnknownSchedule
-from .explain import Facts, Why, read_time, sought, why
+from .explain import MINUTE, Facts, Why, read_time, sought, why
 from .options import positive
 from .scheduler import passed_in_pause
 from .stores.base import Answer
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from .tasks import AnyTask, PolicySettings
 
 logger: logging.Logger = logging.getLogger("tickwork.schedules")
+
+RECENT = 1_000
+"""Among how many of the newest rows a fire time is looked for that no trigger tells: what memory keeps."""
 
 
 class Schedule:
@@ -90,7 +93,11 @@ class Schedule:
         await self._app._scheduler_now().pause(self.name, paused=True)
 
     async def resume(self) -> None:
-        """Fire again, from now on: what was due meanwhile is not made up for."""
+        """Fire again, from now on: what was due while it was paused is not made up for.
+
+        One whose trigger has raised goes on where that was, and `catch_up` decides about what has passed since. While
+        the trigger still raises, the schedule stays as it is; `error` tells.
+        """
         await self._app._scheduler_now().pause(self.name, paused=False)
 
     async def run_now(self) -> Job[Any] | None:
@@ -99,7 +106,10 @@ class Schedule:
         Overlap applies: None when "skip" forbids it; with "queue", the job that waits already, if one does.
         """
         fired = await self._app._scheduler_now().run_now(self.name)
-        if fired.outcome == "skipped" or fired.outcome is None:
+        if fired.outcome is None:
+            logger.warning("schedule %s not run: the store has no such schedule", self.name)
+            return None
+        if fired.outcome == "skipped":
             logger.warning("schedule %s not run: its last job %s is not finished", self.name, fired.blocked_by)
             return None
         return self._app._handle(fired.blocked_by or (fired.job.id if fired.job else ""), self.task.name)
@@ -120,7 +130,13 @@ class Schedule:
     def _passing(self, row: ScheduleRow | None) -> Answer | None:
         """Return the row for what has passed in a pause that goes on; None: nothing has."""
         now = self._app._clock.now()
-        first, last, count = passed_in_pause(self.trigger, row, now)
+        try:
+            first, last, count = passed_in_pause(self.trigger, row, self.policies, now)
+        except BaseException as error:  # resuming it tries again, and tells
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            logger.debug("schedule %s: its trigger raised while it was paused", self.name, exc_info=True)
+            return None
         if first is None or last is None:
             return None
         return Answer(schedule=self.name, first=first, last=last, count=count, outcome="paused", answered_at=now)
@@ -130,15 +146,15 @@ class Schedule:
 
         Args:
             when: An aware datetime; or a text: "03:00" (the last one), or ISO 8601, read in the schedule's zone unless
-                it has an offset. One told to the minute means the first fire time in that minute.
+                it has an offset; of a time that came twice, the first. One told to the minute means the first fire
+                time in that minute.
 
         Raises:
             InvalidInstant: It cannot be read, or has no zone.
         """
-        store, now, zone = self._app._store_now(), self._app._clock.now(), self.timezone
+        now, zone = self._app._clock.now(), self.timezone
         at, remark = read_time(when, zone, now) if isinstance(when, str) else (read_instant(when, "when"), "")
-        at = sought(at, self.trigger)
-        answers = await store.ledger(self.name, limit=1, at=at)
+        at, answers = await self._sought(at)
         row = await self._row()
         passing = self._passing(row)
         if passing is not None and passing.first <= at <= passing.last:
@@ -146,14 +162,26 @@ class Schedule:
         found = why(at, await self._facts(answers, row, zone, now))
         return Why(remark + found.sentence, found.answer)
 
+    async def _sought(self, asked: datetime) -> tuple[datetime, list[Answer]]:
+        """Return the fire time that is meant, and the row of the ledger for it."""
+        store = self._app._store_now()
+        at = asked if self.policies.after == "end" else sought(asked, self.trigger)
+        answers = await store.ledger(self.name, limit=1, at=at)
+        if answers or asked.second or asked.microsecond:
+            return at, answers
+        # Those of `first="now"` and `after="end"` are on no grid: only the ledger knows them.
+        inside = [row for row in await store.ledger(self.name, limit=RECENT) if asked <= row.first < asked + MINUTE]
+        return (inside[-1].first, inside[-1:]) if inside else (at, [])
+
     async def _facts(self, answers: list[Answer], row: ScheduleRow | None, zone: str, now: datetime) -> Facts:
         store = self._app._store_now()
         jobs: dict[str, JobRecord] = {}
         blockers: dict[str, Answer] = {}
         for answer in answers:
-            if answer.job_id is not None:
-                with suppress(UnknownJob):  # its retention has passed; the ledger tells enough
-                    jobs[answer.job_id] = self._app._overlaid(await store.job(answer.job_id))
+            for job_id in (answer.job_id, answer.blocked_by):
+                if job_id is not None:
+                    with suppress(UnknownJob):  # its retention has passed; the ledger tells enough
+                        jobs[job_id] = self._app._overlaid(await store.job(job_id))
             if answer.blocked_by is not None:
                 blocker = await store.answer_of(self.name, answer.blocked_by)
                 if blocker is not None:

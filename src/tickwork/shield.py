@@ -27,10 +27,11 @@ async def to_its_end(work: Awaitable[T], *, on_cancel: Callable[[], object] | No
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError as error:
-            if not task.done():
-                cancelled = error
-                if on_cancel is not None:
-                    on_cancel()
+            if task.done() and task.cancelled():
+                continue  # the work cancelled itself
+            cancelled = error  # also when the work was done at the same moment
+            if on_cancel is not None and not task.done():
+                on_cancel()
         except Exception:
             pass
     if cancelled is not None:

@@ -33,6 +33,7 @@ import itertools
 import logging
 import math
 import selectors
+import sys
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -52,11 +53,20 @@ if TYPE_CHECKING:
 
     from .app import App
     from .clock import Timer
+    from .conformance import HandClock, StoreConformance
     from .context import Context
     from .jobs import JobRecord
     from .stores.base import Store
 
-__all__ = ["Testing", "VirtualClock", "VirtualLoop", "outside", "virtual_loop_factory"]
+__all__ = [
+    "HandClock",
+    "StoreConformance",
+    "Testing",
+    "VirtualClock",
+    "VirtualLoop",
+    "outside",
+    "virtual_loop_factory",
+]
 
 logger: logging.Logger = logging.getLogger("tickwork.testing")
 
@@ -503,13 +513,17 @@ class Testing:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        app, engine = self._app, self._app._engine
+        app, engine, dispatcher = self._app, self._app._engine, self._app._dispatcher
         stop = asyncio.ensure_future(app.stop(None if error is None else 0.0))
         try:
             await self.clock._go(
                 self._move(
                     until=stop.done,
-                    only_while=lambda: (engine is not None and bool(engine.running)) or app._events.is_busy,
+                    only_while=lambda: (
+                        (engine is not None and bool(engine.running))
+                        or (dispatcher is not None and dispatcher.has_unwritten)
+                        or app._events.is_busy
+                    ),
                     patience=app.drain_seconds,
                 )
             )
@@ -750,3 +764,16 @@ def _now(reading: Coroutine[Any, Any, T]) -> T:
         return stop.value  # type: ignore[no-any-return]
     reading.close()
     raise VirtualTimeError("the store under test had to wait for a read")
+
+
+def __getattr__(name: str) -> Any:
+    """Load the tests of stores when they are asked for: they need pytest."""
+    if name not in ("HandClock", "StoreConformance"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if f"{__package__}.conformance" not in sys.modules:
+        import pytest
+
+        pytest.register_assert_rewrite(f"{__package__}.conformance")  # so that a failure shows its values
+    from . import conformance
+
+    return getattr(conformance, name)

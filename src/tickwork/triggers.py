@@ -586,7 +586,7 @@ class Between(_Declared):
 
     Args:
         trigger: What fires.
-        start_at: The first instant at which it may (aware); None: no bound.
+        start_at: The first instant at which it may: aware, or ISO text with an offset; None: no bound.
         end_at: The last one; None: no bound.
     """
 
@@ -596,10 +596,12 @@ class Between(_Declared):
     start_at: datetime | None
     end_at: datetime | None
 
-    def __init__(self, trigger: Trigger, *, start_at: datetime | None = None, end_at: datetime | None = None) -> None:
+    def __init__(
+        self, trigger: Trigger, *, start_at: datetime | str | None = None, end_at: datetime | str | None = None
+    ) -> None:
         self.trigger = trigger
-        self.start_at = None if start_at is None else _as_utc(start_at, "start_at")
-        self.end_at = None if end_at is None else _as_utc(end_at, "end_at")
+        self.start_at = None if start_at is None else read_instant(start_at, "start_at")
+        self.end_at = None if end_at is None else read_instant(end_at, "end_at")
 
     @property
     def timezone(self) -> str | None:
@@ -631,7 +633,7 @@ class Between(_Declared):
 
     def _arguments(self) -> _Arguments:
         bounds = {"start_at": self.start_at, "end_at": self.end_at}
-        return (self.trigger,), {name: at for name, at in bounds.items() if at is not None}
+        return (self.trigger,), {name: at.isoformat() for name, at in bounds.items() if at is not None}
 
 
 # --- reading ----------------------------------------------------------------------------------------------
@@ -706,6 +708,7 @@ def _shorten(text: str, limit: int = 200) -> str:
 # --- every("monday", at="09:30") --------------------------------------------------------------------------
 
 _DAYS: Final = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
+_WEEKDAYS: Final = {name: number for number, day in enumerate(_DAYS) for name in (day, day[:3])}
 _TIME: Final = r"([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?"
 _MINUTE: Final = r":([0-9]{2})(?::([0-9]{2}))?"
 
@@ -730,7 +733,7 @@ def parse_every(
         InvalidOption: `at` is missing where it is needed, stands where it has no meaning, or cannot be read.
     """
     word = period.strip().lower() if isinstance(period, str) else ""
-    weekday = _find_weekday(word)
+    weekday = _WEEKDAYS.get(word)
     if weekday is None and word not in ("day", "hour"):
         return _parse_elapsed(period, word, at, timezone)
     if at is None:
@@ -751,13 +754,6 @@ def parse_every(
 def _join(triggers: Sequence[Trigger]) -> Trigger:
     joined = Union(*triggers)
     return joined.triggers[0] if len(joined.triggers) == 1 else joined
-
-
-def _find_weekday(word: str) -> int | None:
-    for number, day in enumerate(_DAYS):
-        if word in (day, day[:3]):
-            return number
-    return None
 
 
 def _parse_elapsed(period: str | float | timedelta, word: str, at: object, timezone: str | ZoneInfo | None) -> Trigger:

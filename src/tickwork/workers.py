@@ -105,6 +105,9 @@ class Run:
     def started(self) -> None:
         """Hear that a worker begins; a job on the loop has not run a line yet."""
 
+    def moved_to_loop(self) -> None:
+        """Hear that a plain function has made a coroutine, which now runs on the loop."""
+
     async def prepare(self) -> Place:
         """Do what must be done before the function is called, and return where that is; for "prepared" ones."""
         raise NotImplementedError
@@ -341,6 +344,13 @@ class Workers:
     def are_busy(self) -> bool:
         """Whether each of them has a run."""
         return len(self.running) >= self.count
+
+    def run_of(self, task: asyncio.Task[Any] | None) -> Run | None:
+        """Return what a task of the loop is running, if it is a worker's. Another thread may ask."""
+        for worker in tuple(self._workers):
+            if worker.task is task:
+                return worker.run
+        return None
 
     def is_inside(self) -> bool:
         """Return whether the calling code belongs to a job of these workers, also in tasks and threads it started."""
@@ -648,6 +658,7 @@ class Workers:
                 value.close()
                 raise asyncio.CancelledError
             run.run_in = "loop"  # from here on it can be cancelled, and abandoned
+            run.moved_to_loop()
             try:
                 yielded = context.run(value.send, None)
             except StopIteration as stop:

@@ -110,6 +110,17 @@ def _parser() -> argparse.ArgumentParser:
 
     add_preview(add)
 
+    history = add("history", "Show what became of the fire times of a schedule, the newest first.")
+    history.add_argument("name", metavar="NAME", help="a schedule; its last part will do where it is unique")
+    history.add_argument("-n", type=_count, default=20, metavar="N", help="how many rows (20)")
+    history.add_argument("--tz", metavar="ZONE", help="the zone to show them in (the schedule's)")
+    history.add_argument("--json", action="store_true", help="as JSON")
+
+    why = add("why", "Say why a fire time ran, or did not.")
+    why.add_argument("name", metavar="NAME", help="a schedule; its last part will do where it is unique")
+    why.add_argument("time", metavar="TIME", help='"03:00" (the last one), or ISO 8601, in the schedule\'s zone')
+    why.add_argument("--json", action="store_true", help="as JSON")
+
     trigger = add("trigger", "Run a task once, here and now, and print its result as JSON.")
     trigger.add_argument("name", metavar="NAME", help="a task or schedule; its last part will do where it is unique")
     trigger.add_argument("--args", default="[]", metavar="JSON", help="a list of arguments, or an object of named ones")

@@ -18,6 +18,8 @@ from ..program import CUT, JOB_FAILED, OK, leave
 from ..program import run as run_program
 from ..triggers import Cron, upcoming
 from ..zones import clock_change, zone_key
+from .history import run_history as run_history
+from .history import run_why as run_why
 from .output import as_json, log_to_stderr, table
 from .preview import run_preview as run_preview
 from .target import load

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidTarget, nearest
+from ..frames import deepest_own
 
 if TYPE_CHECKING:
     from types import ModuleType
 
     from ..app import App
-
-LIBRARY = str(Path(__file__).parent.parent) + os.sep
 
 
 def load(target: str, *, show_traceback: bool = False) -> App:
@@ -143,11 +142,5 @@ def _import_failed(target: str, error: BaseException, show_traceback: bool) -> I
 
 def place_of(error: BaseException) -> str:
     """Return file and line of the last frame in code of the user's, or of the last one at all, or ""."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(("<", LIBRARY)) and frame.filename != importlib.__file__
-    ]
-    foreign = tuple({sysconfig.get_path(key) + os.sep for key in ("stdlib", "platstdlib", "purelib", "platlib")})
-    own = [frame for frame in frames if not frame.filename.startswith(foreign)] or frames
-    return f"{own[-1].filename}, line {own[-1].lineno}" if own else ""
+    line = deepest_own(traceback.extract_tb(error.__traceback__))
+    return "" if line is None else f"{line.filename}, line {line.lineno}"

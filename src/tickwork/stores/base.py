@@ -14,11 +14,16 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from ..errors import IllegalMove
+from ..jobs import MOVES, JobState
+from ..payloads import ErrorInfo
+from ..records import record
+
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
 
-    from ..jobs import JobRecord, JobState, NewJob
+    from ..jobs import JobRecord, NewJob
     from ..policies import OverlapPolicy
 
 FireOutcome = Literal["ran", "skipped", "missed", "merged", "paused", "not_started"]
@@ -43,7 +48,7 @@ class Capabilities:
     notify: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class ScheduleRow:
     """A schedule as a store holds it.
 
@@ -59,7 +64,8 @@ class ScheduleRow:
         runs: How many jobs were made at fire times, ever.
         after_seconds: Seconds from the end of a job to the next fire time, for `after="end"`; else None.
         next_at: The next fire time, for `after="end"`; None while a job is unfinished, and for all others.
-        succeeded_at: When a job of the schedule last succeeded (UTC); None: none has.
+        succeeded_at: When a job of the schedule last succeeded (UTC); None: none has. `Store.schedules` tells it; in
+            what other verbs return, it may be missing.
     """
 
     name: str
@@ -76,7 +82,7 @@ class ScheduleRow:
     succeeded_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Declare:
     """Make sure that a schedule is there. A new or changed trigger starts from now, without a backfill.
 
@@ -94,7 +100,7 @@ class Declare:
     next_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Pause:
     """Pause or resume a schedule. Resuming starts from now.
 
@@ -113,7 +119,7 @@ class Pause:
     next_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Remove:
     """Forget a schedule. Its jobs stay."""
 
@@ -123,7 +129,7 @@ class Remove:
 ScheduleChange = Declare | Pause | Remove
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Firing:
     """One answer to the fire times of a schedule that have come.
 
@@ -173,7 +179,7 @@ class Fired:
     cancelled: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Answer:
     """A row of the ledger: what became of a fire time, or of several in a row that were let pass.
 
@@ -221,7 +227,8 @@ class Answer:
     def joined(self, following: Answer) -> Answer:
         """Return one row for this answer and the next one, which shares it."""
         count = None if self.count is None or following.count is None else self.count + following.count
-        return replace(self, last=following.last, count=count, answered_at=following.answered_at)
+        because = self.late_because if self.late_because == following.late_because else None
+        return replace(self, last=following.last, count=count, answered_at=following.answered_at, late_because=because)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +239,7 @@ class Lease:
     token: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Finish:
     """The end of an attempt.
 
@@ -257,6 +264,34 @@ class Finish:
     error: str | None = None
     run_at: datetime | None = None
     late_because: str | None = None
+
+
+def check_finishes(finishes: Iterable[Finish]) -> None:
+    """Refuse ends that are none, before anything is written.
+
+    Raises:
+        IllegalMove: A running job cannot come into that state.
+    """
+    for finish in finishes:
+        if finish.state not in MOVES[JobState.RUNNING]:
+            raise IllegalMove(finish.lease.job_id, JobState.RUNNING, finish.state)
+
+
+def after_death(record: JobRecord, max_deaths: int) -> tuple[JobState, int, str | None]:
+    """Return state, deaths and error of a running job whose worker is dead, or has lost its lease.
+
+    A job whose function nobody had called is none of the reasons for the death.
+    """
+    deaths = record.deaths + (record.started_at is not None)
+    if record.is_once:  # the claim was its attempt: whether it had begun cannot be known
+        message = f"worker {record.worker} died with it, and it may run at most once"
+        return JobState.FAILED, deaths, ErrorInfo("tickwork.errors.WorkerDied", message).to_json()
+    if record.cancel_requested:
+        return JobState.CANCELLED, deaths, record.error
+    if deaths >= max_deaths:
+        message = f"{deaths} worker processes died while it ran, the last of them {record.worker}"
+        return JobState.PARKED, deaths, ErrorInfo("tickwork.errors.WorkerDied", message).to_json()
+    return JobState.QUEUED, deaths, record.error
 
 
 class Listener(Protocol):
@@ -292,10 +327,14 @@ class Store(ABC):
             jobs: The jobs; one with a later `run_at` is scheduled, the others are queued.
             wait: Wait while the store is full; else raise.
 
+        Who waits longest goes first, those of other processes excepted.
+
         Raises:
             QueueFull: There is no room and `wait` is false, or more jobs at once than the store may ever hold.
+            DuplicateJob: The store knows the id of one.
+            NotRunning: The store was closed while this waited; nothing was enqueued.
 
-        A cancelled call has enqueued nothing.
+        A cancelled call has enqueued nothing, unless a worker had begun a job before it could be taken out again.
         """
 
     @abstractmethod
@@ -303,13 +342,20 @@ class Store(ABC):
         """Answer fire times, each by itself: compare the row's version, apply the overlap, make the job, write the
         ledger and move the watermark. Returns one `Fired` for each firing, in their order.
 
-        Fired jobs do not count against the store's bound: the overlap bounds them. A consecutive answer that
+        Fired jobs do not wait for room: the overlap bounds them. A consecutive answer that
         `Answer.shares_row_with` the last one is joined to it.
+
+        A fire time makes one job, ever. When the ledger has a row for it, which takes a clock that was set back, the
+        watermark moves on and the answer is that nothing was done; an `after_seconds` schedule gets a `next_at`.
         """  # noqa: D205 - one sentence of two lines
 
     @abstractmethod
     async def set_schedule(self, changes: Sequence[ScheduleChange]) -> list[ScheduleRow | None]:
-        """Apply changes, and return the row of each, None where there is none (any more)."""
+        """Apply changes, all or none, and return the row of each, None where there is none (any more).
+
+        Raises:
+            UnknownSchedule: One is to be paused or resumed that is not there.
+        """
 
     @abstractmethod
     async def schedules(self, names: Collection[str] | None = None) -> list[ScheduleRow]:
@@ -327,7 +373,10 @@ class Store(ABC):
         queues: Collection[str] | None = None,
         lease_seconds: float | None = None,
     ) -> list[JobRecord]:
-        """Take up to `limit` due jobs: the highest priority first, within it the oldest.
+        """Take up to `limit` due jobs: the highest priority first, within it the one that was enqueued first.
+
+        That holds also for jobs that were scheduled for later, retried, released or rescued. A job that must wait for
+        the end of others (`overlap` "queue" or "replace") is not due before.
 
         A job that would begin later than its `start_by` is cancelled instead, and its fire time becomes missed: such
         jobs stand in the answer too, with the state "cancelled", beyond the limit.
@@ -337,7 +386,10 @@ class Store(ABC):
             tasks: The names of the tasks it knows; jobs of others stay queued.
             limit: How many at the most.
             queues: From which queues; None: from all.
-            lease_seconds: How long the claim holds unless extended; None: as long as the process lives.
+            lease_seconds: How long the claim holds unless extended; None: as long as the process lives, and, in a
+                store of several processes, its loop turns.
+
+        A cancelled call has claimed nothing.
         """
 
     @abstractmethod
@@ -355,19 +407,29 @@ class Store(ABC):
     async def finish(self, finishes: Sequence[Finish]) -> list[bool]:
         """Write the ends of attempts. False: the job has another owner; nothing was written.
 
+        A job that is to wait for another attempt is cancelled instead, when that was asked for meanwhile.
+
         The end of a job that a schedule made is written into the ledger. If the schedule's row has `after_seconds` and
         no `next_at`, it gets one, that long after now, and a new version.
+
+        Raises:
+            IllegalMove: A running job cannot come into such a state; none of the ends was written.
         """
 
     @abstractmethod
     async def release(self, leases: Sequence[Lease]) -> list[bool]:
-        """Give unstarted jobs back, with no attempt used. False: the job has another owner."""
+        """Give unstarted jobs back, with no attempt used. False: the job has another owner.
+
+        A job whose cancellation was asked for meanwhile is cancelled.
+        """
 
     @abstractmethod
     async def rescue(self) -> list[JobRecord]:
-        """Return the jobs of dead workers to the queue, and park those under which too many died.
+        """Take the jobs of dead workers, and those whose lease is over, away from them; return them as they are then.
 
-        All that were in hand have been `lost` once more; a death counts in `deaths` for those that had begun.
+        They are queued again. All that were in hand have been `lost` once more. Those whose function had been called
+        count a death, and are parked at the store's `max_deaths`. One that may run at most once has failed; one whose
+        cancellation was asked for is cancelled.
         """
 
     @abstractmethod

@@ -2,8 +2,8 @@
 
 What a caller wants done is a function of the connection. The thread takes all that wait, runs them one after the other
 between one BEGIN and one COMMIT, and answers them when the commit is on the disk: the flush, which costs more than all
-the rest, is paid once (group commit). A function that raises is run again in a transaction of its own, so that it
-spoils none of the others.
+the rest, is paid once (group commit). When a function raises, each of them is run again in a transaction of its own, so
+that it spoils none of the others. When the database itself fails (its disk is full, say), all hear of that at once.
 
 A caller that is cancelled withdraws what has not begun. What has begun is done wholly: the caller is told, and may undo
 it, before its cancellation goes on. So a transaction is never left open, and nothing is half done.
@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..clock import outside
-from ..errors import NotRunning
+from ..errors import NotRunning, StoreUnavailable
 from ..shield import to_its_end
 
 if TYPE_CHECKING:
@@ -35,18 +35,33 @@ MAX_BATCH = 1_000
 """So many requests share a transaction at the most: enough for any burst, and still milliseconds of work."""
 
 
+TROUBLE_SECONDS = 1.0
+"""How soon the thread looks around again after that has failed."""
+
+
 class _Request(Generic[T]):
     """One function to be run, and who waits for it."""
 
-    __slots__ = ("error", "future", "is_taken", "is_withdrawn", "value", "work")
+    __slots__ = ("error", "future", "is_answered", "is_taken", "is_withdrawn", "value", "work")
 
     def __init__(self, work: Callable[[sqlite3.Connection], T], future: asyncio.Future[T]) -> None:
         self.work = work
         self.future = future
         self.is_taken = False
         self.is_withdrawn = False
+        self.is_answered = False
         self.value: T
         self.error: BaseException | None = None
+
+    def settle(self) -> None:
+        """Tell who waits, if anybody still does."""
+        self.is_answered = True
+        if self.future.done():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.value)
 
 
 class Committer:
@@ -55,8 +70,10 @@ class Committer:
     Args:
         connect: Opens the connection, in the thread.
         transaction: Runs functions in one transaction: takes the connection and a list of functions, and returns their
-            values. It raises with nothing done, or returns with all committed.
+            values. It raises with nothing done, or returns with all committed; `StoreUnavailable` when the database
+            fails, whatever was asked of it.
         idle: Called in the thread between transactions, with the connection; returns how many seconds it may sleep.
+        disconnect: Closes the connection, in the thread.
         name: Names the thread.
     """
 
@@ -66,16 +83,20 @@ class Committer:
         connect: Callable[[], sqlite3.Connection],
         transaction: Callable[[sqlite3.Connection, list[Callable[[sqlite3.Connection], Any]]], list[Any]],
         idle: Callable[[sqlite3.Connection], float],
+        disconnect: Callable[[sqlite3.Connection], None],
         name: str,
     ) -> None:
         self._connect = connect
         self._transaction = transaction
         self._idle = idle
+        self._disconnect = disconnect
         self._name = name
+        self._asked: list[tuple[_Request[Any], bool]] = []
         self._waiting: deque[_Request[Any]] = deque()
         self._urgent: deque[_Request[Any]] = deque()
         self._wake = threading.Condition()
         self._is_closing = False
+        self._is_over = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Future[None] | None = None
         self._pid = 0
@@ -88,7 +109,7 @@ class Committer:
         """
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
-        self._is_closing = False
+        self._is_closing = self._is_over = False
         self._ended = self._loop.create_future()
         opened: asyncio.Future[None] = self._loop.create_future()
         threading.Thread(target=self._serve, args=(opened,), name=self._name, daemon=True).start()
@@ -98,12 +119,18 @@ class Committer:
     @property
     def is_open(self) -> bool:
         """Whether requests are taken."""
-        return self._ended is not None and not self._is_closing
+        return self._ended is not None and not self._is_closing and not self.is_forked
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process is a forked child of the one that opened it, in which the thread does not exist."""
+        return os.getpid() != self._pid
 
     async def aclose(self) -> None:
-        """Do what waits, then end the thread. A second call does nothing."""
-        if self._ended is None:
+        """Do what waits, then end the thread. A second call does nothing, nor does one in a forked child."""
+        if self._ended is None or self.is_forked:
             return
+        self._hand_over()
         with self._wake:
             self._is_closing = True
             self._wake.notify()
@@ -130,28 +157,49 @@ class Committer:
         """
         if self._ended is None or self._is_closing or self._loop is None:
             raise NotRunning("the store is closed")
-        if os.getpid() != self._pid:
+        if self.is_forked:
             raise NotRunning(f"the store was opened by process {self._pid}; a forked child must open its own")
         request: _Request[T] = _Request(work, self._loop.create_future())
-        with self._wake:
-            (self._urgent if urgent else self._waiting).append(request)
-            self._wake.notify()
-        future = request.future
+        if not self._asked:
+            # What is asked in the same turn of the loop goes to the thread together, and so into one transaction.
+            self._loop.call_soon(self._hand_over)
+        self._asked.append((request, urgent))
         try:
             with outside():
-                return await future
+                return await request.future
         except asyncio.CancelledError:
-            if future.cancelled():
-                if self._withdraw(request):
-                    raise
-                request.future = future = self._loop.create_future()
-                with outside(), suppress(Exception):
-                    await to_its_end(future)
-            if undo is not None and future.exception() is None:
-                await to_its_end(undo(future.result()))
+            if not self._withdraw(request):
+                await self._undo(request, undo)
             raise
 
+    def _hand_over(self) -> None:
+        """Give the thread what was asked in this turn of the loop, or refuse it when there is no thread any more."""
+        asked, self._asked = self._asked, []
+        with self._wake:
+            if not self._is_over:
+                for request, is_urgent in asked:
+                    (self._urgent if is_urgent else self._waiting).append(request)
+                self._wake.notify()
+                return
+        _refuse([request for request, _ in asked])
+
+    async def _undo(self, request: _Request[T], undo: Callable[[T], Awaitable[object]] | None) -> None:
+        """Wait for the end of what has begun, and undo it. What goes wrong there is told, not raised."""
+        if not request.is_answered:
+            request.future = asyncio.get_running_loop().create_future()
+            with outside(), suppress(Exception):
+                await _shielded(request.future)
+        elif not request.future.cancelled():
+            request.future.exception()  # it is seen
+        if undo is None or request.error is not None:
+            return
+        try:
+            await _shielded(undo(request.value))
+        except Exception:
+            logger.exception("a call to the store was cancelled, and what it had done could not be undone")
+
     def _withdraw(self, request: _Request[Any]) -> bool:
+        """Call off what has not begun, and return whether that was so."""
         with self._wake:
             request.is_withdrawn = not request.is_taken
             return request.is_withdrawn
@@ -162,26 +210,46 @@ class Committer:
         try:
             connection = self._connect()
         except BaseException as error:
+            self._is_closing = True
             self._tell(_settle, opened, error)
             self._tell(_settle, self._ended, None)
             return
         self._tell(_settle, opened, None)
         try:
-            pause = 0.0
-            while True:
-                batch = self._take(pause)
-                if batch:
-                    self._answer(connection, batch)
-                elif self._is_closing:
-                    return
-                try:
-                    pause = self._idle(connection)
-                except Exception:
-                    logger.exception("the store failed to look around; it tries again")
-                    pause = 1.0
+            self._work(connection)
+        except BaseException as error:
+            logger.critical("the thread of the store died; whatever is asked of it fails", exc_info=error)
         finally:
-            connection.close()
-            self._tell(_settle, self._ended, None)
+            self._leave(connection)
+
+    def _work(self, connection: sqlite3.Connection) -> None:
+        pause, is_troubled = 0.0, False
+        while True:
+            batch = self._take(pause)
+            if batch:
+                self._answer(connection, batch)
+            elif self._is_closing:
+                return
+            try:
+                pause, is_troubled = self._idle(connection), False
+            except Exception as error:
+                if not is_troubled:  # once is enough, however long it lasts
+                    logger.error("the store failed to look around; it goes on trying: %s", error, exc_info=error)
+                pause, is_troubled = TROUBLE_SECONDS, True
+
+    def _leave(self, connection: sqlite3.Connection) -> None:
+        """Close the connection, and tell whoever still waits that nothing comes."""
+        try:
+            self._disconnect(connection)
+        except Exception:
+            logger.exception("the store failed to close its connection")
+        with self._wake:
+            self._is_closing = self._is_over = True
+            left = [*self._urgent, *self._waiting]
+            self._urgent.clear()
+            self._waiting.clear()
+        self._tell(_refuse, left)
+        self._tell(_settle, self._ended, None)
 
     def _take(self, pause: float) -> list[_Request[Any]]:
         """Return what waits, the urgent first; wait for it `pause` seconds at the most."""
@@ -198,7 +266,8 @@ class Committer:
             return batch
 
     def _answer(self, connection: sqlite3.Connection, batch: list[_Request[Any]]) -> None:
-        if not self._try(connection, batch) and len(batch) > 1:
+        is_done = self._try(connection, batch)
+        if not is_done and len(batch) > 1 and not isinstance(batch[0].error, StoreUnavailable):
             for request in batch:
                 self._try(connection, [request])
         self._tell(_deliver, batch)
@@ -235,11 +304,20 @@ def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
         future.set_exception(error)
 
 
+def _refuse(requests: list[_Request[Any]]) -> None:
+    for request in requests:
+        request.error = NotRunning("the store is closed")
+        request.settle()
+
+
 def _deliver(batch: list[_Request[Any]]) -> None:
     for request in batch:
-        if request.future.done():
-            continue
-        if request.error is not None:
-            request.future.set_exception(request.error)
-        else:
-            request.future.set_result(request.value)
+        request.settle()
+
+
+async def _shielded(work: Awaitable[T]) -> T | None:
+    """Await work to its end, whatever cancellations come; the caller is about to raise one."""
+    try:
+        return await to_its_end(work)
+    except asyncio.CancelledError:
+        return None

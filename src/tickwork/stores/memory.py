@@ -12,11 +12,12 @@ from collections import deque
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from ..errors import NotRunning, QueueFull, UnknownJob, UnknownSchedule
+from ..errors import DuplicateJob, NotRunning, QueueFull, UnknownJob, UnknownSchedule
 from ..jobs import JobRecord, JobState, NewJob
 from ..policies import MAX_DEATHS, grace_of, overlap
 from ..records import changed
-from .base import Answer, Capabilities, Declare, Finish, Fired, Pause, Remove, ScheduleRow, Store
+from .base import Answer, Capabilities, Declare, Finish, Fired, Pause, Remove, ScheduleRow, Store, after_death
+from .base import check_finishes as _check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -38,6 +39,7 @@ class MemoryStore(Store):
     Args:
         clock: Tells the time.
         max_queued: How many jobs may wait before `enqueue` waits too.
+        max_deaths: A job under which this many workers died is parked.
         is_held: Whether somebody still holds a job's handle, so that its end must be kept.
         keep: How many finished jobs are kept, and how many ledger rows for each schedule.
     """
@@ -49,6 +51,7 @@ class MemoryStore(Store):
         clock: Clock,
         *,
         max_queued: int = 100_000,
+        max_deaths: int = MAX_DEATHS,
         keep: int = KEEP,
         is_held: Callable[[str], bool] = lambda job_id: False,
     ) -> None:
@@ -56,14 +59,17 @@ class MemoryStore(Store):
         self._is_held = is_held
         self._keep = keep
         self._max_queued = max_queued
+        self._max_deaths = max_deaths
         self._jobs: dict[str, JobRecord] = {}
         self._queues: dict[str, list[_Queued]] = {}
         self._later: list[tuple[datetime, int, str]] = []
         self._stale = 0
         self._order = itertools.count()
+        self._places: dict[str, int] = {}
         self._waiting_count = 0
         self._schedules: dict[str, ScheduleRow] = {}
-        self._unfinished: dict[str, set[str]] = {}
+        self._succeeded: dict[str, datetime] = {}  # beside the rows, which would be copied for each success
+        self._unfinished: dict[str, dict[str, None]] = {}  # of each schedule, in the order in which they were made
         self._behind: dict[str, set[str]] = {}
         self._ledger: dict[str, deque[Answer]] = {}
         self._finished: deque[str] = deque()
@@ -71,8 +77,8 @@ class MemoryStore(Store):
         self._claimable = asyncio.Event()
         self._alarm: Timer | None = None
         self._alarm_at: datetime | None = None
-        self._ended: dict[str, asyncio.Event] = {}
-        self._room: deque[asyncio.Future[None]] = deque()
+        self._ended: dict[str, list[asyncio.Future[None]]] = {}
+        self._room: deque[tuple[asyncio.Future[None], int]] = deque()
 
     async def open(self) -> None:
         """Nothing to connect to."""
@@ -80,7 +86,7 @@ class MemoryStore(Store):
     async def close(self) -> None:
         """Set no more alarms, and let nobody wait for room any longer."""
         while self._room:
-            turn = self._room.popleft()
+            turn, _ = self._room.popleft()
             if not turn.done():
                 turn.set_exception(NotRunning("the app stopped while this waited for room; nothing was enqueued"))
         if self._alarm is not None:
@@ -93,24 +99,35 @@ class MemoryStore(Store):
         """See `Store.enqueue`."""
         if len(jobs) > self._max_queued:
             raise QueueFull("store", self._max_queued, f"{len(jobs)} jobs at once never fit; enqueue them in parts")
-        while self._room or self._waiting_count + len(jobs) > self._max_queued:
+        self._expect_new(jobs)
+        is_first = False
+        while jobs and ((self._room and not is_first) or self._waiting_count + len(jobs) > self._max_queued):
             if not wait:
                 raise QueueFull("store", self._max_queued, "await enqueue(...) to wait for room, or raise max_queued")
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._room.append(turn)
+            turn: tuple[asyncio.Future[None], int] = asyncio.get_running_loop().create_future(), len(jobs)
+            if is_first:
+                self._room.appendleft(turn)  # its turn has come; somebody else was quicker
+            else:
+                self._room.append(turn)
             try:
-                await turn
+                await turn[0]
             except BaseException:
                 if turn in self._room:
                     self._room.remove(turn)
-                else:
-                    self._make_room()  # it was this one's turn: hand it on
+                self._make_room()  # perhaps it was this one's turn: hand it on
                 raise
-            if self._waiting_count + len(jobs) <= self._max_queued:
-                break
+            is_first = True
+        self._expect_new(jobs)
         records = [self._insert(job) for job in jobs]
         self._make_room()
         return records
+
+    def _expect_new(self, jobs: Sequence[NewJob]) -> None:
+        ids: set[str] = set()
+        for job in jobs:
+            if job.id in self._jobs or job.id in ids:
+                raise DuplicateJob(job.id)
+            ids.add(job.id)
 
     def _insert(self, job: NewJob, *, behind: Sequence[str] = ()) -> JobRecord:
         now = self._clock.now()
@@ -130,9 +147,10 @@ class MemoryStore(Store):
             enqueued_at=now,
         )
         self._jobs[job.id] = record
+        self._places[job.id] = next(self._order)
         self._waiting_count += 1
         if job.schedule is not None:
-            self._unfinished.setdefault(job.schedule, set()).add(job.id)
+            self._unfinished.setdefault(job.schedule, {})[job.id] = None
         if behind:
             self._behind[job.id] = set(behind)
         self._line_up(record)
@@ -144,10 +162,10 @@ class MemoryStore(Store):
             if record.id in self._behind:
                 return  # its turn comes when those before it have ended
             line = self._queues.setdefault(record.queue, [])
-            heapq.heappush(line, (-record.priority, next(self._order), record.id))
+            heapq.heappush(line, (-record.priority, self._places[record.id], record.id))
             self._claimable.set()
         else:
-            heapq.heappush(self._later, (record.run_at, next(self._order), record.id))
+            heapq.heappush(self._later, (record.run_at, self._places[record.id], record.id))
             self._set_alarm()
 
     def _tidy(self) -> None:
@@ -162,14 +180,15 @@ class MemoryStore(Store):
         return record is not None and record.state is JobState.SCHEDULED
 
     def _make_room(self) -> None:
-        """Wake the producer that has waited longest, when there is room."""
-        if self._room and self._waiting_count < self._max_queued:
-            turn = self._room.popleft()
+        """Wake the producer that has waited longest, when there is room for all it has."""
+        if self._room and self._waiting_count + self._room[0][1] <= self._max_queued:
+            turn, _ = self._room.popleft()
             if not turn.done():
                 turn.set_result(None)
 
     async def fire(self, firings: Sequence[Firing]) -> list[Fired]:
         """See `Store.fire`."""
+        self._expect_new([firing.job for firing in firings if firing.job is not None])
         return [self._fire(firing) for firing in firings]
 
     def _fire(self, firing: Firing) -> Fired:
@@ -181,9 +200,13 @@ class MemoryStore(Store):
             if row.version != firing.version or row.paused:
                 return Fired(None, row)
             assert firing.watermark is not None
-            row = self._schedules[row.name] = changed(
-                row, version=row.version + 1, watermark=firing.watermark, next_at=firing.next_at
-            )
+            row = changed(row, version=row.version + 1, watermark=firing.watermark, next_at=firing.next_at)
+            if firing.job is not None and self._is_answered(row.name, firing.job.fire_time):
+                if row.after_seconds is not None:
+                    row = changed(row, next_at=now + timedelta(seconds=row.after_seconds))
+                self._schedules[row.name] = row
+                return Fired(None, row)
+            self._schedules[row.name] = row
         if firing.missed_first is not None:
             self._answer(
                 Answer(
@@ -199,7 +222,7 @@ class MemoryStore(Store):
             )
         if firing.job is None:
             return Fired("missed", row)
-        unfinished = [self._jobs[job_id] for job_id in sorted(self._unfinished.get(row.name, ()))]
+        unfinished = [self._jobs[job_id] for job_id in self._unfinished.get(row.name, ())]
         verdict = overlap(firing.overlap, unfinished)
         for job_id in verdict.cancel:
             self._cancel(job_id)
@@ -207,7 +230,8 @@ class MemoryStore(Store):
         fire_time = firing.job.fire_time
         if fire_time is not None:
             if record is not None:
-                row = self._schedules[row.name] = changed(self._schedules[row.name], runs=row.runs + 1)
+                row = self._schedules[row.name]  # a job cancelled for this one may have changed it
+                row = self._schedules[row.name] = changed(row, runs=row.runs + 1)
             self._answer(
                 Answer(
                     schedule=row.name,
@@ -226,17 +250,29 @@ class MemoryStore(Store):
         running = tuple(job.id for job in unfinished if job.id in verdict.cancel and job.id in verdict.behind)
         return Fired(verdict.outcome, row, record, verdict.blocked_by, running)
 
+    def _is_answered(self, schedule: str, fire_time: datetime | None) -> bool:
+        """Return whether the ledger has a row that begins with a fire time: not unless the clock was set back."""
+        rows = self._ledger.get(schedule)
+        if not rows or fire_time is None or fire_time > rows[-1].last:
+            return False
+        return any(row.first == fire_time for row in rows)
+
     def _answer(self, answer: Answer) -> None:
         rows = self._ledger.get(answer.schedule)
         if rows is None:
             rows = self._ledger[answer.schedule] = deque(maxlen=self._keep)
         if rows and rows[-1].shares_row_with(answer):
             rows[-1] = rows[-1].joined(answer)
-        else:
+        elif not self._is_answered(answer.schedule, answer.first):
             rows.append(answer)
 
     async def set_schedule(self, changes: Sequence[ScheduleChange]) -> list[ScheduleRow | None]:
         """See `Store.set_schedule`."""
+        known = set(self._schedules)
+        for change in changes:  # all or none
+            if isinstance(change, Pause) and change.name not in known:
+                raise UnknownSchedule(change.name, sorted(known))
+            known = known - {change.name} if isinstance(change, Remove) else known | {change.name}
         return [self._change(change) for change in changes]
 
     def _change(self, change: ScheduleChange) -> ScheduleRow | None:
@@ -245,10 +281,10 @@ class MemoryStore(Store):
             case Remove():
                 self._schedules.pop(change.name, None)
                 self._ledger.pop(change.name, None)
+                self._succeeded.pop(change.name, None)
                 return None
             case Pause():
-                if row is None:
-                    raise UnknownSchedule(change.name, list(self._schedules))
+                assert row is not None
                 if row.paused == change.paused:
                     return row
                 watermark = row.watermark if change.paused else max(row.watermark, self._clock.now())
@@ -283,7 +319,6 @@ class MemoryStore(Store):
                     runs=0 if row is None else row.runs,
                     after_seconds=change.after_seconds,
                     next_at=change.next_at,
-                    succeeded_at=None if row is None else row.succeeded_at,
                 )
         self._schedules[row.name] = row
         return row
@@ -291,7 +326,11 @@ class MemoryStore(Store):
     async def schedules(self, names: Collection[str] | None = None) -> list[ScheduleRow]:
         """See `Store.schedules`."""
         wanted = self._schedules if names is None else names
-        return [self._schedules[name] for name in sorted(wanted) if name in self._schedules]
+        return [
+            changed(self._schedules[name], succeeded_at=self._succeeded.get(name))
+            for name in sorted(wanted)
+            if name in self._schedules
+        ]
 
     # -- workers --------------------------------------------------------------------------------------------------
 
@@ -321,17 +360,19 @@ class MemoryStore(Store):
             if record.task not in tasks:
                 passed.append((line, entry))
                 continue
-            if record.start_by is not None and now > record.start_by and not record.attempt:
+            if record.start_by is not None and now > record.start_by and not _has_begun(record):
                 self._cancel(record.id, "missed")
                 too_late.append(self._jobs[record.id])
                 continue
-            record = record.moved(JobState.RUNNING, token=next(self._tokens), worker=worker, lease_expires_at=expires)
+            record = record.moved(
+                JobState.RUNNING, token=next(self._tokens), worker=worker, lease_expires_at=expires, started_at=None
+            )
             self._jobs[record.id] = record
             self._waiting_count -= 1
             claimed.append(record)
         for line, entry in passed:
             heapq.heappush(line, entry)
-        if not claimed:
+        if not claimed and limit > 0:
             self._claimable.clear()
         self._make_room()
         return claimed + too_late
@@ -408,43 +449,49 @@ class MemoryStore(Store):
 
     async def finish(self, finishes: Sequence[Finish]) -> list[bool]:
         """See `Store.finish`."""
+        _check(finishes)
         return [self._finish(finish) for finish in finishes]
 
     def _finish(self, finish: Finish) -> bool:
         record = self._owned(finish.lease)
         if record is None:
             return False
-        changes = {
+        waits = finish.state in (JobState.QUEUED, JobState.SCHEDULED)
+        state = JobState.CANCELLED if waits and record.cancel_requested else finish.state
+        changes: dict[str, Any] = {
             "attempt": finish.attempt,
             "deaths": finish.deaths,
             "started_at": finish.started_at or record.started_at,
             "result": finish.result,
             "error": finish.error,
             "lease_expires_at": None,
+            "worker": None,
         }
-        if finish.state.is_finished:
+        if state.is_finished:
             changes["finished_at"] = self._clock.now()
         if finish.run_at is not None:
             changes["run_at"] = finish.run_at
-        if record.fire_time is not None and not record.attempt:
-            begun: dict[str, Any] = {"started_at": finish.started_at}
+        told: dict[str, Any] = {}
+        if record.fire_time is not None and not _has_begun(record):
+            told["started_at"] = finish.started_at or record.started_at
             if finish.late_because is not None:
-                begun["late_because"] = finish.late_because
-            if finish.started_at is None and finish.state is JobState.CANCELLED:
-                begun["outcome"] = "not_started"
-            self._amend(record, **begun)
-        self._place(record.moved(finish.state, **changes))
+                told["late_because"] = finish.late_because
+            if told["started_at"] is None and state is JobState.CANCELLED:
+                told["outcome"] = "not_started"
+        self._place(record.moved(state, **changes), **told)
         return True
 
-    def _place(self, record: JobRecord) -> None:
-        """Keep a record in its new state, and tell who waits for it."""
+    def _place(self, record: JobRecord, **told: Any) -> None:
+        """Keep a record in its new state, and tell who waits for it; what is told besides goes into the ledger."""
         self._jobs[record.id] = record
         if record.state in (JobState.QUEUED, JobState.SCHEDULED):
             self._waiting_count += 1
             self._line_up(record)
+            if told:
+                self._amend(record, **told)
             return
         if record.schedule is not None:
-            self._end_of_schedule_job(record, record.schedule)
+            self._end_of_schedule_job(record, record.schedule, told)
         self._finished.append(record.id)
         for _ in range(2):  # a held one goes to the end of the line, so one look for each new one would not do
             if len(self._finished) > self._keep:
@@ -453,26 +500,25 @@ class MemoryStore(Store):
                     self._finished.append(oldest)
                 else:
                     self._jobs.pop(oldest, None)
-        ended = self._ended.pop(record.id, None)
-        if ended is not None:
-            ended.set()
+                    self._places.pop(oldest, None)
+        for waiting in self._ended.pop(record.id, ()):
+            if not waiting.done():
+                waiting.set_result(None)
 
-    def _end_of_schedule_job(self, record: JobRecord, schedule: str) -> None:
+    def _end_of_schedule_job(self, record: JobRecord, schedule: str, told: dict[str, Any]) -> None:
         """Let what waits for this end go on, and write it where it belongs: into the ledger and the schedule's row."""
         if unfinished := self._unfinished.get(schedule):
-            unfinished.discard(record.id)
+            unfinished.pop(record.id, None)
             self._let_follow(record.id)
         now = self._clock.now()
         if record.fire_time is not None:
-            self._amend(record, finished_at=now, state=record.state)
+            self._amend(record, finished_at=now, state=record.state, **told)
         row = self._schedules.get(schedule)
-        if row is None:
-            return
-        if record.state is JobState.SUCCEEDED:
-            row = changed(row, succeeded_at=now)
-        if row.after_seconds is not None and row.next_at is None:
-            row = changed(row, version=row.version + 1, next_at=now + timedelta(seconds=row.after_seconds))
-        self._schedules[schedule] = row
+        if row is not None and record.state is JobState.SUCCEEDED:
+            self._succeeded[schedule] = now
+        if row is not None and row.after_seconds is not None and row.next_at is None:
+            next_at = now + timedelta(seconds=row.after_seconds)
+            self._schedules[schedule] = changed(row, version=row.version + 1, next_at=next_at)
 
     async def release(self, leases: Sequence[Lease]) -> list[bool]:
         """See `Store.release`."""
@@ -480,23 +526,50 @@ class MemoryStore(Store):
         for lease in leases:
             record = self._owned(lease)
             if record is not None:
-                self._place(record.moved(JobState.QUEUED, lease_expires_at=None))
+                self._give_back(record)
             answers.append(record is not None)
         return answers
+
+    def _give_back(self, record: JobRecord) -> None:
+        state = JobState.QUEUED
+        changes: dict[str, Any] = {"lease_expires_at": None, "worker": None, "started_at": None}
+        if record.cancel_requested:
+            state = JobState.CANCELLED
+            changes["finished_at"] = self._clock.now()
+            if record.fire_time is not None and not _has_begun(record):
+                self._amend(record, outcome="not_started")
+        self._place(record.moved(state, **changes))
 
     async def rescue(self) -> list[JobRecord]:
         """See `Store.rescue`."""
         now = self._clock.now()
-        rescued = []
-        for record in list(self._jobs.values()):
-            expires = record.lease_expires_at
-            if record.state is JobState.RUNNING and expires is not None and expires <= now:
-                deaths = record.deaths + 1
-                state = JobState.PARKED if deaths >= MAX_DEATHS else JobState.QUEUED
-                moved = record.moved(state, deaths=deaths, lease_expires_at=None)
-                self._place(moved)
-                rescued.append(moved)
-        return rescued
+        expired = [
+            record
+            for record in self._jobs.values()
+            if record.state is JobState.RUNNING
+            and record.lease_expires_at is not None
+            and record.lease_expires_at <= now
+        ]
+        return [self._rescue(record, now) for record in expired]
+
+    def _rescue(self, record: JobRecord, now: datetime) -> JobRecord:
+        state, deaths, error = after_death(record, self._max_deaths)
+        if record.fire_time is not None and not _has_begun(record):
+            if record.started_at is not None:
+                self._amend(record, started_at=record.started_at)
+            elif state is JobState.CANCELLED:
+                self._amend(record, outcome="not_started")
+        moved = record.moved(
+            state,
+            deaths=deaths,
+            lost=record.lost + 1,
+            error=error,
+            worker=None,
+            lease_expires_at=None,
+            finished_at=now if state.is_finished else None,
+        )
+        self._place(moved)
+        return moved
 
     async def beat(self, worker: str) -> None:
         """There is one worker process: this one."""
@@ -514,7 +587,16 @@ class MemoryStore(Store):
             record = await self.job(job_id)
             if record.state.is_finished or record.state is JobState.PARKED:
                 return record
-            await self._ended.setdefault(job_id, asyncio.Event()).wait()
+            ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waiting = self._ended.setdefault(job_id, [])
+            waiting.append(ended)
+            try:
+                await ended
+            except asyncio.CancelledError:
+                waiting.remove(ended)
+                if not waiting and self._ended.get(job_id) is waiting:
+                    del self._ended[job_id]
+                raise
 
     # -- people ---------------------------------------------------------------------------------------------------
 
@@ -528,13 +610,17 @@ class MemoryStore(Store):
             return None
         if record.state is JobState.RUNNING:
             self._jobs[job_id] = changed(record, cancel_requested=True)
+        elif record.state is JobState.PARKED:  # its end is written already, all but the last word
+            now = self._clock.now()
+            self._jobs[job_id] = record.moved(JobState.CANCELLED, finished_at=now)
+            if record.fire_time is not None:
+                self._amend(record, finished_at=now, state=JobState.CANCELLED)
         else:
-            if record.state is not JobState.PARKED:
-                self._waiting_count -= 1
+            self._waiting_count -= 1
             if record.state is JobState.SCHEDULED:
                 self._stale += 1
                 self._tidy()
-            if record.fire_time is not None and not record.attempt:
+            if record.fire_time is not None and not _has_begun(record):
                 self._amend(record, outcome=outcome, decided_by=grace_of(record) if outcome == "missed" else "")
             self._place(record.moved(JobState.CANCELLED, finished_at=self._clock.now()))
             self._make_room()
@@ -578,3 +664,8 @@ class MemoryStore(Store):
     async def answer_of(self, schedule: str, job_id: str) -> Answer | None:
         """See `Store.answer_of`."""
         return next((row for row in reversed(self._ledger.get(schedule, ())) if row.job_id == job_id), None)
+
+
+def _has_begun(record: JobRecord) -> bool:
+    """Return whether an earlier claim of a job called its function."""
+    return bool(record.attempt or record.deaths)

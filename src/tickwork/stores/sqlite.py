@@ -21,21 +21,21 @@ import os
 import sqlite3
 import time
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import QueueFull, StoreUnavailable
+from ..errors import NotRunning, QueueFull, StoreUnavailable
 from ..jobs import JobState
+from ..policies import MAX_DEATHS
 from . import sqlite_verbs as verbs
-from .base import Capabilities, Lease, Store
+from .base import Capabilities, Lease, Store, check_finishes
 from .committer import Committer
 from .filelock import FileLock
 from .presence import Presence
-from .sqlite_schema import migrate
+from .sqlite_schema import expect_ours, migrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
-    from datetime import datetime
     from pathlib import Path
 
     from ..clock import Clock, Timer
@@ -53,12 +53,18 @@ LOOK_SECONDS = 0.03
 one look costs some tens of microseconds."""
 HOUSEKEEPING_SECONDS = 1.0
 """How often dead workers are looked for: their jobs run again within two seconds."""
-OVERDUE = timedelta(seconds=10)
-"""How long a lease must have been over before the thread takes its job away: when the machine wakes up, all leases are
-over at once, and workers that live renew theirs within a second."""
+OVERDUE_SECONDS = 10.0
+"""How long a lease must have been over, and this thread have looked on undisturbed, before the job is taken away. When
+the machine wakes up, when its clock is set or when another program lets go of the file, all leases are over at once,
+and workers that live renew theirs within a second or two."""
+DISTURBED_SECONDS = 3.0
+"""A gap between two rounds of housekeeping, or a step of the wall clock, by which this thread was disturbed."""
 PRUNE_SECONDS = 60.0
 PRUNE_LIMIT = 1_000
 """So many rows are forgotten in one transaction: some milliseconds, so that claims hardly notice."""
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class SQLiteStore(Store):
@@ -69,8 +75,11 @@ class SQLiteStore(Store):
         clock: Tells the time.
         worker: The name of this worker process; None: this one only reads and enqueues.
         max_queued: How many jobs may wait before `enqueue` waits too, whoever enqueues.
+        max_deaths: A job under which this many workers died is parked.
         lease_seconds: How long a claim holds after its last renewal, which comes every third of that.
         max_stall_seconds: Leases are renewed while the loop has turned within this many seconds.
+        busy_seconds: How long a transaction waits for another program that holds the file.
+        keeps_house: Renew leases, rescue and prune unasked. False: only what is called is done.
         keep_results: Seconds for which results are kept.
         keep_jobs: Seconds for which finished jobs are kept; parked ones stay.
         keep_ledger: Seconds for which the ledger is kept.
@@ -85,8 +94,11 @@ class SQLiteStore(Store):
         *,
         worker: str | None = None,
         max_queued: int = 100_000,
+        max_deaths: int = MAX_DEATHS,
         lease_seconds: float = 60.0,
         max_stall_seconds: float = 300.0,
+        busy_seconds: float = BUSY_SECONDS,
+        keeps_house: bool = True,
         keep_results: float = 3_600.0,
         keep_jobs: float = 7 * 86_400.0,
         keep_ledger: float = 30 * 86_400.0,
@@ -95,27 +107,39 @@ class SQLiteStore(Store):
         self._clock = clock
         self._worker = worker
         self._max_queued = max_queued
+        self._max_deaths = max_deaths
         self._lease_seconds = lease_seconds
         self._max_stall_seconds = max_stall_seconds
+        self._busy_seconds = busy_seconds
+        self._keeps_house = keeps_house and worker is not None
+        self._round_seconds = min(HOUSEKEEPING_SECONDS, lease_seconds / 6)
         self._keeps = {"results": keep_results, "jobs": keep_jobs, "ledger": keep_ledger}
         self._committer = Committer(
-            connect=self._connect, transaction=self._transact, idle=self._look, name="tickwork-sqlite"
+            connect=self._connect,
+            transaction=self._transact,
+            idle=self._look,
+            disconnect=self._disconnect,
+            name="tickwork-sqlite",
         )
         self._lock: FileLock | None = None
-        self._presence = Presence(path.with_name(f"{path.name}-workers"), worker or "")
+        self._presence = Presence(path.with_name(f"{path.name}-workers"), worker or "", path)
         self._listener: Listener | None = None
         self._claimable = asyncio.Event()
         self._changed = asyncio.Event()
         self._room = asyncio.Lock()
-        self._ended: dict[str, asyncio.Event] = {}
+        self._is_closing = False
+        self._ended: dict[str, list[asyncio.Future[None]]] = {}
         self._alarm: Timer | None = None
         self._alarm_at: datetime | None = None
         # What the thread alone knows.
-        self._identity = (0, 0)
+        self._identity: list[tuple[int, int] | None] = []
         self._data_version = -1
         self._schedules_changed = -1
         self._next_housekeeping = 0.0
-        self._renew_at = clock.now()
+        self._housekept_mono = 0.0
+        self._offset = timedelta(0)
+        self._calm_since_mono = 0.0
+        self._renew_mono = 0.0
         self._next_prune = 0.0
         self._turned_mono = 0.0
 
@@ -127,27 +151,44 @@ class SQLiteStore(Store):
         Raises:
             StoreUnavailable: The file cannot be used, with the reason.
         """
-        self._turned_mono = self._clock.monotonic()
-        await self._committer.open()
+        mono = self._clock.monotonic()
+        self._turned_mono = self._housekept_mono = self._calm_since_mono = self._renew_mono = self._next_prune = mono
+        self._next_housekeeping = mono
+        self._offset = self._clock.now() - _EPOCH - timedelta(seconds=mono)
+        self._is_closing = False
+        try:
+            await self._committer.open()
+        except asyncio.CancelledError:
+            await self._committer.aclose()
+            raise
 
     async def close(self) -> None:
-        """Do what waits, leave the list of workers and close the file. A second call does nothing."""
+        """Do what waits, leave the list of workers and close the file. A second call does nothing.
+
+        Who waits for room is told. In a forked child, which has no part in the parent's store, nothing is done.
+        """
+        if self._committer.is_forked:
+            return
+        self._is_closing = True
+        self._changed.set()
+        if self._worker is not None and self._committer.is_open:
+            worker = self._worker
+            with suppress(StoreUnavailable, NotRunning):  # whoever comes next finds out that nobody holds its file
+                await self._committer.run(lambda db: verbs.leave(db, worker))
+        await self._committer.aclose()
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = self._alarm_at = None
-        if self._worker is not None and self._committer.is_open:
-            worker = self._worker
-            with suppress(StoreUnavailable):  # whoever comes next finds out that nobody holds its file
-                await self._committer.run(lambda db: verbs.leave(db, worker))
-        await self._committer.aclose()
-        self._presence.leave()
-        self._close_files()
 
     def _connect(self) -> sqlite3.Connection:
         try:
-            self._lock = FileLock(self.path.with_name(f"{self.path.name}-lock"))
+            self._lock = FileLock(self.path.with_name(f"{self.path.name}-lock"), like=self.path)
             connection = sqlite3.connect(
-                self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=True, cached_statements=256
+                self.path,
+                timeout=self._busy_seconds,
+                isolation_level=None,
+                check_same_thread=True,
+                cached_statements=256,
             )
         except (OSError, sqlite3.Error) as error:
             self._close_files()
@@ -156,6 +197,7 @@ class SQLiteStore(Store):
             self._prepare(connection)
         except BaseException:
             connection.close()
+            self._presence.leave()
             self._close_files()
             raise
         return connection
@@ -164,24 +206,46 @@ class SQLiteStore(Store):
         """Set the connection up; two processes that make the same file wait for each other."""
         self._acquire()
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            expect_ours(connection, str(self.path))  # before anything about the file is changed
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            if mode != "wal":
+                raise StoreUnavailable(
+                    str(self.path), f"it cannot be in WAL mode, only in {mode!r}", "keep it on a local disk"
+                )
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("BEGIN IMMEDIATE")
             migrate(connection, str(self.path))
             if self._worker is not None:
-                self._presence.announce()
-                now = verbs.us(self._clock.now())
-                connection.execute(
-                    "INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?)",
-                    (self._worker, os.uname().nodename if hasattr(os, "uname") else "", os.getpid(), now, now),
-                )
+                self._announce(connection, self._worker)
             connection.execute("COMMIT")
-            found = self.path.stat()
-            self._identity = found.st_dev, found.st_ino
+            self._identity = self._identify()
         except (OSError, sqlite3.Error) as error:
             raise self._unavailable(error) from error
         finally:
             self._release()
+
+    def _announce(self, connection: sqlite3.Connection, worker: str) -> None:
+        if not self._presence.announce():
+            raise StoreUnavailable(
+                str(self.path), f"another process works on it as {worker!r}", "give every worker a name of its own"
+            )
+        now = verbs.us(self._clock.now())
+        connection.execute(
+            "INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?)",
+            (worker, os.uname().nodename if hasattr(os, "uname") else "", os.getpid(), now, now),
+        )
+
+    def _disconnect(self, connection: sqlite3.Connection) -> None:
+        """Close the file; the last one to do so writes all into the database proper, under the lock as ever."""
+        try:
+            self._acquire()
+        except StoreUnavailable as error:
+            logger.warning("%s; closing it all the same", error)
+        try:
+            connection.close()
+        finally:
+            self._close_files()
+            self._presence.leave()
 
     def _transact(self, connection: sqlite3.Connection, works: list[Callable[[sqlite3.Connection], Any]]) -> list[Any]:
         """Run functions in one transaction under the lock of the file."""
@@ -193,25 +257,38 @@ class SQLiteStore(Store):
                 values = [work(connection) for work in works]
                 connection.execute("COMMIT")
             except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                with suppress(sqlite3.Error):  # it has rolled back by itself, or fails as a whole
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _FAILURES:
+                raise self._unavailable(error) from error
+            raise
+        except OSError as error:
             raise self._unavailable(error) from error
         finally:
             self._release()
         return values
 
     def _expect_the_file(self) -> None:
-        """Refuse to write into a file that is no longer there: it would be gone with this process."""
-        try:
-            found = self.path.stat()
-        except FileNotFoundError:
-            found = None
-        if found is None or (found.st_dev, found.st_ino) != self._identity:
+        """Refuse to write into files that are no longer there: it would be gone with this process."""
+        if self._identify() != self._identity:
             raise StoreUnavailable(
                 str(self.path), "it was removed or replaced while it was open", "put it back, or start the app anew"
             )
+
+    def _identify(self) -> list[tuple[int, int] | None]:
+        """Return which files lie there: the database, and what is not yet written into it."""
+        found: list[tuple[int, int] | None] = []
+        for path in (self.path, self.path.with_name(f"{self.path.name}-wal")):
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                found.append(None)
+            else:
+                found.append((status.st_dev, status.st_ino))
+        return found
 
     def _acquire(self) -> None:
         """Take the lock of the file, waiting for other processes."""
@@ -219,11 +296,10 @@ class SQLiteStore(Store):
         deadline, pause = None, 0.0002
         while not self._lock.try_acquire():
             now = self._clock.monotonic()
-            deadline = now + BUSY_SECONDS if deadline is None else deadline
+            deadline = now + self._busy_seconds if deadline is None else deadline
             if now > deadline:
-                raise StoreUnavailable(
-                    str(self.path), f"another process has held its lock for {BUSY_SECONDS:g} s", "see who is stuck"
-                )
+                reason = f"another process has held its lock for {self._busy_seconds:g} s"
+                raise StoreUnavailable(str(self.path), reason, f"see who is stuck with {self._lock.path} open")
             time.sleep(pause)
             pause = min(pause * 1.5, 0.005)
 
@@ -237,8 +313,8 @@ class SQLiteStore(Store):
             self._lock = None
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
-        text = str(error)
-        remedy = next((remedy for sign, remedy in _REMEDIES if sign in text), "")
+        text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else str(error)
+        remedy = next((remedy for sign, remedy in _REMEDIES if sign in text.lower()), "")
         return StoreUnavailable(str(self.path), text, remedy)
 
     # -- between two transactions, in the thread --------------------------------------------------------------------
@@ -249,12 +325,16 @@ class SQLiteStore(Store):
         if version != self._data_version:
             self._data_version = version
             self._notice(db)
-        if self._worker is not None:
+        if self._keeps_house and self._worker is not None:
             mono = self._clock.monotonic()
             if mono >= self._next_housekeeping:
-                self._next_housekeeping = mono + HOUSEKEEPING_SECONDS
+                self._next_housekeeping = mono + self._round_seconds
                 self._committer.call_on_loop(self._turn)
                 self._keep_house(db, self._worker, mono)
+            if mono >= self._next_prune:
+                self._next_prune = mono + PRUNE_SECONDS
+                if self._prune(db):
+                    self._next_prune = mono  # there is more
         return LOOK_SECONDS
 
     def _notice(self, db: sqlite3.Connection) -> None:
@@ -274,21 +354,30 @@ class SQLiteStore(Store):
 
     def _keep_house(self, db: sqlite3.Connection, worker: str, mono: float) -> None:
         now = self._clock.now()
-        self._notice_cancels(db)  # again: the loop may not have known the job yet when it was told
-        if now >= self._renew_at:
+        is_disturbed = self._is_disturbed(now, mono)
+        self._notice_cancels(db)  # again: the worker may not have known the job yet when it was told
+        if is_disturbed or mono >= self._renew_mono:
             self._renew(db, worker, now, mono)
+        overdue = timedelta(seconds=OVERDUE_SECONDS) if mono - self._calm_since_mono >= OVERDUE_SECONDS else None
         dead = self._presence.dead(verbs.other_workers(db, worker))
-        if dead or verbs.has_overdue(db, now - OVERDUE):
-            (rescued,) = self._transact(db, [lambda db: verbs.rescue(db, now, dead, OVERDUE)])
+        if dead or (overdue is not None and verbs.has_overdue(db, now - overdue)):
+            (rescued,) = self._transact(db, [lambda db: verbs.rescue(db, now, dead, overdue, self._max_deaths)])
             self._tell_rescued(dead, rescued)
             self._notice(db)  # an end moves an `after="end"` schedule on, and data_version tells only what others did
-        if mono >= self._next_prune:
-            self._next_prune = mono + PRUNE_SECONDS
-            if self._prune(db, now) >= PRUNE_LIMIT:
-                self._next_prune = mono  # there is more
+
+    def _is_disturbed(self, now: datetime, mono: float) -> bool:
+        """Return whether time has jumped since the last round, or this thread was held up."""
+        gap, self._housekept_mono = mono - self._housekept_mono, mono
+        offset = now - _EPOCH - timedelta(seconds=mono)
+        step, self._offset = offset - self._offset, offset
+        if gap <= DISTURBED_SECONDS and abs(step.total_seconds()) <= DISTURBED_SECONDS:
+            return False
+        self._calm_since_mono = mono
+        return True
 
     def _renew(self, db: sqlite3.Connection, worker: str, now: datetime, mono: float) -> None:
         """Renew the leases of this worker, unless its loop is stuck."""
+        self._renew_mono = mono + self._lease_seconds / 3
         stalled = mono - self._turned_mono
         if stalled > self._max_stall_seconds:
             logger.critical(
@@ -296,9 +385,12 @@ class SQLiteStore(Store):
                 stalled,
                 worker,
             )
-        else:
+            return
+        try:
             self._transact(db, [lambda db: verbs.renew(db, now, worker, self._lease_seconds)])
-        self._renew_at = now + timedelta(seconds=self._lease_seconds / 3)
+        except BaseException:
+            self._renew_mono = mono
+            raise
 
     def _tell_rescued(self, dead: Sequence[str], rescued: Sequence[JobRecord]) -> None:
         for worker in dead:
@@ -312,10 +404,15 @@ class SQLiteStore(Store):
             )
         self._committer.call_on_loop(self._others_committed, (True, None), [record.id for record in rescued])
 
-    def _prune(self, db: sqlite3.Connection, now: datetime) -> int:
+    def _prune(self, db: sqlite3.Connection) -> bool:
+        """Forget some of what is old, and return whether there is more."""
+        (pruned,) = self._transact(db, [self._pruning()])
+        return bool(pruned[1])
+
+    def _pruning(self) -> Callable[[sqlite3.Connection], tuple[int, bool]]:
+        now = self._clock.now()
         limits = {kind: now - timedelta(seconds=seconds) for kind, seconds in self._keeps.items()}
-        (gone,) = self._transact(db, [lambda db: verbs.prune(db, **limits, limit=PRUNE_LIMIT)])
-        return int(gone)
+        return lambda db: verbs.prune(db, **limits, limit=PRUNE_LIMIT)
 
     # -- what the thread says, on the loop --------------------------------------------------------------------------
 
@@ -336,13 +433,15 @@ class SQLiteStore(Store):
 
     def _tell_ended(self, job_ids: Sequence[str]) -> None:
         for job_id in job_ids:
-            ended = self._ended.pop(job_id, None)
-            if ended is not None:
-                ended.set()
+            for waiting in self._ended.pop(job_id, ()):
+                if not waiting.done():
+                    waiting.set_result(None)
 
     def _set_alarm(self, due: datetime | None) -> None:
         """Let a claim be tried when the next scheduled job is due."""
-        if due is None or (self._alarm is not None and self._alarm_at is not None and self._alarm_at <= due):
+        if due is None or self._is_closing:
+            return
+        if self._alarm is not None and self._alarm_at is not None and self._alarm_at <= due:
             return
         if self._alarm is not None:
             self._alarm.cancel()
@@ -362,12 +461,16 @@ class SQLiteStore(Store):
         """See `Store.enqueue`."""
         if len(jobs) > self._max_queued:
             raise QueueFull("store", self._max_queued, f"{len(jobs)} jobs at once never fit; enqueue them in parts")
+        if not jobs:
+            return []
         records = None if self._room.locked() else await self._try_enqueue(jobs)
         if records is None and not wait:
             raise QueueFull("store", self._max_queued, "await enqueue(...) to wait for room, or raise max_queued")
         if records is None:
             async with self._room:  # who waits longest goes first
                 while records is None:
+                    if self._is_closing:
+                        raise NotRunning("the app stopped while this waited for room; nothing was enqueued")
                     self._changed.clear()
                     records = await self._try_enqueue(jobs)
                     if records is None:
@@ -383,14 +486,23 @@ class SQLiteStore(Store):
         """Take out what a cancelled caller has enqueued."""
         job_ids = [record.id for record in records or ()]
         left = await self._committer.run(lambda db: verbs.withdraw(db, job_ids))
+        self._changed.set()
         if left:
             logger.warning("a cancelled enqueue came too late to withdraw jobs that have begun: %s", ", ".join(left))
 
     async def fire(self, firings: Sequence[Firing]) -> list[Fired]:
         """See `Store.fire`."""
         now = self._clock.now()
-        fired = await self._committer.run(lambda db: [verbs.fire(db, now, firing) for firing in firings])
+        replaces = any(firing.overlap == "replace" for firing in firings)
+
+        def work(db: sqlite3.Connection) -> tuple[list[Fired], list[str]]:
+            fired = [verbs.fire(db, now, firing) for firing in firings]
+            return fired, verbs.ended_among(db, list(self._ended)) if replaces else []
+
+        fired, ended = await self._committer.run(work)
         self._claimable.set()
+        self._changed.set()
+        self._tell_ended(ended)
         return fired
 
     async def set_schedule(self, changes: Sequence[ScheduleChange]) -> list[ScheduleRow | None]:
@@ -428,6 +540,7 @@ class SQLiteStore(Store):
             self._claimable.set()  # there may be more
         if records:
             self._changed.set()
+            self._tell_ended([record.id for record in records if record.state is JobState.CANCELLED])
         return records
 
     async def _give_back(self, claimed: tuple[list[JobRecord], datetime | None]) -> None:
@@ -447,6 +560,7 @@ class SQLiteStore(Store):
 
     async def finish(self, finishes: Sequence[Finish]) -> list[bool]:
         """See `Store.finish`."""
+        check_finishes(finishes)
         now = self._clock.now()
         accepted = await self._committer.run(lambda db: [verbs.finish(db, now, ended) for ended in finishes])
         self._changed.set()
@@ -459,6 +573,7 @@ class SQLiteStore(Store):
         now = self._clock.now()
         released = await self._committer.run(lambda db: [verbs.release(db, now, lease) for lease in leases])
         self._claimable.set()
+        self._tell_ended([lease.job_id for lease in leases])  # one that was to be cancelled is
         return released
 
     async def rescue(self) -> list[JobRecord]:
@@ -467,10 +582,11 @@ class SQLiteStore(Store):
 
         def work(db: sqlite3.Connection) -> list[JobRecord]:
             dead = self._presence.dead(verbs.other_workers(db, self._worker or ""))
-            return verbs.rescue(db, now, dead, timedelta(0))
+            return verbs.rescue(db, now, dead, timedelta(0), self._max_deaths)
 
         rescued = await self._committer.run(work)
         self._claimable.set()
+        self._changed.set()
         self._tell_ended([record.id for record in rescued])
         return rescued
 
@@ -492,13 +608,22 @@ class SQLiteStore(Store):
     async def wait_finished(self, job_id: str) -> JobRecord:
         """See `Store.wait_finished`."""
         while True:
-            ended = self._ended.setdefault(job_id, asyncio.Event())
-            record = await self.job(job_id)
-            if record.state.is_finished or record.state is JobState.PARKED:
-                self._ended.pop(job_id, None)
-                ended.set()  # others may wait for it, too
-                return record
-            await ended.wait()
+            ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._ended.setdefault(job_id, []).append(ended)  # before the look, so that no end slips between
+            try:
+                record = await self.job(job_id)
+                if record.state.is_finished or record.state is JobState.PARKED:
+                    return record
+                await ended
+            finally:
+                self._forget_waiting(job_id, ended)
+
+    def _forget_waiting(self, job_id: str, ended: asyncio.Future[None]) -> None:
+        waiting = self._ended.get(job_id)
+        if waiting is not None and ended in waiting:
+            waiting.remove(ended)
+            if not waiting:
+                del self._ended[job_id]
 
     # -- people -----------------------------------------------------------------------------------------------------
 
@@ -513,9 +638,11 @@ class SQLiteStore(Store):
 
     async def prune(self) -> int:
         """See `Store.prune`."""
-        now = self._clock.now()
-        limits = {kind: now - timedelta(seconds=seconds) for kind, seconds in self._keeps.items()}
-        return await self._committer.run(lambda db: verbs.prune(db, **limits, limit=PRUNE_LIMIT))
+        gone, has_more = 0, True
+        while has_more:  # in parts, so that others come in between
+            some, has_more = await self._committer.run(self._pruning())
+            gone += some
+        return gone
 
     async def job(self, job_id: str) -> JobRecord:
         """See `Store.job`."""
@@ -540,14 +667,33 @@ class SQLiteStore(Store):
         return await self._read(lambda db: verbs.answer_of(db, schedule, job_id))
 
 
+_FAILURES = frozenset(
+    {
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_NOTADB,
+    }
+)
+"""What SQLite says when the file fails, whatever was asked of it; everything else is the fault of what was asked."""
+
 _REMEDIES = (
     ("disk is full", "make room; what was asked for is not done, and is tried again where the app asked"),
     ("readonly", "let this user write the file and its folder"),
     ("read-only", "let this user write the file and its folder"),
+    ("not permitted", "let this user write the file and its folder"),
+    ("permission denied", "let this user write the file and its folder"),
+    ("no such file", "make its folder"),
     ("unable to open", "make its folder, or let this user write there"),
-    ("Permission denied", "let this user write the file and its folder"),
+    ("disk i/o error", "see what the system says of the disk; what was asked for is not done"),
     ("not a database", "it is damaged, or something else: move it away, or restore a backup"),
     ("malformed", "it is damaged: restore a backup, or rescue what is left with sqlite3's .recover"),
     ("locked", "another program holds it: end that, or give tickwork a file of its own"),
 )
-"""What to do, by what SQLite says."""
+"""What to do, by what SQLite or the system says, in lower case."""

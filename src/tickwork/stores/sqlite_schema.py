@@ -12,6 +12,7 @@ from ..errors import StoreUnavailable
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Sequence
 
 APPLICATION_ID = 0x7469636B
 """`PRAGMA application_id`: "tick" in ASCII, so that a file of something else is not taken for one of ours."""
@@ -48,17 +49,14 @@ VERSIONS: list[list[str]] = [
             held INTEGER NOT NULL DEFAULT 0
         ) STRICT
         """,
-        # Each index holds only the rows that its question is about, so finished jobs weigh on none but the last four.
-        "CREATE INDEX jobs_ready ON jobs (priority DESC, seq) WHERE state = 'queued' AND held = 0",
+        # Each index holds only the rows that its question is about, so finished jobs weigh on none but the last five.
+        "CREATE INDEX jobs_ready ON jobs (priority DESC, seq, task, queue) WHERE state = 'queued' AND held = 0",
         "CREATE INDEX jobs_later ON jobs (run_at) WHERE state = 'scheduled'",
         "CREATE INDEX jobs_grace ON jobs (start_by) WHERE state = 'queued' AND start_by IS NOT NULL",
         "CREATE INDEX jobs_leased ON jobs (worker) WHERE state = 'running'",
-        """
-        CREATE INDEX jobs_unfinished ON jobs (schedule, seq)
-        WHERE schedule IS NOT NULL AND state IN ('queued', 'scheduled', 'running')
-        """,
         "CREATE INDEX jobs_by_state ON jobs (state, seq)",
         "CREATE INDEX jobs_by_schedule ON jobs (schedule, seq) WHERE schedule IS NOT NULL",
+        "CREATE INDEX jobs_by_both ON jobs (schedule, state, seq) WHERE schedule IS NOT NULL",
         "CREATE INDEX jobs_ended ON jobs (finished_at) WHERE finished_at IS NOT NULL",
         "CREATE INDEX jobs_results ON jobs (finished_at) WHERE result IS NOT NULL",
         """
@@ -68,6 +66,7 @@ VERSIONS: list[list[str]] = [
             PRIMARY KEY (before_id, job_id)
         ) STRICT, WITHOUT ROWID
         """,
+        "CREATE INDEX behind_of_job ON behind (job_id)",
         # How many jobs are in each state, kept by the triggers below: counting a million rows takes too long.
         "CREATE TABLE counts (state TEXT PRIMARY KEY, count INTEGER NOT NULL) STRICT, WITHOUT ROWID",
         """
@@ -146,30 +145,39 @@ VERSIONS: list[list[str]] = [
 """For each version the statements that make it of the one before."""
 
 
-def migrate(connection: sqlite3.Connection, path: str) -> None:
+def expect_ours(connection: sqlite3.Connection, path: str) -> None:
+    """Refuse the file of another program before anything about it is changed.
+
+    Raises:
+        StoreUnavailable: It has tables, and they are not ours.
+    """
+    (owner,) = connection.execute("PRAGMA application_id").fetchone()
+    if owner == APPLICATION_ID:
+        return
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if owner or version or tables:
+        raise StoreUnavailable(path, "it is a database of another program", "give tickwork a file of its own")
+
+
+def migrate(connection: sqlite3.Connection, path: str, versions: Sequence[list[str]] = VERSIONS) -> None:
     """Bring the tables to today's version, inside the caller's transaction.
 
     Raises:
         StoreUnavailable: The file belongs to another program, or to a later version of this one.
     """
+    expect_ours(connection, path)
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (owner,) = connection.execute("PRAGMA application_id").fetchone()
-    if version == 0 and owner == 0:
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables:
-            raise StoreUnavailable(path, "it is a database of another program", "give tickwork a file of its own")
-    elif owner != APPLICATION_ID:
-        raise StoreUnavailable(path, "it is a database of another program", "give tickwork a file of its own")
-    if version > len(VERSIONS):
+    if version > len(versions):
         raise StoreUnavailable(
             path,
-            f"its tables have version {version}, and this tickwork knows {len(VERSIONS)}",
+            f"its tables have version {version}, and this tickwork knows {len(versions)}",
             "install the version of tickwork that wrote it, or a later one",
         )
-    if version == len(VERSIONS):
+    if version == len(versions):
         return
-    for statements in VERSIONS[version:]:
+    for statements in versions[version:]:
         for statement in statements:
             connection.execute(statement)
-    connection.execute(f"PRAGMA user_version = {len(VERSIONS)}")
+    connection.execute(f"PRAGMA user_version = {len(versions)}")
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")

@@ -8,11 +8,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UnknownJob, UnknownSchedule
+from ..errors import DuplicateJob, UnknownJob, UnknownSchedule
 from ..jobs import JobRecord, JobState, NewJob
-from ..payloads import ErrorInfo
-from ..policies import MAX_DEATHS, grace_of, overlap
-from .base import Answer, Declare, Finish, Fired, Pause, Remove, ScheduleRow
+from ..policies import grace_of, overlap
+from .base import Answer, Declare, Finish, Fired, Pause, Remove, ScheduleRow, after_death
 
 if TYPE_CHECKING:
     import sqlite3
@@ -48,6 +47,11 @@ def _at(micro: int) -> datetime:
 
 def _at_or_none(micro: int | None) -> datetime | None:
     return None if micro is None else _EPOCH + timedelta(microseconds=micro)
+
+
+def _text(json: str | None) -> str | None:
+    """Return JSON that can be written as UTF-8: what stands for no character is written as JSON's escape of it."""
+    return json if json is None or json.isascii() else json.encode("utf-8", "backslashreplace").decode()
 
 
 def _job(found: tuple[Any, ...]) -> JobRecord:
@@ -136,12 +140,12 @@ def insert(db: sqlite3.Connection, now: datetime, job: NewJob, behind: Sequence[
         f"""
         INSERT INTO jobs (id, task, payload, run_at, queue, priority, schedule, fire_time, start_by, is_once, state,
             enqueued_at, held)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING {JOB}
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING RETURNING {JOB}
         """,
         (
             job.id,
             job.task,
-            job.payload,
+            _text(job.payload),
             us(job.run_at),
             job.queue,
             job.priority,
@@ -154,6 +158,8 @@ def insert(db: sqlite3.Connection, now: datetime, job: NewJob, behind: Sequence[
             len(behind),
         ),
     ).fetchone()
+    if found is None:
+        raise DuplicateJob(job.id)
     if behind:
         db.executemany("INSERT INTO behind VALUES (?, ?)", [(job.id, before) for before in behind])
     return _job(found)
@@ -186,6 +192,8 @@ def fire(db: sqlite3.Connection, now: datetime, firing: Firing) -> Fired:
                 (us(firing.watermark), _us(firing.next_at), row.name),
             ).fetchone()
         )
+        if firing.job is not None and _is_answered(db, row.name, firing.job.fire_time):
+            return Fired(None, _row(_next_after(db, now, row)))
     if firing.missed_first is not None:
         answer = Answer(
             schedule=row.name,
@@ -201,6 +209,23 @@ def fire(db: sqlite3.Connection, now: datetime, firing: Firing) -> Fired:
     if firing.job is None:
         return Fired("missed", row)
     return _fire_job(db, now, firing, firing.job, row)
+
+
+def _is_answered(db: sqlite3.Connection, name: str, fire_time: datetime | None) -> bool:
+    found = db.execute("SELECT 1 FROM ledger WHERE schedule = ? AND first = ?", (name, _us(fire_time)))
+    return found.fetchone() is not None
+
+
+def _next_after(db: sqlite3.Connection, now: datetime, row: ScheduleRow) -> tuple[Any, ...]:
+    """Give a schedule that goes by the ends of its jobs another fire time, though no job was made."""
+    found: tuple[Any, ...] = db.execute(
+        f"""
+        UPDATE schedules SET next_at = ? + CAST(round(after_seconds * 1000000) AS INTEGER) WHERE name = ?
+        RETURNING {ROW}
+        """,
+        (us(now), row.name),
+    ).fetchone()
+    return found
 
 
 def _fire_job(db: sqlite3.Connection, now: datetime, firing: Firing, job: NewJob, row: ScheduleRow) -> Fired:
@@ -232,7 +257,10 @@ def _fire_job(db: sqlite3.Connection, now: datetime, firing: Firing, job: NewJob
 
 
 def _unfinished(db: sqlite3.Connection, name: str) -> list[JobRecord]:
-    found = db.execute(f"SELECT {JOB} FROM jobs WHERE schedule = ? AND {UNFINISHED} ORDER BY seq", (name,))
+    # Unasked, SQLite takes the index that is in order, and walks over all jobs of the schedule that are finished.
+    found = db.execute(
+        f"SELECT {JOB} FROM jobs INDEXED BY jobs_by_both WHERE schedule = ? AND {UNFINISHED} ORDER BY seq", (name,)
+    )
     return [_job(entry) for entry in found]
 
 
@@ -244,12 +272,13 @@ def write_answer(db: sqlite3.Connection, answer: Answer) -> None:
     if found is not None and (last := _answer(found[1:])).shares_row_with(answer):
         joined = last.joined(answer)
         db.execute(
-            "UPDATE ledger SET last = ?, count = ?, answered_at = ? WHERE seq = ?",
-            (us(joined.last), joined.count, us(joined.answered_at), found[0]),
+            "UPDATE ledger SET last = ?, count = ?, answered_at = ?, late_because = ? WHERE seq = ?",
+            (us(joined.last), joined.count, us(joined.answered_at), joined.late_because, found[0]),
         )
         return
     db.execute(
-        f"INSERT INTO ledger ({ANSWER}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO ledger ({ANSWER}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (schedule, first) DO NOTHING",
         (
             answer.schedule,
             us(answer.first),
@@ -385,7 +414,8 @@ def claim(
     known = f"task IN ({_marks(tasks)})" + ("" if queues is None else f" AND queue IN ({_marks(queues)})")
     names = (*tasks, *(queues or ()))
     too_late = db.execute(
-        f"SELECT id FROM jobs WHERE state = 'queued' AND start_by < ? AND attempt = 0 AND {known}", (us(now), *names)
+        f"SELECT id FROM jobs WHERE state = 'queued' AND start_by < ? AND attempt = 0 AND deaths = 0 AND {known}",
+        (us(now), *names),
     ).fetchall()
     missed = [cancel(db, now, job_id, "missed") for (job_id,) in too_late]
     expires = None if lease_seconds is None else us(now + timedelta(seconds=lease_seconds))
@@ -428,20 +458,24 @@ def progress(db: sqlite3.Connection, lease: Lease, started_at: datetime) -> bool
 
 def finish(db: sqlite3.Connection, now: datetime, ended: Finish) -> bool:
     """Write the end of an attempt; see `Store.finish`."""
-    is_final = ended.state not in (JobState.QUEUED, JobState.SCHEDULED)
+    waits = ended.state in (JobState.QUEUED, JobState.SCHEDULED)
     found = db.execute(
         """
-        UPDATE jobs SET state = ?, attempt = ?, deaths = ?, started_at = coalesce(?, started_at), result = ?, error = ?,
-            lease_expires_at = NULL, worker = NULL, finished_at = ?, run_at = coalesce(?, run_at)
-        WHERE id = ? AND token = ? AND state = 'running' RETURNING id, schedule, fire_time
+        UPDATE jobs SET state = CASE WHEN cancel_requested AND ?1 THEN 'cancelled' ELSE ?2 END, attempt = ?3,
+            deaths = ?4, started_at = coalesce(?5, started_at), result = ?6, error = ?7, lease_expires_at = NULL,
+            worker = NULL, finished_at = CASE WHEN cancel_requested AND ?1 THEN ?8 ELSE ?9 END,
+            run_at = coalesce(?10, run_at)
+        WHERE id = ?11 AND token = ?12 AND state = 'running' RETURNING id, schedule, fire_time, state, started_at
         """,
         (
+            waits,
             ended.state,
             ended.attempt,
             ended.deaths,
             _us(ended.started_at),
-            ended.result,
-            ended.error,
+            _text(ended.result),
+            _text(ended.error),
+            us(now),
             us(now) if ended.state.is_finished else None,
             _us(ended.run_at),
             ended.lease.job_id,
@@ -450,20 +484,26 @@ def finish(db: sqlite3.Connection, now: datetime, ended: Finish) -> bool:
     ).fetchone()
     if found is None:
         return False
-    job_id, name, fire_time = found
+    job_id, name, fire_time, state, started_at = found
     if fire_time is not None:
-        outcome = "not_started" if ended.started_at is None and ended.state is JobState.CANCELLED else None
-        db.execute(
-            """
-            UPDATE ledger SET started_at = coalesce(started_at, ?), late_because = coalesce(late_because, ?),
-                outcome = coalesce(?, outcome)
-            WHERE job_id = ?
-            """,
-            (_us(ended.started_at), ended.late_because, outcome, job_id),
-        )
-    if is_final:
-        _ended(db, now, job_id, ended.state, name)
+        _amend(db, job_id, state, started_at, ended.late_because)
+    if state not in (JobState.QUEUED, JobState.SCHEDULED):
+        _ended(db, now, job_id, JobState(state), name)
     return True
+
+
+def _amend(
+    db: sqlite3.Connection, job_id: str, state: str, started_at: int | None, late_because: str | None = None
+) -> None:
+    """Write into the ledger how the first start of a job went, or that there was none."""
+    db.execute(
+        """
+        UPDATE ledger SET started_at = ?1, late_because = coalesce(?2, late_because),
+            outcome = CASE WHEN ?1 IS NULL AND ?3 = 'cancelled' THEN 'not_started' ELSE outcome END
+        WHERE job_id = ?4 AND started_at IS NULL
+        """,
+        (started_at, late_because, state, job_id),
+    )
 
 
 def _ended(db: sqlite3.Connection, now: datetime, job_id: str, state: JobState, name: str | None) -> None:
@@ -501,32 +541,24 @@ def release(db: sqlite3.Connection, now: datetime, lease: Lease) -> bool:
     return found is not None
 
 
-def rescue(db: sqlite3.Connection, now: datetime, dead: Collection[str], overdue: timedelta) -> list[JobRecord]:
-    """Return the jobs of dead workers, and those whose lease ended that long ago, to the queue; park deadly ones."""
+def rescue(
+    db: sqlite3.Connection, now: datetime, dead: Collection[str], overdue: timedelta | None, max_deaths: int
+) -> list[JobRecord]:
+    """Take away the jobs of dead workers, and those whose lease ended that long ago (None: not those)."""
     found = db.execute(
         f"""
         SELECT {JOB} FROM jobs WHERE state = 'running' AND (worker IN ({_marks(dead)}) OR lease_expires_at <= ?)
         ORDER BY seq
         """,
-        (*dead, us(now - overdue)),
+        (*dead, None if overdue is None else us(now - overdue)),
     ).fetchall()
-    rescued = [_rescued(db, now, _job(entry)) for entry in found]
+    rescued = [_rescued(db, now, _job(entry), max_deaths) for entry in found]
     db.execute(f"DELETE FROM workers WHERE name IN ({_marks(dead)})", tuple(dead))
     return rescued
 
 
-def _rescued(db: sqlite3.Connection, now: datetime, record: JobRecord) -> JobRecord:
-    # A job that nobody had begun is none of the reasons for the death.
-    deaths = record.deaths + (record.started_at is not None)
-    state, message = JobState.QUEUED, None
-    if record.is_once:  # the claim was its attempt: whether it had begun cannot be known
-        state, message = JobState.FAILED, f"worker {record.worker} died with it, and it may run at most once"
-    elif record.cancel_requested:
-        state = JobState.CANCELLED
-    elif deaths >= MAX_DEATHS:
-        state = JobState.PARKED
-        message = f"{deaths} worker processes died while it ran, the last of them {record.worker}"
-    error = record.error if message is None else ErrorInfo("tickwork.errors.WorkerDied", message).to_json()
+def _rescued(db: sqlite3.Connection, now: datetime, record: JobRecord, max_deaths: int) -> JobRecord:
+    state, deaths, error = after_death(record, max_deaths)
     moved = db.execute(
         f"""
         UPDATE jobs SET state = ?, deaths = ?, lost = lost + 1, error = ?, worker = NULL, lease_expires_at = NULL,
@@ -535,6 +567,8 @@ def _rescued(db: sqlite3.Connection, now: datetime, record: JobRecord) -> JobRec
         """,
         (state, deaths, error, us(now) if state.is_finished else None, record.id),
     ).fetchone()
+    if record.fire_time is not None:
+        _amend(db, record.id, state, _us(record.started_at))
     if state is not JobState.QUEUED:
         _ended(db, now, record.id, state, record.schedule)
     return _job(moved)
@@ -553,7 +587,7 @@ def cancel(
     if record.state is JobState.RUNNING:
         changed = db.execute(f"UPDATE jobs SET cancel_requested = 1 WHERE id = ? RETURNING {JOB}", (job_id,))
         return _job(changed.fetchone())
-    if record.fire_time is not None and not record.attempt:
+    if record.fire_time is not None and not record.attempt and not record.deaths:
         decided_by = grace_of(record) if outcome == "missed" else ""
         db.execute("UPDATE ledger SET outcome = ?, decided_by = ? WHERE job_id = ?", (outcome, decided_by, job_id))
     moved = db.execute(
@@ -562,6 +596,8 @@ def cancel(
     db.execute("DELETE FROM behind WHERE job_id = ?", (job_id,))
     if record.state is not JobState.PARKED:
         _ended(db, now, job_id, JobState.CANCELLED, record.schedule)
+    else:  # its end is written already, all but the last word
+        db.execute("UPDATE ledger SET finished_at = ?, state = 'cancelled' WHERE job_id = ?", (us(now), job_id))
     return _job(moved)
 
 
@@ -605,26 +641,30 @@ def answer_of(db: sqlite3.Connection, name: str, job_id: str) -> Answer | None:
     return None if found is None else _answer(found)
 
 
-def prune(db: sqlite3.Connection, *, results: datetime, jobs: datetime, ledger: datetime, limit: int) -> int:
-    """Forget results, finished jobs and ledger rows that ended before these instants, and return how many."""
-    db.execute(
+def prune(
+    db: sqlite3.Connection, *, results: datetime, jobs: datetime, ledger: datetime, limit: int
+) -> tuple[int, bool]:
+    """Forget results, finished jobs and ledger rows that ended before these instants, so many of each at the most.
+
+    Returns:
+        How many jobs and rows are gone, and whether there may be more.
+    """
+    emptied = db.execute(
         """
         UPDATE jobs SET result = NULL WHERE seq IN (
             SELECT seq FROM jobs WHERE result IS NOT NULL AND finished_at < ? ORDER BY finished_at LIMIT ?
         )
         """,
         (us(results), limit),
-    )
+    ).rowcount
     gone = db.execute(
         "DELETE FROM jobs WHERE seq IN (SELECT seq FROM jobs WHERE finished_at < ? ORDER BY finished_at LIMIT ?)",
         (us(jobs), limit),
     ).rowcount
-    return gone + (
-        db.execute(
-            "DELETE FROM ledger WHERE seq IN (SELECT seq FROM ledger WHERE answered_at < ? LIMIT ?)",
-            (us(ledger), limit),
-        ).rowcount
-    )
+    rows = db.execute(
+        "DELETE FROM ledger WHERE seq IN (SELECT seq FROM ledger WHERE answered_at < ? LIMIT ?)", (us(ledger), limit)
+    ).rowcount
+    return gone + rows, max(emptied, gone, rows) >= limit
 
 
 # -- what the thread looks for --------------------------------------------------------------------------------------

@@ -1,0 +1,92 @@
+"""`tickwork history` and `tickwork why`: what became of the fire times of a schedule, read from the app's store."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from ..durations import format_seconds
+from ..errors import UnknownSchedule
+from ..program import OK
+from ..zones import zone_key
+from .output import as_json, lines, table
+from .target import load
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ..app import App
+    from ..schedules import Schedule
+    from ..stores.base import Answer
+
+
+def run_history(options: argparse.Namespace) -> int:
+    """Show the newest rows of a schedule's ledger."""
+    app = load(options.target, show_traceback=options.verbose)
+    schedule = _find(app, options.name)
+
+    async def read() -> list[Answer]:
+        async with app.looking():
+            return await schedule.history(options.n)
+
+    answers = asyncio.run(read())
+    if options.json:
+        as_json([_as_data(answer) for answer in answers])
+        return OK
+    key = schedule.timezone if options.tz is None else zone_key(options.tz, "--tz")
+    zone = ZoneInfo(key)
+    rows = [_row(answer, zone) for answer in answers]
+    table((f"due ({key})", "what became of it", "started", "took", "job", "why"), rows)
+    return OK
+
+
+def run_why(options: argparse.Namespace) -> int:
+    """Say in a sentence what became of one fire time."""
+    app = load(options.target, show_traceback=options.verbose)
+    schedule = _find(app, options.name)
+
+    async def ask() -> Any:
+        async with app.looking():
+            return await schedule.why(options.time)
+
+    why = asyncio.run(ask())
+    if options.json:
+        as_json({"sentence": why.sentence, "answer": None if why.answer is None else _as_data(why.answer)})
+    else:
+        lines([why.sentence])
+    return OK
+
+
+def _find(app: App, name: str) -> Schedule:
+    """Return the schedule of this name, or the only one whose last part it is."""
+    if name in app.schedules:
+        return app.schedules[name]
+    ending = [key for key in app.schedules if key.endswith(f".{name}")]
+    if len(ending) == 1:
+        return app.schedules[ending[0]]
+    raise UnknownSchedule(name, ending or list(app.schedules))
+
+
+def _as_data(answer: Answer) -> dict[str, Any]:
+    """Return a row as JSON: the attributes of `Answer`, instants as ISO 8601 in UTC."""
+    return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in asdict(answer).items()}
+
+
+def _row(answer: Answer, zone: ZoneInfo) -> list[str]:
+    due = f"{answer.first.astimezone(zone):%Y-%m-%d %H:%M:%S %z}"
+    if answer.count != 1:
+        due += f" and {'many' if answer.count is None else answer.count - 1} more"
+    started = took = "-"
+    if answer.started_at is not None:
+        late = (answer.started_at - (answer.wanted_at or answer.first)).total_seconds()
+        started = f"{answer.started_at.astimezone(zone):%H:%M:%S}" + (
+            f" ({format_seconds(round(late, 1))} late)" if late > 1 else ""
+        )
+        if answer.finished_at is not None:
+            took = format_seconds(round((answer.finished_at - answer.started_at).total_seconds(), 3))
+    outcome = answer.outcome if answer.outcome != "ran" else str(answer.state or "under way")
+    why = "; ".join(filter(None, (answer.decided_by, answer.late_because)))
+    return [due, outcome, started, took, answer.job_id or answer.blocked_by or "-", why or "-"]

@@ -1,0 +1,1113 @@
+"""What every store must do, as tests: a class whose subclass names a store, and pytest does the rest.
+
+    from tickwork.testing import StoreConformance
+
+    class TestMyStore(StoreConformance):
+        @pytest.fixture
+        def make_store(self, tmp_path):
+            return lambda clock, max_queued: MyStore(tmp_path / "jobs", clock, max_queued=max_queued)
+
+Time is a clock that the tests move by hand, so a store must ask it and no other, and whatever it does unasked (renew
+leases, rescue, prune) must be off. The loop is a real one: threads and sockets are welcome. The tests use only the
+verbs of `tickwork.stores.base`; how a store survives a crash of its process, and what it says when its disk is full,
+only the store itself can test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+
+from .clock import Clock, Timer
+from .errors import DuplicateJob, IllegalMove, NotRunning, QueueFull, UnknownJob, UnknownSchedule
+from .jobs import JobRecord, JobState, NewJob, new_id
+from .policies import MAX_DEATHS
+from .stores.base import Declare, Finish, Fired, Firing, Lease, Pause, Remove
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from .stores.base import Answer, ScheduleRow, Store
+
+__all__ = ["HandClock", "StoreConformance"]
+
+T = TypeVar("T")
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+PATIENCE_SECONDS = 10.0
+"""What should happen at once may take this long on a machine that is busy."""
+MAX_QUEUED = 10
+
+
+class HandClock(Clock):
+    """A clock that stands where it is put; its timers ring when it passes them."""
+
+    def __init__(self) -> None:
+        self.seconds: float = 0.0
+        self._timers: list[tuple[float, Callable[[], object]]] = []
+
+    def now(self) -> datetime:
+        """Return the start and the seconds since."""
+        return START + timedelta(seconds=self.seconds)
+
+    def monotonic(self) -> float:
+        """Return the seconds since the start."""
+        return self.seconds
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Timer:
+        """Set a timer."""
+        entry = (self.seconds + delay, lambda: callback(*args))
+        self._timers.append(entry)
+
+        class Handle:
+            def cancel(_self) -> None:
+                if entry in self._timers:
+                    self._timers.remove(entry)
+
+        return Handle()
+
+    def advance(self, seconds: float) -> None:
+        """Move on, and ring on the way."""
+        self.seconds += seconds
+        for entry in sorted(self._timers, key=lambda entry: entry[0]):
+            if entry[0] <= self.seconds and entry in self._timers:
+                self._timers.remove(entry)
+                entry[1]()
+
+
+def new_job(clock: Clock, task: str = "t", **options: Any) -> NewJob:
+    """Return a job that is due now, unless `run_at` or `delay` says otherwise."""
+    delay = timedelta(seconds=options.pop("delay", 0.0))
+    options.setdefault("run_at", clock.now() + delay)
+    options.setdefault("payload", "{}")
+    return NewJob(id=options.pop("id", None) or new_id(clock.now()), task=task, **options)
+
+
+def ending(record: JobRecord, state: JobState = JobState.SUCCEEDED, **options: Any) -> Finish:
+    """Return the end of the attempt that a claim began."""
+    options.setdefault("attempt", record.attempt + 1)
+    options.setdefault("deaths", record.deaths)
+    return Finish(lease=lease(record), state=state, **options)
+
+
+def lease(record: JobRecord) -> Lease:
+    """Return the right that a claim gave."""
+    return Lease(record.id, record.token)
+
+
+def ids(records: list[JobRecord]) -> list[str]:
+    """Return the ids of jobs, in their order."""
+    return [record.id for record in records]
+
+
+def declare(name: str = "s", fingerprint: str = "f", **options: Any) -> Declare:
+    """Return the declaration of a schedule."""
+    return Declare(name=name, task="t", trigger="Every('1m')", fingerprint=fingerprint, **options)
+
+
+def firing(clock: Clock, version: int | None, schedule: str = "s", **options: Any) -> Firing:
+    """Return the answer to a fire time that is now; a manual job when `version` is None."""
+    fire_time = options.pop("fire_time", clock.now()) if version is not None else None
+    about = options.pop("job", {})
+    options.setdefault("overlap", "skip")
+    options.setdefault("watermark", fire_time)
+    job = None if about is None else new_job(clock, schedule=schedule, fire_time=fire_time, **about)
+    return Firing(schedule=schedule, version=version, job=job, **options)
+
+
+class StoreConformance:
+    """Tests that any store must pass; a subclass gives the fixture `make_store`.
+
+    Attributes:
+        worker: The name under which the tests claim; the store must take that worker for a living one.
+        forget_seconds: After how long `prune` forgets what is finished; None: not by age.
+    """
+
+    pytestmark = pytest.mark.anyio
+
+    worker: str = "worker-1"
+    forget_seconds: float | None = None
+
+    @pytest.fixture
+    def anyio_backend(self) -> Any:
+        """Run on asyncio."""
+        return "asyncio"
+
+    @pytest.fixture
+    def make_store(self) -> Callable[[HandClock, int], Store]:
+        """Return what makes a store that is not open yet, of a clock and a bound."""
+        raise NotImplementedError("give the fixture make_store, which returns a function of (clock, max_queued)")
+
+    @pytest.fixture
+    def clock(self) -> HandClock:
+        """The clock that a test moves."""
+        return HandClock()
+
+    @pytest.fixture
+    async def store(self, make_store: Callable[[HandClock, int], Store], clock: HandClock) -> AsyncIterator[Store]:
+        """A new, open store in which ten jobs may wait."""
+        store = make_store(clock, MAX_QUEUED)
+        await store.open()
+        yield store
+        await store.close()
+
+    async def claim(self, store: Store, limit: int = 100, **options: Any) -> list[JobRecord]:
+        """Claim jobs of the task `t`, unless `tasks` says otherwise."""
+        options.setdefault("tasks", {"t"})
+        options.setdefault("lease_seconds", 60.0)
+        return await store.claim(worker=self.worker, limit=limit, **options)
+
+    async def claim_one(self, store: Store, **options: Any) -> JobRecord:
+        """Claim the one job that there is."""
+        (record,) = await self.claim(store, **options)
+        return record
+
+    async def soon(self, awaitable: Awaitable[T]) -> T:
+        """Await what must happen without further ado."""
+        return await asyncio.wait_for(awaitable, PATIENCE_SECONDS)
+
+    async def settle(self, store: Store) -> None:
+        """Let what has been asked of the store happen."""
+        for _ in range(5):
+            await store.counts()
+            await asyncio.sleep(0)
+
+    async def fire(self, store: Store, clock: HandClock, version: int | None, **options: Any) -> Fired:
+        """Answer one fire time, a minute after the last."""
+        clock.advance(60)
+        (fired,) = await store.fire([firing(clock, version, **options)])
+        return fired
+
+    async def newest(self, store: Store, schedule: str = "s") -> Answer:
+        """Return the newest row of the ledger."""
+        return (await store.ledger(schedule, limit=1))[0]
+
+    async def row(self, store: Store, schedule: str = "s") -> ScheduleRow:
+        """Return the row of a schedule."""
+        (row,) = await store.schedules([schedule])
+        return row
+
+    # -- enqueue and claim ----------------------------------------------------------------------------------------
+
+    async def test_a_job_is_kept_as_it_was_given(self, store: Store, clock: HandClock) -> None:
+        given = new_job(
+            clock,
+            payload='{"a": "\u00e9\u4e2d\U0001f600 \\u0000", "n": 123456789012345678901234567890}',
+            queue="mail \u00fc",
+            priority=-7,
+            start_by=clock.now() + timedelta(microseconds=1),
+            is_once=True,
+        )
+        (taken,) = await store.enqueue([given])
+
+        assert taken == await store.job(given.id)
+        assert {name: getattr(taken, name) for name in vars(NewJob)["__slots__"]} == {
+            name: getattr(given, name) for name in vars(NewJob)["__slots__"]
+        }
+        assert (taken.state, taken.enqueued_at, taken.attempt, taken.token) == (JobState.QUEUED, clock.now(), 0, 0)
+
+    async def test_a_large_payload_and_a_large_result_come_back_whole(self, store: Store, clock: HandClock) -> None:
+        large = '["' + "x\u00fc" * 500_000 + '"]'
+        await store.enqueue([new_job(clock, payload=large)])
+        record = await self.claim_one(store)
+        await store.finish([ending(record, result=large)])
+
+        assert record.payload == large
+        assert (await store.job(record.id)).result == large
+
+    async def test_texts_that_are_no_unicode_mean_the_same_when_they_come_back(
+        self, store: Store, clock: HandClock
+    ) -> None:
+        name = "caf\udce9"  # a file name in Latin 1, as Python reads it
+        await store.enqueue([new_job(clock, payload=json.dumps([name], ensure_ascii=False))])
+        record = await self.claim_one(store)
+        await store.finish([ending(record, result=json.dumps(name, ensure_ascii=False))])
+
+        assert json.loads(record.payload) == [name]
+        assert json.loads((await store.job(record.id)).result or "") == name
+
+    async def test_jobs_are_claimed_by_priority_then_in_order_of_arrival(self, store: Store, clock: HandClock) -> None:
+        jobs = [new_job(clock, priority=priority) for priority in (0, 5, 0, 5, -1)]
+        await store.enqueue(jobs)
+
+        claimed = await self.claim(store)
+
+        assert ids(claimed) == [jobs[index].id for index in (1, 3, 0, 2, 4)]
+        assert all(record.state is JobState.RUNNING and record.worker == self.worker for record in claimed)
+        assert all(record.token > 0 for record in claimed)
+
+    async def test_an_older_job_goes_first_also_when_it_comes_again(self, store: Store, clock: HandClock) -> None:
+        later, released, retried = (new_job(clock, delay=delay) for delay in (5, 0, 0))
+        await store.enqueue([later, released, retried])
+        first, second = await self.claim(store)
+        await store.enqueue([young := new_job(clock)])
+        clock.advance(1)
+        await store.finish([ending(second, JobState.SCHEDULED, run_at=clock.now() + timedelta(seconds=1))])
+        await store.release([lease(first)])
+        clock.advance(5)
+
+        assert ids(await self.claim(store)) == [later.id, released.id, retried.id, young.id]
+
+    async def test_a_claim_takes_only_what_it_knows_asks_for_and_has_room_for(
+        self, store: Store, clock: HandClock
+    ) -> None:
+        known, other, elsewhere = new_job(clock), new_job(clock, "unknown"), new_job(clock, queue="mail")
+        await store.enqueue([other, known, elsewhere])
+
+        assert await self.claim(store, limit=0) == []
+        assert await self.claim(store, tasks=set()) == []
+        assert await self.claim(store, queues=set()) == []
+        assert ids(await self.claim(store, queues={"default"})) == [known.id]
+        assert ids(await self.claim(store)) == [elsewhere.id]
+        assert (await store.job(other.id)).state is JobState.QUEUED
+        assert ids(await self.claim(store, tasks={"unknown", "t"}, limit=1)) == [other.id]
+
+    async def test_each_job_goes_to_one_of_many_who_claim_at_once(self, store: Store, clock: HandClock) -> None:
+        jobs = [new_job(clock) for _ in range(MAX_QUEUED)]
+        await store.enqueue(jobs)
+
+        claims = await asyncio.gather(*[self.claim(store, limit=3) for _ in range(8)])
+
+        claimed = [record.id for records in claims for record in records]
+        assert sorted(claimed) == sorted(job.id for job in jobs)
+
+    async def test_a_job_for_later_is_scheduled_and_wakes_who_waits_when_it_is_due(
+        self, store: Store, clock: HandClock
+    ) -> None:
+        later = new_job(clock, delay=60)
+        (taken,) = await store.enqueue([later])
+        assert taken.state is JobState.SCHEDULED
+        assert await self.claim(store) == []
+        waiting = asyncio.ensure_future(store.wait_claimable())
+        for _ in range(3):  # a timer of a wall clock may ring early; who is woken claims, and waits again
+            clock.advance(20)
+            await self.settle(store)
+            if waiting.done() and not (claimed := await self.claim(store)):
+                waiting = asyncio.ensure_future(store.wait_claimable())
+        await self.soon(waiting)
+
+        assert ids(claimed or await self.claim(store)) == [later.id]
+
+    async def test_whatever_may_be_claimed_wakes_who_waits(self, store: Store, clock: HandClock) -> None:
+        async def wakes(act: Callable[[], Awaitable[object]]) -> JobRecord:
+            while await self.claim(store):
+                pass
+            waiting = asyncio.ensure_future(store.wait_claimable())
+            await self.settle(store)
+            await act()
+            await self.soon(waiting)
+            return await self.claim_one(store, lease_seconds=1.0)
+
+        record = await wakes(lambda: store.enqueue([new_job(clock)]))
+        record = await wakes(lambda: store.release([lease(record)]))
+        record = await wakes(lambda: store.finish([ending(record, JobState.QUEUED)]))
+        clock.advance(2)
+        record = await wakes(store.rescue)
+        await store.set_schedule([declare()])
+        await wakes(lambda: store.fire([firing(clock, 1)]))
+
+    async def test_an_id_is_taken_once(self, store: Store, clock: HandClock) -> None:
+        known, fresh = new_job(clock), new_job(clock)
+        await store.enqueue([known])
+
+        with pytest.raises(DuplicateJob) as refused:
+            await store.enqueue([fresh, new_job(clock, "other", id=known.id)])
+        with pytest.raises(DuplicateJob):
+            await store.enqueue([fresh, fresh])
+
+        assert str(refused.value) == f"job {known.id!r} is in the store already; give every new job an id of its own"
+        assert ids(await store.jobs()) == [known.id]
+        assert (await store.job(known.id)).task == "t"
+
+    # -- room -----------------------------------------------------------------------------------------------------
+
+    async def test_a_full_store_takes_all_or_none(self, store: Store, clock: HandClock) -> None:
+        await store.enqueue([new_job(clock, delay=(number % 2) * 60) for number in range(8)])
+
+        with pytest.raises(QueueFull) as full:
+            await store.enqueue([new_job(clock) for _ in range(3)], wait=False)
+        with pytest.raises(QueueFull) as never:
+            await store.enqueue([new_job(clock) for _ in range(11)])
+        assert await store.enqueue([]) == []
+        await store.enqueue([new_job(clock), new_job(clock)], wait=False)
+
+        assert str(full.value) == (
+            "the store is full (10 entries); await enqueue(...) to wait for room, or raise max_queued"
+        )
+        assert str(never.value) == ("the store is full (10 entries); 11 jobs at once never fit; enqueue them in parts")
+        assert len(await store.jobs()) == 10
+
+    async def test_producers_wait_for_room_in_their_order(self, store: Store, clock: HandClock) -> None:
+        await store.enqueue([new_job(clock) for _ in range(MAX_QUEUED)])
+        big, small = [new_job(clock) for _ in range(3)], [new_job(clock)]
+        first = asyncio.ensure_future(store.enqueue(big))
+        await self.settle(store)
+        second = asyncio.ensure_future(store.enqueue(small))
+        await self.settle(store)
+
+        await self.claim(store, limit=1)  # room for the small one, whose turn it is not
+        await self.settle(store)
+        assert (first.done(), second.done()) == (False, False)
+        with pytest.raises(QueueFull):
+            await store.enqueue([new_job(clock)], wait=False)
+        await self.claim(store, limit=2)
+        await self.soon(first)
+        await self.settle(store)
+        assert not second.done()
+        await self.claim(store, limit=1)
+        await self.soon(second)
+
+    async def test_a_cancelled_job_makes_room(self, store: Store, clock: HandClock) -> None:
+        jobs = [new_job(clock, delay=60) for _ in range(MAX_QUEUED)]
+        await store.enqueue(jobs)
+        producer = asyncio.ensure_future(store.enqueue([new_job(clock)]))
+        await self.settle(store)
+        await store.cancel([jobs[0].id])
+
+        await self.soon(producer)
+
+    @pytest.mark.parametrize("claims_first", [True, False])
+    async def test_a_cancelled_producer_has_enqueued_nothing_and_hands_its_turn_on(
+        self, store: Store, clock: HandClock, claims_first: bool
+    ) -> None:
+        await store.enqueue([new_job(clock) for _ in range(MAX_QUEUED)])
+        cancelled, patient = new_job(clock), new_job(clock)
+        first = asyncio.ensure_future(store.enqueue([cancelled]))
+        await self.settle(store)
+        second = asyncio.ensure_future(store.enqueue([patient]))
+        await self.settle(store)
+        if claims_first:
+            await self.claim(store, limit=1)
+        first.cancel()
+        await asyncio.wait([first])
+        if not claims_first:
+            await self.claim(store, limit=1)
+        if not first.cancelled():
+            await self.claim(store, limit=1)
+        await self.soon(second)
+
+        if first.cancelled():
+            with pytest.raises(UnknownJob):
+                await store.job(cancelled.id)
+        assert (await store.job(patient.id)).state is JobState.QUEUED
+
+    async def test_a_cancelled_enqueue_has_enqueued_nothing_however_far_it_was(
+        self, store: Store, clock: HandClock
+    ) -> None:
+        for turns in range(12):
+            job = new_job(clock)
+            task = asyncio.ensure_future(store.enqueue([job]))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task], timeout=PATIENCE_SECONDS)
+
+            assert task.done()
+            known = ids(await store.jobs())
+            assert (job.id in known) is (not task.cancelled())
+            await store.cancel(known)
+
+    async def test_a_cancelled_claim_has_claimed_nothing_however_far_it_was(
+        self, store: Store, clock: HandClock
+    ) -> None:
+        await store.enqueue([new_job(clock)])
+        for turns in range(12):
+            task = asyncio.ensure_future(self.claim(store))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task], timeout=PATIENCE_SECONDS)
+
+            assert task.done()
+            if not task.cancelled():
+                await store.release([lease(record) for record in task.result()])
+            assert (await store.counts())[JobState.QUEUED] == 1
+
+    async def test_closing_tells_producers_that_wait_for_room(self, store: Store, clock: HandClock) -> None:
+        await store.enqueue([new_job(clock) for _ in range(MAX_QUEUED)])
+        producers = [asyncio.ensure_future(store.enqueue([new_job(clock)])) for _ in range(2)]
+        await self.settle(store)
+        await store.close()
+
+        for producer in producers:
+            with pytest.raises(NotRunning) as told:
+                await self.soon(producer)
+            assert str(told.value) == "the app stopped while this waited for room; nothing was enqueued"
+        await store.close()
+
+    # -- leases ---------------------------------------------------------------------------------------------------
+
+    async def test_a_late_owner_is_refused_and_changes_nothing(self, store: Store, clock: HandClock) -> None:
+        await store.enqueue([new_job(clock)])
+        early = await self.claim_one(store)
+        clock.advance(61)
+        (rescued,) = await store.rescue()
+        late = await self.claim_one(store)
+        assert (rescued.state, late.token > early.token) == (JobState.QUEUED, True)
+
+        for other in (lease(early), Lease(early.id, late.token + 1), Lease("nobody", late.token)):
+            end = Finish(lease=other, state=JobState.FAILED, attempt=9, deaths=9, result="9", error="9")
+            assert await store.finish([end]) == [False]
+            assert await store.extend([other], 600) == [False]
+            assert await store.release([other]) == [False]
+            assert not await store.progress(other, started_at=clock.now())
+            assert await store.job(late.id) == late
+        assert await store.finish([ending(late, result="1")]) == [True]
+        for state in (JobState.SUCCEEDED, JobState.SCHEDULED):
+            assert await store.finish([ending(late, state, result="2")]) == [False]
+        ended = await store.job(late.id)
+        assert (ended.state, ended.result, ended.attempt) == (JobState.SUCCEEDED, "1", 1)
+        assert (ended.finished_at, ended.worker, ended.lease_expires_at) == (clock.now(), None, None)
+
+    async def test_in_one_call_each_end_stands_for_itself(self, store: Store, clock: HandClock) -> None:
+        await store.enqueue([new_job(clock) for _ in range(2)])
+        one, two = await self.claim(store)
+        late = Finish(lease=Lease(one.id, one.token + 7), state=JobState.FAILED, attempt=1)
+
+        assert await store.finish([late, ending(two), ending(one), ending(one)]) == [False, True, True, False]
+        assert (await store.counts())[JobState.SUCCEEDED] == 2
+
+    async def test_an_end_that_is_none_is_refused_with_all_others(self, store: Store, clock: HandClock) -> None:
+        await store.enqueue([new_job(clock) for _ in range(2)])
+        one, two = await self.claim(store)
+
+        with pytest.raises(IllegalMove, match=f"^job {two.id} is running and cannot become running$"):
+            await store.finish([ending(one), ending(two, JobState.RUNNING)])
+        assert await store.job(one.id) == one
+
+    async def test_an_extended_lease_is_not_rescued(self, store: Store, clock: HandClock) -> None:
+        await store.enqueue([new_job(clock)])
+        record = await self.claim_one(store)
+        assert record.lease_expires_at == clock.now() + timedelta(seconds=60)
+        clock.advance(50)
+        assert await store.rescue() == []
+        assert await store.extend([lease(record)], 60) == [True]
+        clock.advance(59)
+        assert await store.rescue() == []
+        clock.advance(1)
+        assert ids(await store.rescue()) == [record.id]
+
+    async def test_only_a_job_that_had_begun_counts_the_death_of_its_worker(
+        self, store: Store, clock: HandClock
+    ) -> None:
+        await store.enqueue([new_job(clock)])
+        for _ in range(MAX_DEATHS + 1):
+            await self.claim(store)
+            clock.advance(60)
+            (record,) = await store.rescue()
+            assert (record.state, record.deaths, record.attempt) == (JobState.QUEUED, 0, 0)
+            assert (record.worker, record.lease_expires_at) == (None, None)
+
+        for deaths in range(1, MAX_DEATHS + 1):
+            claimed = await self.claim_one(store)
+            assert claimed.started_at is None
+            assert await store.progress(lease(claimed), started_at=clock.now())
+            assert (await store.job(claimed.id)).started_at == clock.now()
+            clock.advance(60)
+            (record,) = await store.rescue()
+            assert (record.deaths, record.attempt) == (deaths, 0)
+        assert record.state is JobState.PARKED
+        assert "3 worker processes died while it ran" in (record.error or "")
+        assert record.finished_at is None
+        assert await self.claim(store) == []
+        assert await store.rescue() == []
+
+    async def test_a_job_that_may_run_once_has_failed_when_its_worker_died(
+        self, store: Store, clock: HandClock
+    ) -> None:
+        await store.enqueue([new_job(clock, is_once=True)])
+        await self.claim(store)
+        clock.advance(60)
+        (record,) = await store.rescue()
+
+        assert (record.state, record.finished_at) == (JobState.FAILED, clock.now())
+        assert f"worker {self.worker} died with it, and it may run at most once" in (record.error or "")
+
+    async def test_a_rescued_job_that_was_to_be_cancelled_is(self, store: Store, clock: HandClock) -> None:
+        await store.enqueue([new_job(clock)])
+        record = await self.claim_one(store)
+        await store.cancel([record.id])
+        clock.advance(60)
+
+        assert [entry.state for entry in await store.rescue()] == [JobState.CANCELLED]
+        assert (await store.job(record.id)).finished_at == clock.now()
+
+    async def test_a_released_job_is_claimed_again_with_no_attempt_used(self, store: Store, clock: HandClock) -> None:
+        await store.enqueue([new_job(clock)])
+        record = await self.claim_one(store)
+        assert await store.release([lease(record)]) == [True]
+        back = await store.job(record.id)
+        assert (back.state, back.worker, back.lease_expires_at) == (JobState.QUEUED, None, None)
+        clock.advance(600)
+        assert await store.rescue() == []
+
+        again = await self.claim_one(store)
+        assert (again.id, again.attempt, again.deaths) == (record.id, 0, 0)
+        assert again.token > record.token
+
+    async def test_a_released_job_that_was_to_be_cancelled_is(self, store: Store, clock: HandClock) -> None:
+        await store.enqueue([new_job(clock)])
+        record = await self.claim_one(store)
+        waiting = asyncio.ensure_future(store.wait_finished(record.id))
+        await self.settle(store)
+        await store.cancel([record.id])
+        assert await store.release([lease(record)]) == [True]
+
+        ended = await self.soon(waiting)
+        assert (ended.state, ended.finished_at) == (JobState.CANCELLED, clock.now())
+        assert await self.claim(store) == []
+
+    async def test_a_retry_waits_for_its_time_and_keeps_what_is_known(self, store: Store, clock: HandClock) -> None:
+        await store.enqueue([new_job(clock)])
+        record = await self.claim_one(store)
+        at = clock.now() + timedelta(seconds=30)
+        started_at = clock.now()
+        end = ending(record, JobState.SCHEDULED, run_at=at, error='{"e": 1}', started_at=started_at)
+        assert await store.finish([end]) == [True]
+
+        waiting = await store.job(record.id)
+        assert (waiting.state, waiting.attempt, waiting.error) == (JobState.SCHEDULED, 1, '{"e": 1}')
+        assert (waiting.run_at, waiting.finished_at, waiting.started_at) == (at, None, started_at)
+        assert await self.claim(store) == []
+        clock.advance(30)
+        again = await self.claim_one(store)
+        assert (again.attempt, again.started_at, again.error) == (1, None, '{"e": 1}')
+        await store.finish([ending(again, result="1")])
+        assert ((await store.job(record.id)).attempt, (await store.job(record.id)).error) == (2, None)
+
+    async def test_a_retry_of_what_was_to_be_cancelled_is_cancelled(self, store: Store, clock: HandClock) -> None:
+        await store.enqueue([new_job(clock)])
+        record = await self.claim_one(store)
+        await store.cancel([record.id])
+        assert await store.finish([ending(record, JobState.SCHEDULED, run_at=clock.now())]) == [True]
+
+        ended = await store.job(record.id)
+        assert (ended.state, ended.finished_at) == (JobState.CANCELLED, clock.now())
+
+    # -- cancel, wait, look ---------------------------------------------------------------------------------------
+
+    async def test_cancelling_ends_what_waits_and_marks_what_runs(self, store: Store, clock: HandClock) -> None:
+        await store.enqueue([running := new_job(clock), parked := new_job(clock)])
+        record, other = await self.claim(store)
+        await store.finish([ending(other, JobState.PARKED)])
+        await store.enqueue([queued := new_job(clock), later := new_job(clock, delay=60)])
+
+        asked = [running.id, queued.id, later.id, parked.id, "nobody"]
+        cancelled = await store.cancel(asked)
+
+        assert [entry and (entry.state, entry.cancel_requested) for entry in cancelled] == [
+            (JobState.RUNNING, True),
+            (JobState.CANCELLED, False),
+            (JobState.CANCELLED, False),
+            (JobState.CANCELLED, False),
+            None,
+        ]
+        assert [entry and entry.finished_at for entry in cancelled[1:4]] == [clock.now()] * 3
+        clock.advance(60)
+        assert await store.extend([lease(record)], 60) == [True]
+        assert await self.claim(store) == []
+        assert await store.finish([ending(record, JobState.CANCELLED)]) == [True]
+        assert await store.cancel(asked) == [None] * 5
+
+    @pytest.mark.parametrize("state", [JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.PARKED])
+    async def test_waiting_for_a_job_ends_when_it_is_finished_or_parked(
+        self, store: Store, clock: HandClock, state: JobState
+    ) -> None:
+        await store.enqueue([new_job(clock)])
+        record = await self.claim_one(store)
+        waiting = [asyncio.ensure_future(store.wait_finished(record.id)) for _ in range(3)]
+        await self.settle(store)
+        waiting[0].cancel()
+        await asyncio.wait(waiting[:1])
+        await store.finish([ending(record, state)])
+
+        assert [(await self.soon(entry)).state for entry in waiting[1:]] == [state, state]
+        assert (await self.soon(store.wait_finished(record.id))).state is state
+        with pytest.raises(UnknownJob, match="no job 'nobody' in the store"):
+            await store.wait_finished("nobody")
+
+    async def test_waiting_for_a_job_ends_when_it_is_cancelled_before_it_began(
+        self, store: Store, clock: HandClock
+    ) -> None:
+        await store.enqueue([job := new_job(clock)])
+        waiting = asyncio.ensure_future(store.wait_finished(job.id))
+        await self.settle(store)
+        await store.cancel([job.id])
+
+        assert (await self.soon(waiting)).state is JobState.CANCELLED
+
+    async def test_jobs_are_listed_the_newest_first_and_counted(self, store: Store, clock: HandClock) -> None:
+        jobs = [new_job(clock, delay=600 if number == 3 else 0) for number in range(4)]
+        await store.enqueue(jobs)
+        await self.claim(store, limit=1)
+        await store.set_schedule([declare()])
+        fired = await self.fire(store, clock, 1)
+        assert fired.job is not None
+
+        assert ids(await store.jobs()) == [fired.job.id, *[job.id for job in reversed(jobs)]]
+        assert ids(await store.jobs(limit=2)) == [fired.job.id, jobs[3].id]
+        assert ids(await store.jobs(state=JobState.RUNNING)) == [jobs[0].id]
+        assert ids(await store.jobs(state=JobState.QUEUED, limit=1)) == [fired.job.id]
+        assert ids(await store.jobs(schedule="s")) == [fired.job.id]
+        assert await store.jobs(schedule="s", state=JobState.RUNNING) == []
+        counts = await store.counts()
+        assert set(counts) == set(JobState)
+        assert {state: count for state, count in counts.items() if count} == {
+            JobState.QUEUED: 3,
+            JobState.SCHEDULED: 1,
+            JobState.RUNNING: 1,
+        }
+
+    async def test_pruning_forgets_nothing_that_is_unfinished(self, store: Store, clock: HandClock) -> None:
+        jobs = [new_job(clock) for _ in range(4)]
+        await store.enqueue(jobs)
+        done, parked, _ = await self.claim(store, limit=3)
+        await store.finish([ending(done, result="1"), ending(parked, JobState.PARKED)])
+        await store.set_schedule([declare()])
+        fired = await self.fire(store, clock, 1)
+        assert fired.job is not None
+        await store.cancel([fired.job.id])
+        assert await store.prune() == 0
+        assert (await store.job(done.id)).result == "1"
+        if self.forget_seconds is None:
+            return
+        clock.advance(self.forget_seconds)
+
+        assert await store.prune() == 3  # two jobs, and a row of the ledger
+        assert await store.prune() == 0
+        assert ids(await store.jobs()) == [job.id for job in reversed(jobs[1:])]
+        assert await store.ledger("s") == []
+        with pytest.raises(UnknownJob):
+            await store.job(done.id)
+        assert sum((await store.counts()).values()) == 3
+
+    # -- fire times -----------------------------------------------------------------------------------------------
+
+    async def test_a_fire_time_makes_one_job(self, store: Store, clock: HandClock) -> None:
+        (row,) = await store.set_schedule([declare()])
+        assert row is not None
+        assert (row.version, row.watermark, row.declared_at, row.runs) == (1, START, START, 0)
+        clock.advance(60)
+        one, two = await store.fire([firing(clock, 1), firing(clock, 1)])
+
+        assert one.outcome == "ran"
+        assert one.row == two.row == await self.row(store)
+        assert (two.outcome, two.job) == (None, None)
+        assert two.row is not None
+        assert (two.row.version, two.row.watermark, two.row.runs) == (2, clock.now(), 1)
+        assert await store.jobs() == [one.job]
+        assert one.job is not None
+        assert (one.job.schedule, one.job.fire_time) == ("s", clock.now())
+
+    async def test_of_many_who_fire_at_once_one_does(self, store: Store, clock: HandClock) -> None:
+        await store.set_schedule([declare()])
+        clock.advance(60)
+        fired = await asyncio.gather(*[store.fire([firing(clock, 1)]) for _ in range(8)])
+
+        assert sorted(str(entry.outcome) for (entry,) in fired) == ["None"] * 7 + ["ran"]
+        assert len(await store.jobs()) == len(await store.ledger("s")) == 1
+
+    async def test_a_fire_time_that_comes_again_makes_no_second_job(self, store: Store, clock: HandClock) -> None:
+        await store.set_schedule([declare(after_seconds=60.0, next_at=START)])
+        fired = await self.fire(store, clock, 1, overlap="allow")
+        fire_time = clock.now()
+        again = await self.fire(store, clock, 2, overlap="allow", fire_time=fire_time)
+
+        assert (fired.outcome, again.outcome, again.job) == ("ran", None, None)
+        assert again.row == await self.row(store)
+        assert again.row is not None
+        assert (again.row.version, again.row.runs) == (3, 1)
+        assert again.row.next_at == clock.now() + timedelta(seconds=60)
+        assert len(await store.jobs()) == len(await store.ledger("s")) == 1
+
+    async def test_skip_holds_while_a_job_of_the_schedule_is_unfinished(self, store: Store, clock: HandClock) -> None:
+        await store.set_schedule([declare(), declare("other")])
+        first = await self.fire(store, clock, 1)
+        second = await self.fire(store, clock, 2)
+        manual = await self.fire(store, clock, None)
+        other = await self.fire(store, clock, 1, schedule="other")
+        allowed = await self.fire(store, clock, 3, overlap="allow")
+        assert first.job is not None
+
+        assert (second.outcome, second.blocked_by, second.job) == ("skipped", first.job.id, None)
+        assert (manual.outcome, manual.row) == ("skipped", second.row)
+        assert (other.outcome, allowed.outcome) == ("ran", "ran")
+        record = (await self.claim(store))[0]
+        assert record.id == first.job.id
+        assert (await self.fire(store, clock, 4)).outcome == "skipped"
+        retry = ending(record, JobState.SCHEDULED, run_at=clock.now() + timedelta(days=1))
+        await store.finish([retry])
+        assert (await self.fire(store, clock, 5)).outcome == "skipped"
+        await store.cancel(ids(await store.jobs(schedule="s")))
+        await store.finish([ending(entry, JobState.FAILED) for entry in await store.jobs(state=JobState.RUNNING)])
+        assert (await self.fire(store, clock, 6)).outcome == "ran"
+
+    async def test_queue_lets_one_job_wait_for_the_end_of_the_last(self, store: Store, clock: HandClock) -> None:
+        await store.set_schedule([declare()])
+        await self.fire(store, clock, 1, overlap="queue")
+        first = await self.claim_one(store)
+        second = await self.fire(store, clock, 2, overlap="queue")
+        third = await self.fire(store, clock, 3, overlap="queue")
+        assert second.job is not None
+
+        assert (second.outcome, second.job.state) == ("ran", JobState.QUEUED)
+        assert (third.outcome, third.blocked_by) == ("merged", second.job.id)
+        answer = await self.newest(store)
+        assert (answer.outcome, answer.blocked_by, answer.decided_by) == (
+            "merged",
+            second.job.id,
+            'overlap="queue"',
+        )
+        assert await self.claim(store) == []
+        await store.extend([lease(first)], 600)
+        await store.finish([ending(first, JobState.SCHEDULED, run_at=clock.now())])  # a retry is not its end
+        again = await self.claim_one(store)
+        assert again.id == first.id
+        waiting = asyncio.ensure_future(store.wait_claimable())
+        await self.settle(store)
+        await store.finish([ending(again, JobState.FAILED)])
+        await self.soon(waiting)
+        assert ids(await self.claim(store)) == [second.job.id]
+
+    @pytest.mark.parametrize("end", ["cancelled", "rescued", "parked"])
+    async def test_whatever_ends_the_last_job_lets_the_next_begin(
+        self, store: Store, clock: HandClock, end: str
+    ) -> None:
+        await store.set_schedule([declare()])
+        await self.fire(store, clock, 1, overlap="queue", job={"is_once": end == "rescued"})
+        first = await self.claim_one(store)
+        second = await self.fire(store, clock, 2, overlap="queue")
+        assert second.job is not None
+        match end:
+            case "cancelled":
+                await store.cancel([first.id])
+                await store.release([lease(first)])
+            case "rescued":
+                await store.rescue()
+            case "parked":
+                await store.finish([ending(first, JobState.PARKED)])
+
+        assert ids(await self.claim(store)) == [second.job.id]
+
+    async def test_replace_cancels_the_last_and_waits_for_its_end(self, store: Store, clock: HandClock) -> None:
+        await store.set_schedule([declare()])
+        await self.fire(store, clock, 1)
+        running = await self.claim_one(store, lease_seconds=600.0)
+        waiting = await self.fire(store, clock, 2, overlap="queue")
+        assert waiting.job is not None
+        told = asyncio.ensure_future(store.wait_finished(waiting.job.id))
+        await self.settle(store)
+        new = await self.fire(store, clock, 3, overlap="replace")
+        assert new.job is not None
+
+        assert (new.outcome, new.cancelled) == ("ran", (running.id,))
+        assert (await store.job(running.id)).cancel_requested
+        assert (await self.soon(told)).state is JobState.CANCELLED
+        assert await self.claim(store) == []
+        await store.finish([ending(running, JobState.CANCELLED, started_at=clock.now())])
+        assert ids(await self.claim(store)) == [new.job.id]
+        assert [answer.outcome for answer in await store.ledger("s")] == ["ran", "not_started", "ran"]
+
+    async def test_fired_jobs_do_not_wait_for_room(self, store: Store, clock: HandClock) -> None:
+        await store.enqueue([new_job(clock) for _ in range(MAX_QUEUED)])
+        await store.set_schedule([declare()])
+
+        assert (await self.fire(store, clock, 1)).outcome == "ran"
+        with pytest.raises(QueueFull):
+            await store.enqueue([new_job(clock)], wait=False)
+
+    async def test_a_manual_job_moves_no_watermark(self, store: Store, clock: HandClock) -> None:
+        (row,) = await store.set_schedule([declare()])
+        manual = await self.fire(store, clock, None)
+
+        assert (manual.outcome, manual.row) == ("ran", row)
+        assert await store.ledger("s") == []
+
+    async def test_after_end_the_end_of_a_job_sets_the_next_fire_time(self, store: Store, clock: HandClock) -> None:
+        await store.set_schedule([declare(after_seconds=90.5, next_at=START + timedelta(seconds=60))])
+        fired = await self.fire(store, clock, 1)
+        assert fired.row is not None
+        assert (fired.row.next_at, fired.row.after_seconds) == (None, 90.5)
+        clock.advance(10)
+        record = await self.claim_one(store)
+        await store.finish([ending(record, JobState.SCHEDULED, run_at=clock.now())])
+        assert (await self.row(store)).next_at is None
+        record = await self.claim_one(store)
+        await store.finish([ending(record, JobState.FAILED)])
+
+        row = await self.row(store)
+        assert (row.version, row.next_at) == (3, clock.now() + timedelta(seconds=90.5))
+        assert row.succeeded_at is None
+        manual = await self.fire(store, clock, None)
+        assert manual.job is not None
+        await store.finish([ending(await self.claim_one(store))])
+        assert await self.row(store) == replace(row, succeeded_at=clock.now())
+
+    async def test_after_end_a_fire_time_let_pass_names_the_next(self, store: Store, clock: HandClock) -> None:
+        await store.set_schedule([declare(after_seconds=60.0, next_at=START + timedelta(seconds=60))])
+        next_at = START + timedelta(hours=1)
+        passed = START + timedelta(seconds=60)
+        fired = await self.fire(store, clock, 1, job=None, missed_first=passed, missed_count=1, next_at=next_at)
+
+        assert (fired.outcome, fired.job) == ("missed", None)
+        assert (await self.row(store)).next_at == next_at
+
+    async def test_a_start_that_comes_too_late_is_missed(self, store: Store, clock: HandClock) -> None:
+        await store.set_schedule([declare()])
+        start_by = START + timedelta(seconds=65)
+        fired = await self.fire(store, clock, 1, job={"start_by": start_by})
+        assert fired.job is not None
+        told = asyncio.ensure_future(store.wait_finished(fired.job.id))
+        await self.settle(store)
+        clock.advance(5)
+        assert (await store.job(fired.job.id)).state is JobState.QUEUED
+        clock.advance(0.001)
+        await store.enqueue([job := new_job(clock)])
+
+        due, late = await self.claim(store, limit=1)
+        assert (due.id, late.id, late.state) == (job.id, fired.job.id, JobState.CANCELLED)
+        assert (await self.soon(told)).state is JobState.CANCELLED
+        answer = await self.newest(store)
+        assert (answer.outcome, answer.decided_by, answer.state) == ("missed", 'grace="5s"', JobState.CANCELLED)
+        assert answer.started_at is None
+
+    @pytest.mark.parametrize("way", ["in time", "retried", "died"])
+    async def test_grace_is_about_the_first_start_only(self, store: Store, clock: HandClock, way: str) -> None:
+        await store.set_schedule([declare()])
+        await self.fire(store, clock, 1, job={"start_by": START + timedelta(seconds=60)})
+        record = await self.claim_one(store)
+        if way != "in time":
+            await store.progress(lease(record), started_at=clock.now())
+            clock.advance(60)
+        if way == "retried":
+            await store.finish([ending(record, JobState.SCHEDULED, run_at=clock.now(), started_at=clock.now())])
+        elif way == "died":
+            await store.rescue()
+        if way != "in time":
+            record = await self.claim_one(store)
+
+        assert record.state is JobState.RUNNING
+
+    # -- the ledger -----------------------------------------------------------------------------------------------
+
+    async def test_the_ledger_has_one_answer_for_each_fire_time(self, store: Store, clock: HandClock) -> None:
+        await store.set_schedule([declare()])
+        clock.advance(120)
+        first, last = START + timedelta(seconds=60), START + timedelta(seconds=120)
+        fired = await self.fire(
+            store, clock, 1, missed_first=first, missed_last=last, missed_count=2, decided_by="d", late_because="asleep"
+        )
+        ran_at = clock.now()
+        await self.fire(store, clock, 2, late_because="busy")
+        assert fired.job is not None
+
+        answers = await store.ledger("s")
+        assert [(entry.outcome, entry.count, entry.first, entry.last) for entry in answers] == [
+            ("skipped", 1, clock.now(), clock.now()),
+            ("ran", 1, ran_at, ran_at),
+            ("missed", 2, first, last),
+        ]
+        assert [entry.answered_at for entry in answers] == [clock.now(), ran_at, ran_at]
+        assert [entry.job_id for entry in answers] == [None, fired.job.id, None]
+        assert [entry.blocked_by for entry in answers] == [fired.job.id, None, None]
+        assert [entry.decided_by for entry in answers] == ['overlap="skip"', "", "d"]
+        assert [entry.late_because for entry in answers] == ["busy", "asleep", "asleep"]
+        assert [entry.wanted_at for entry in answers] == [None, ran_at, None]
+        assert answers[1] == await store.answer_of("s", fired.job.id)
+        assert await store.answer_of("s", "nobody") is None
+        assert await store.answer_of("other", fired.job.id) is None
+        assert await store.ledger("other") == []
+        assert await store.ledger("s", limit=1) == answers[:1]
+        assert await store.ledger("s", at=ran_at) == answers[1:2]
+        assert await store.ledger("s", at=first + timedelta(seconds=7)) == answers[2:]
+        assert await store.ledger("s", at=last + timedelta(microseconds=1)) == []
+
+    async def test_what_passes_one_after_the_other_shares_a_row(self, store: Store, clock: HandClock) -> None:
+        await store.set_schedule([declare()])
+        for version, count, decided_by in ((1, 1, "a"), (2, 4, "a"), (3, 1, "b"), (4, None, "b")):
+            clock.advance(1)
+            missed = {"missed_first": clock.now() + timedelta(seconds=59), "missed_count": count}
+            because = "asleep" if version < 4 else "busy"
+            await self.fire(store, clock, version, job=None, decided_by=decided_by, late_because=because, **missed)
+
+        rows = await store.ledger("s")
+        assert [(entry.count, entry.decided_by) for entry in rows] == [(None, "b"), (5, "a")]
+        assert [entry.late_because for entry in rows] == [None, "asleep"]
+        assert [(entry.last - entry.first).total_seconds() for entry in rows] == [61, 61]
+        assert rows[0].answered_at == clock.now()
+        assert (await self.row(store)).watermark == clock.now()
+
+    async def test_the_ledger_tells_how_a_run_went(self, store: Store, clock: HandClock) -> None:
+        await store.set_schedule([declare()])
+        await self.fire(store, clock, 1, late_because="asleep")
+        record = await self.claim_one(store)
+        clock.advance(1)
+        began = clock.now()
+        await store.progress(lease(record), started_at=began)
+        assert (await self.newest(store)).state is None
+        at = clock.now() + timedelta(seconds=5)
+        await store.finish([ending(record, JobState.SCHEDULED, started_at=began, late_because="busy", run_at=at)])
+        answer = await self.newest(store)
+        assert (answer.started_at, answer.late_because, answer.state) == (began, "busy", None)
+        clock.advance(5)
+        record = await self.claim_one(store)
+        await store.finish([ending(record, started_at=clock.now(), late_because="again")])
+
+        answer = await self.newest(store)
+        assert (answer.outcome, answer.started_at, answer.late_because) == ("ran", began, "busy")
+        assert (answer.finished_at, answer.state) == (clock.now(), JobState.SUCCEEDED)
+        assert (await self.row(store)).succeeded_at == clock.now()
+
+    @pytest.mark.parametrize("way", ["waiting", "claimed", "released", "retried", "died"])
+    async def test_the_ledger_tells_whether_a_cancelled_job_had_begun(
+        self, store: Store, clock: HandClock, way: str
+    ) -> None:
+        await store.set_schedule([declare()])
+        fired = await self.fire(store, clock, 1)
+        assert fired.job is not None
+        began = None
+        if way != "waiting":
+            record = await self.claim_one(store)
+        if way in ("retried", "died"):
+            began = clock.now()
+            await store.progress(lease(record), started_at=began)
+        if way == "retried":
+            await store.finish([ending(record, JobState.SCHEDULED, run_at=clock.now(), started_at=began)])
+        if way == "died":
+            clock.advance(60)
+            await store.rescue()
+        await store.cancel([fired.job.id])
+        if way == "claimed":
+            await store.finish([ending(record, JobState.CANCELLED)])
+        if way == "released":
+            await store.release([lease(record)])
+
+        answer = await self.newest(store)
+        assert answer.outcome == ("ran" if began else "not_started")
+        assert (answer.started_at, answer.state, answer.decided_by) == (began, JobState.CANCELLED, "")
+        assert answer.finished_at == clock.now()
+
+    async def test_the_last_word_about_a_parked_job_is_in_the_ledger(self, store: Store, clock: HandClock) -> None:
+        await store.set_schedule([declare()])
+        await self.fire(store, clock, 1)
+        record = await self.claim_one(store)
+        await store.finish([ending(record, JobState.PARKED, started_at=clock.now())])
+        assert (await self.newest(store)).state is JobState.PARKED
+        assert (await self.fire(store, clock, 2)).outcome == "ran"
+        await store.cancel([record.id])
+
+        (answer,) = await store.ledger("s", at=record.fire_time)
+        assert (answer.outcome, answer.state, answer.finished_at) == ("ran", JobState.CANCELLED, clock.now())
+
+    # -- schedules ------------------------------------------------------------------------------------------------
+
+    async def test_a_changed_trigger_starts_from_now_and_an_equal_one_goes_on(
+        self, store: Store, clock: HandClock
+    ) -> None:
+        (row,) = await store.set_schedule([declare()])
+        fired = await self.fire(store, clock, 1)
+        clock.advance(30)
+        (same,) = await store.set_schedule([declare()])
+        next_at = clock.now() + timedelta(seconds=5)
+        (changed,) = await store.set_schedule([declare(fingerprint="g", after_seconds=5.0, next_at=next_at)])
+        assert row is not None
+        assert changed is not None
+
+        assert same == fired.row
+        assert (changed.version, changed.watermark, changed.declared_at) == (3, clock.now(), clock.now())
+        assert (changed.runs, changed.fingerprint) == (1, "g")
+        assert (changed.after_seconds, changed.next_at) == (5.0, next_at)
+        assert (await self.fire(store, clock, 2)).outcome is None  # a process that has the older trigger
+
+    async def test_a_paused_schedule_takes_no_firing_and_resumes_from_now(self, store: Store, clock: HandClock) -> None:
+        await store.set_schedule([declare()])
+        (paused,) = await store.set_schedule([Pause(name="s", paused=True)])
+        (again,) = await store.set_schedule([Pause(name="s", paused=True)])
+        assert paused is not None
+        assert paused == again
+        assert (paused.paused, paused.version, paused.watermark) == (True, 2, START)
+        assert (await self.fire(store, clock, 2)).outcome is None
+        manual = await self.fire(store, clock, None)
+        assert manual.outcome == "ran"
+        passed: dict[str, Any] = {
+            "passed_first": START + timedelta(seconds=60),
+            "passed_last": clock.now(),
+            "passed_count": 2,
+        }
+        (resumed,) = await store.set_schedule([Pause(name="s", paused=False, **passed)])
+
+        assert resumed is not None
+        assert (resumed.paused, resumed.version, resumed.watermark) == (False, 3, clock.now())
+        answer = await self.newest(store)
+        assert (answer.outcome, answer.count, answer.first, answer.last) == (
+            "paused",
+            2,
+            START + timedelta(seconds=60),
+            clock.now(),
+        )
+        assert await store.set_schedule([Pause(name="s", paused=False)]) == [resumed]
+
+    async def test_resuming_names_the_next_fire_time_after_end(self, store: Store, clock: HandClock) -> None:
+        await store.set_schedule([declare(after_seconds=60.0, next_at=START), Pause(name="s", paused=True)])
+        next_at = START + timedelta(hours=1)
+        (resumed,) = await store.set_schedule([Pause(name="s", paused=False, next_at=next_at)])
+
+        assert resumed is not None
+        assert resumed.next_at == next_at
+
+    async def test_changes_of_schedules_are_made_all_or_none(self, store: Store, clock: HandClock) -> None:
+        await store.set_schedule([declare("known")])
+        with pytest.raises(UnknownSchedule) as refused:
+            await store.set_schedule([declare(), Remove(name="known"), Pause(name="knwon", paused=True)])
+
+        assert str(refused.value).startswith("no schedule named 'knwon'")
+        assert [row.name for row in await store.schedules()] == ["known"]
+
+    async def test_schedules_are_listed_by_name(self, store: Store, clock: HandClock) -> None:
+        await store.set_schedule([declare("b"), declare("a"), declare("c")])
+
+        assert [row.name for row in await store.schedules()] == ["a", "b", "c"]
+        assert [row.name for row in await store.schedules(["c", "x", "a"])] == ["a", "c"]
+        assert await store.schedules([]) == []
+
+    async def test_a_clock_set_back_moves_no_watermark_back(self, store: Store, clock: HandClock) -> None:
+        await store.set_schedule([declare()])
+        fired = await self.fire(store, clock, 1)
+        assert fired.row is not None
+        clock.seconds -= 3600
+        await store.set_schedule([Pause(name="s", paused=True)])
+        (resumed,) = await store.set_schedule([Pause(name="s", paused=False)])
+        (changed,) = await store.set_schedule([declare(fingerprint="other")])
+
+        assert resumed is not None
+        assert changed is not None
+        assert resumed.watermark == changed.watermark == fired.row.watermark
+
+    async def test_a_removed_schedule_takes_no_firing_and_its_jobs_stay(self, store: Store, clock: HandClock) -> None:
+        await store.set_schedule([declare()])
+        fired = await self.fire(store, clock, 1)
+        assert fired.job is not None
+        assert await store.set_schedule([Remove(name="s"), Remove(name="never")]) == [None, None]
+
+        gone = await self.fire(store, clock, 2)
+        assert (gone.outcome, gone.row) == (None, None)
+        assert await store.schedules() == []
+        assert await store.ledger("s") == []
+        record = await self.claim_one(store)
+        assert record.id == fired.job.id
+        assert await store.finish([ending(record)]) == [True]
+
+    async def test_a_worker_may_say_that_it_lives(self, store: Store, clock: HandClock) -> None:
+        await store.beat(self.worker)
+
+    async def test_a_second_close_does_nothing(self, store: Store) -> None:
+        await store.close()
+        with suppress(NotRunning):
+            await store.counts()
+        await store.close()

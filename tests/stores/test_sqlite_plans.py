@@ -1,0 +1,169 @@
+"""What a statement costs must not grow with what is finished. SQLite's steps are counted, which do not vary."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tickwork.conformance import HandClock, declare, ending, firing, lease, new_job
+from tickwork.jobs import JobState
+from tickwork.stores import sqlite_verbs as verbs
+from tickwork.stores.base import Answer
+from tickwork.stores.sqlite_schema import migrate
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LONG_AGO = NOW - timedelta(days=400)
+FEW = {
+    "SCAN jobs USING INDEX jobs_ready",
+    "SCAN jobs USING INDEX jobs_leased",
+    "SCAN jobs USING COVERING INDEX jobs_leased",
+}
+"""Indexes that hold only what is queued or running."""
+MAX_STEPS = 20_000
+
+
+class Cost:
+    """Counts what a connection does, and keeps its statements."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.db = db
+        self.statements: list[str] = []
+
+    def of(self, call: Callable[[], Any]) -> int:
+        steps = 0
+
+        def step() -> int:
+            nonlocal steps
+            steps += 100
+            return 0
+
+        self.db.set_trace_callback(self.statements.append)
+        self.db.set_progress_handler(step, 100)
+        call()
+        self.db.set_progress_handler(None, 100)
+        self.db.set_trace_callback(None)
+        return steps
+
+    def plans(self) -> Iterator[tuple[str, str]]:
+        for statement in dict.fromkeys(self.statements):
+            if not statement.startswith("--"):  # of a trigger
+                for *_, detail in self.db.execute(f"EXPLAIN QUERY PLAN {statement}"):
+                    yield statement, detail
+
+
+def fill(db: sqlite3.Connection, count: int) -> None:
+    """Write so many finished jobs of a schedule, with their rows of the ledger."""
+    db.execute(
+        """
+        WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+        INSERT INTO jobs (id, task, payload, run_at, queue, priority, schedule, fire_time, state, enqueued_at, result,
+            finished_at)
+        SELECT 'old' || i, 't', '{}', i, 'default', 0, iif(i % 2, 's', NULL), iif(i % 2, i, NULL),
+            iif(i % 10, 'succeeded', 'failed'), i, '1', ?2 + i FROM n
+        """,
+        (count, verbs.us(NOW) - count),
+    )
+    db.execute(
+        """
+        INSERT INTO ledger (schedule, first, last, count, outcome, answered_at, job_id, finished_at, state)
+        SELECT schedule, fire_time, fire_time, 1, 'ran', ?, id, finished_at, state FROM jobs WHERE schedule IS NOT NULL
+        """,
+        (verbs.us(NOW),),
+    )
+
+
+def verbs_of(db: sqlite3.Connection, clock: HandClock) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Yield every verb, in an order in which each has something to do."""
+    clock.advance(60)
+    now = clock.now()
+    jobs = [new_job(clock, delay=(number % 2) * 60) for number in range(20)]
+    yield "enqueue", lambda: verbs.enqueue(db, now, jobs, 1000)
+    yield "withdraw", lambda: verbs.withdraw(db, [jobs[-2].id])
+    yield "declare", lambda: verbs.change_schedule(db, now, declare())
+    fired: list[Any] = []
+    late = {"start_by": now - timedelta(seconds=1)}
+    yield "fire", lambda: fired.append(verbs.fire(db, now, firing(clock, 1, overlap="queue", job=late)))
+    yield (
+        "answer",
+        lambda: verbs.write_answer(
+            db,
+            Answer(
+                schedule="s",
+                first=now + timedelta(1),
+                last=now + timedelta(1),
+                count=1,
+                outcome="missed",
+                answered_at=now,
+            ),
+        ),
+    )
+    claimed: list[Any] = []
+    options: dict[str, Any] = {"worker": "w", "limit": 5, "lease_seconds": 60.0}
+    yield "claim", lambda: claimed.extend(verbs.claim(db, now, tasks={"t", "u"}, queues=None, **options))
+    yield "claim of queues", lambda: verbs.claim(db, now, tasks={"t"}, queues={"mail"}, **options)
+    yield "next_claim", lambda: verbs.next_claim(db)
+    yield "extend", lambda: verbs.extend(db, now, lease(claimed[0]), 60)
+    yield "progress", lambda: verbs.progress(db, lease(claimed[0]), now)
+    yield "renew", lambda: verbs.renew(db, now, "w", 60)
+    yield "cancels_asked", lambda: verbs.cancels_asked(db, "w")
+    yield "has_overdue", lambda: verbs.has_overdue(db, now)
+    yield "other_workers", lambda: verbs.other_workers(db, "me")
+    yield (
+        "fire with replace",
+        lambda: verbs.fire(db, now, firing(clock, 2, overlap="replace", fire_time=now + timedelta(1))),
+    )
+    yield "finish", lambda: verbs.finish(db, now, ending(claimed[0], started_at=now))
+    yield "release", lambda: verbs.release(db, now, lease(claimed[1]))
+    yield "rescue", lambda: verbs.rescue(db, now + timedelta(seconds=90), ["w"], timedelta(0), 3)
+    yield "cancel", lambda: verbs.cancel(db, now, jobs[3].id)
+    yield "job", lambda: verbs.job(db, "old7")
+    yield "ended_among", lambda: verbs.ended_among(db, ["old1", jobs[0].id])
+    yield "counts", lambda: verbs.counts(db)
+    yield "jobs", lambda: verbs.jobs(db, None, None, 100)
+    yield "jobs of a state", lambda: verbs.jobs(db, JobState.FAILED, None, 100)
+    yield "jobs of a schedule", lambda: verbs.jobs(db, None, "s", 100)
+    yield "jobs of both", lambda: verbs.jobs(db, JobState.QUEUED, "s", 100)
+    yield "ledger", lambda: verbs.ledger(db, "s", 100, None)
+    yield "ledger at", lambda: verbs.ledger(db, "s", 1, verbs._at(77))
+    yield "answer_of", lambda: verbs.answer_of(db, "s", "old7")
+    limits = {"results": LONG_AGO, "jobs": LONG_AGO, "ledger": LONG_AGO}
+    yield "prune, in vain", lambda: verbs.prune(db, **limits, limit=10)
+    yield "prune", lambda: verbs.prune(db, results=NOW, jobs=NOW, ledger=NOW + timedelta(1), limit=10)
+
+
+def check(path: Path, count: int) -> None:
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA synchronous = OFF")
+    db.execute("BEGIN")
+    migrate(db, str(path))
+    fill(db, count)
+    cost, clock = Cost(db), HandClock()
+    steps = {name: cost.of(call) for name, call in verbs_of(db, clock)}
+
+    scans = {
+        (statement, detail)
+        for statement, detail in cost.plans()
+        if detail.startswith("SCAN")
+        and not any(detail.startswith(f"SCAN {t}") for t in ("schedules", "workers", "counts", "CONSTANT ROW"))
+        and detail not in FEW
+    }
+    listing = {(statement, detail) for statement, detail in scans if "FROM jobs  ORDER BY seq DESC LIMIT" in statement}
+    assert {detail for _, detail in listing} == {"SCAN jobs"}  # backwards from the end, as far as the limit
+    assert scans - listing == set()
+    assert {name: count for name, count in steps.items() if count > MAX_STEPS} == {}
+    db.close()
+
+
+def test_no_statement_looks_at_all_that_is_finished(tmp_path: Path) -> None:
+    check(tmp_path / "jobs.db", 100_000)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_no_statement_looks_at_all_of_a_million_that_are_finished(tmp_path: Path) -> None:
+    check(tmp_path / "jobs.db", 1_000_000)
