@@ -79,7 +79,10 @@ class Armed(SQLiteStore):
         jobs = [finish.lease.job_id for finish in finishes]
         if bomb.reached("before finish"):
             bomb.explode(*jobs)
-        if any([bomb.reached("in the transaction"), bomb.reached("during commit"), bomb.reached("after commit")]):
+        # After a COMMIT these are no longer in hand: there must be others.
+        if bomb.reached("in the transaction") or (
+            app.in_hand() and (bomb.reached("during commit") or bomb.reached("after commit"))
+        ):
             self.fuse = jobs
         return await super().finish(finishes)
 
