@@ -129,7 +129,7 @@ class StoreConformance:
         forget_seconds: After how long `prune` forgets what is finished; None: not by age.
     """
 
-    pytestmark = pytest.mark.anyio
+    pytestmark: pytest.MarkDecorator = pytest.mark.anyio
 
     worker: str = "worker-1"
     forget_seconds: float | None = None
