@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tickwork.durations import format_microseconds, format_seconds, microseconds, seconds
+from tickwork.durations import format_about, format_microseconds, format_seconds, microseconds, seconds
 from tickwork.errors import InvalidDuration
 
 
@@ -180,3 +180,11 @@ def test_any_number_is_a_duration_or_refused(value: Any) -> None:
         return
 
     assert 0 <= result <= 36_525 * 86_400
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0s"), (0.00024, "240us"), (0.0123456, "12ms"), (1.23456, "1.235s"), (59.9, "59.9s"), (3725.4, "1h2m5s")],
+)
+def test_a_duration_is_told_about_as_exactly_as_it_matters(value: float, text: str) -> None:
+    assert format_about(value) == text

@@ -113,6 +113,14 @@ def format_seconds(value: float) -> str:
     return format_microseconds(micro if micro < 1_000_000 else round(micro, -3))
 
 
+def format_about(value: float) -> str:
+    """Return a duration in seconds as a person would tell it.
+
+    To the second from a minute on, else to the millisecond, and below one to the microsecond.
+    """
+    return format_seconds(round(value, 0 if value >= 60 else 3 if value >= 0.001 else 6))
+
+
 def format_microseconds(micro: int) -> str:
     """Return whole microseconds as a text that `microseconds` reads back as the same number."""
     if micro == 0:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from .durations import format_seconds
+from .durations import format_about
 from .errors import InvalidInstant
 from .jobs import JobState
 from .payloads import ErrorInfo
@@ -164,7 +164,7 @@ def _without_answer(at: datetime, facts: Facts) -> str:
     if at > row.watermark:
         if _is_over(row, facts):
             return f"did not run: the schedule was finished ({facts.policies.said('max_runs')})"
-        return f"is not answered yet: it was due {_duration((facts.now - at).total_seconds())} ago"
+        return f"is not answered yet: it was due {format_about((facts.now - at).total_seconds())} ago"
     return "is no longer in the ledger: its retention has passed"
 
 
@@ -172,13 +172,13 @@ def _to_come(at: datetime, row: ScheduleRow, facts: Facts) -> str:
     if _is_over(row, facts):
         return f"will not run: the schedule is finished ({facts.policies.said('max_runs')})"
     paused = "; the schedule is paused, so it will not run unless somebody resumes it" if row.paused else ""
-    return f"still to come, in {_duration((at - facts.now).total_seconds())}{paused}"
+    return f"still to come, in {format_about((at - facts.now).total_seconds())}{paused}"
 
 
 def _after_end(at: datetime, row: ScheduleRow, facts: Facts) -> str:
     if at == row.next_at and at > facts.now:
         return _to_come(at, row, facts)
-    rule = f"{_duration(row.after_seconds or 0.0)} after the end of the last job"
+    rule = f"{format_about(row.after_seconds or 0.0)} after the end of the last job"
     if _is_over(row, facts):
         return f"no fire time; the schedule is finished ({facts.policies.said('max_runs')})"
     if row.next_at is None:
@@ -207,14 +207,14 @@ def _ran(answer: Answer, at: datetime, facts: Facts) -> str:
     told = [f"{'waits' if started is None and answer.finished_at is None else 'ran'} as job {answer.job_id}"]
     noticed = (answer.answered_at - at).total_seconds()
     if noticed > PROMPT_SECONDS:
-        told.append(f"noticed {_duration(noticed)} late{_because(answer)}")
+        told.append(f"noticed {format_about(noticed)} late{_because(answer)}")
     wanted = answer.wanted_at or at
     if wanted > at:
-        told.append(f"put off by {_duration((wanted - at).total_seconds())} by its jitter")
+        told.append(f"put off by {format_about((wanted - at).total_seconds())} by its jitter")
     if started is not None:
         late = (started - wanted).total_seconds()
         if late > PROMPT_SECONDS and noticed <= PROMPT_SECONDS:
-            told.append(f"started at {_clock(started, facts)}, {_duration(late)} late{_because(answer)}")
+            told.append(f"started at {_clock(started, facts)}, {format_about(late)} late{_because(answer)}")
         else:
             told.append(f"started at {_clock(started, facts)}")
     return ", ".join(told) + _end(answer, started, job, facts)
@@ -223,11 +223,11 @@ def _ran(answer: Answer, at: datetime, facts: Facts) -> str:
 def _end(answer: Answer, started: datetime | None, job: JobRecord | None, facts: Facts) -> str:
     if answer.finished_at is None:
         if started is not None:
-            return f"; it is running, for {_duration((facts.now - started).total_seconds())} now"
+            return f"; it is running, for {format_about((facts.now - started).total_seconds())} now"
         if job is not None and job.state is JobState.SCHEDULED:
             return f"; it is to begin at {_clock(job.run_at, facts)}"
         return "; it has not begun" + ("" if job is None else f": it {_WAITS.get(job.state, f'is {job.state}')}")
-    took = "" if started is None else f" after {_duration((answer.finished_at - started).total_seconds())}"
+    took = "" if started is None else f" after {format_about((answer.finished_at - started).total_seconds())}"
     is_passive = answer.state in (JobState.CANCELLED, JobState.PARKED)
     error = "" if job is None or job.error is None or answer.state is JobState.CANCELLED else f": {_error(job.error)}"
     return f"; it {'was ' if is_passive else ''}{answer.state} at {_clock(answer.finished_at, facts)}{took}{error}"
@@ -269,7 +269,7 @@ def _span(answer: Answer, facts: Facts) -> str:
     if started is not None and started > answer.answered_at:
         pass  # it waited, too; when it ran later is not what decided
     elif started is not None and finished is not None:
-        took = _duration((finished - started).total_seconds())
+        took = format_about((finished - started).total_seconds())
         told.append(f"run from {_clock(started, facts)} to {_clock(finished, facts)} ({took})")
     elif started is not None:
         told.append(f"running since {_clock(started, facts)}")
@@ -279,11 +279,11 @@ def _span(answer: Answer, facts: Facts) -> str:
 def _missed(answer: Answer, at: datetime, facts: Facts) -> str:
     if answer.job_id is not None:
         given_up = answer.finished_at or answer.answered_at
-        late = _duration((given_up - (answer.wanted_at or at)).total_seconds())
+        late = format_about((given_up - (answer.wanted_at or at)).total_seconds())
         until = f"until {_clock(given_up, facts)}, {late} late"
         return f"missed: its job {answer.job_id} could not begin {until}; {answer.decided_by} decided"
     if answer.count == 1:
-        late = _duration((answer.answered_at - at).total_seconds())
+        late = format_about((answer.answered_at - at).total_seconds())
         return f"missed: noticed {late} late{_because(answer)}; {answer.decided_by} decided"
     # Several may have been noticed one after the other: the row keeps when the last of them was.
     several = f"one of {answer.count or 'many'} from {_shown(answer.first, facts)} to {_shown(answer.last, facts)}"
@@ -332,7 +332,3 @@ def _local(at: datetime, facts: Facts) -> datetime:
 
 def _fraction(at: datetime) -> str:
     return f".{at.microsecond // 1000:03d}" if at.microsecond else ""
-
-
-def _duration(value: float) -> str:
-    return format_seconds(round(value, 3 if value < 60 else 0))

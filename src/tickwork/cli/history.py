@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from ..durations import format_seconds
+from ..durations import format_about, format_seconds
 from ..errors import UnknownSchedule
 from ..program import OK
 from ..zones import zone_key
@@ -86,7 +86,7 @@ def _row(answer: Answer, zone: ZoneInfo) -> list[str]:
             f" ({format_seconds(round(late, 1))} late)" if late > 1 else ""
         )
         if answer.finished_at is not None:
-            took = format_seconds(round((answer.finished_at - answer.started_at).total_seconds(), 3))
+            took = format_about((answer.finished_at - answer.started_at).total_seconds())
     outcome = answer.outcome if answer.outcome != "ran" else str(answer.state or "under way")
     why = "; ".join(filter(None, (answer.decided_by, answer.late_because)))
     return [due, outcome, started, took, answer.job_id or answer.blocked_by or "-", why or "-"]
