@@ -25,10 +25,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tickwork import App, Context
-from tickwork.stores import sqlite_verbs
 from tickwork.stores.sqlite import SQLiteStore
 
-sqlite_verbs.MAX_DEATHS = 1_000  # no job here is to blame for a death, and the oldest ones see many
+MAX_DEATHS = 1_000  # no job here is to blame for a death, and the oldest ones see many
 SLOTS = 10
 """Jobs at the same time in each worker process."""
 MAX_QUEUED = 400
@@ -80,7 +79,10 @@ class Armed(SQLiteStore):
         jobs = [finish.lease.job_id for finish in finishes]
         if bomb.reached("before finish"):
             bomb.explode(*jobs)
-        if any([bomb.reached("in the transaction"), bomb.reached("during commit"), bomb.reached("after commit")]):
+        # After a COMMIT these are no longer in hand: there must be others.
+        if bomb.reached("in the transaction") or (
+            app.in_hand() and (bomb.reached("during commit") or bomb.reached("after commit"))
+        ):
             self.fuse = jobs
         return await super().finish(finishes)
 
@@ -118,7 +120,7 @@ class KilledApp(App):
     """The app, on that store."""
 
     def _make_store(self) -> SQLiteStore:
-        return Armed(database, self._clock, worker=self._worker, max_queued=self.max_queued)
+        return Armed(database, self._clock, worker=self._worker, max_queued=MAX_QUEUED, max_deaths=MAX_DEATHS)
 
     def in_hand(self) -> list[str]:
         return [] if self._dispatcher is None else list(self._dispatcher._runs)
@@ -138,7 +140,7 @@ class Producer(KilledApp):
 
 
 app = (Producer if sys.argv[1] == "producer" else KilledApp)(
-    f"sqlite:///{database}", workers=SLOTS, max_queued=MAX_QUEUED
+    f"sqlite:///{database}", workers=SLOTS, max_queued=MAX_QUEUED, max_deaths=MAX_DEATHS
 )
 
 

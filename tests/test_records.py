@@ -82,7 +82,7 @@ from datetime import UTC, datetime
 from tickwork.jobs import new_id
 
 child = os.fork()
-print(new_id(datetime(2026, 1, 1, tzinfo=UTC)), flush=True)
+os.write(1, f"{new_id(datetime(2026, 1, 1, tzinfo=UTC))} ".encode())  # in one piece: both write here
 if child:
     os.waitpid(child, 0)
 """

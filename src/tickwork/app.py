@@ -39,6 +39,7 @@ from .handle import Job
 from .health import Health, staleness
 from .jobs import JobState, NewJob, new_id
 from .options import positive
+from .policies import MAX_DEATHS
 from .scheduler import Entry, Scheduler
 from .schedules import Schedules
 from .shield import is_meant_for_us, to_its_end
@@ -103,6 +104,7 @@ class App(Declarations):
         drain_seconds: How long running jobs may go on when the app stops.
         cancel_seconds: How long a cancelled job may take to end before it is abandoned.
         max_queued: How many jobs may wait; beyond that `enqueue` waits.
+        max_deaths: A job under which this many processes died is parked: it is the likely reason.
         max_processes: Size of the process pool; None: as many as there are processors.
         block_warn_seconds: How long something may hold the event loop before a warning names its line, at least 10 ms;
             None: nobody looks who holds it, and no late start is explained.
@@ -123,6 +125,7 @@ class App(Declarations):
         drain_seconds: float | str | timedelta = 10.0,
         cancel_seconds: float | str | timedelta = 5.0,
         max_queued: int = 100_000,
+        max_deaths: int = MAX_DEATHS,
         max_processes: int | None = None,
         block_warn_seconds: float | str | timedelta | None = 0.25,
         clock: Clock | None = None,
@@ -133,6 +136,7 @@ class App(Declarations):
         self.drain_seconds: float = seconds(drain_seconds, "drain_seconds", allow_zero=True)
         self.cancel_seconds: float = seconds(cancel_seconds, "cancel_seconds", allow_zero=True)
         self.max_queued: int = positive("max_queued", max_queued)
+        self.max_deaths: int = positive("max_deaths", max_deaths)
         self.max_processes: int = positive(
             "max_processes", (os.cpu_count() or 1) if max_processes is None else max_processes
         )
@@ -545,6 +549,7 @@ class App(Declarations):
             self._clock,
             self._names,
             name=self._worker or "",
+            max_deaths=self.max_deaths,
             events=self._events,
             on_error=self._on_attempt_failed,
         )
@@ -650,12 +655,25 @@ class App(Declarations):
     def _make_store(self) -> Store:
         """Return the store to open; what a test may ask for is in memory and keeps everything."""
         if self._testing is not None:
-            return MemoryStore(self._clock, max_queued=self.max_queued, keep=self._testing.keep)
+            return MemoryStore(
+                self._clock, max_queued=self.max_queued, max_deaths=self.max_deaths, keep=self._testing.keep
+            )
         if self._path is not None:
             from .stores.sqlite import SQLiteStore  # many apps keep their jobs in memory
 
-            return SQLiteStore(self._path, self._clock, worker=self._worker, max_queued=self.max_queued)
-        return MemoryStore(self._clock, max_queued=self.max_queued, is_held=self._handles.__contains__)
+            return SQLiteStore(
+                self._path,
+                self._clock,
+                worker=self._worker,
+                max_queued=self.max_queued,
+                max_deaths=self.max_deaths,
+            )
+        return MemoryStore(
+            self._clock,
+            max_queued=self.max_queued,
+            max_deaths=self.max_deaths,
+            is_held=self._handles.__contains__,
+        )
 
     def _make_processes(self) -> ProcessRunner:
         from .runners.process import ProcessRunner  # many apps never start a process

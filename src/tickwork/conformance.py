@@ -129,7 +129,7 @@ class StoreConformance:
         forget_seconds: After how long `prune` forgets what is finished; None: not by age.
     """
 
-    pytestmark = pytest.mark.anyio
+    pytestmark: pytest.MarkDecorator = pytest.mark.anyio
 
     worker: str = "worker-1"
     forget_seconds: float | None = None
@@ -1056,6 +1056,18 @@ class StoreConformance:
             clock.now(),
         )
         assert await store.set_schedule([Pause(name="s", paused=False)]) == [resumed]
+
+    async def test_a_resumed_schedule_goes_on_from_where_the_pause_was_told(
+        self, store: Store, clock: HandClock
+    ) -> None:
+        await store.set_schedule([declare(), Pause(name="s", paused=True)])
+        clock.advance(120)
+        told = clock.now()
+        clock.advance(30)  # the store is asked later than the trigger was
+        (resumed,) = await store.set_schedule([Pause(name="s", paused=False, watermark=told)])
+
+        assert resumed is not None
+        assert resumed.watermark == told
 
     async def test_resuming_names_the_next_fire_time_after_end(self, store: Store, clock: HandClock) -> None:
         await store.set_schedule([declare(after_seconds=60.0, next_at=START), Pause(name="s", paused=True)])

@@ -53,11 +53,6 @@ MARK_SECONDS = 0.1
 costs nothing. When the process dies before, nobody knows whether they had begun, and the death is not counted."""
 
 
-LONE_AFTER = MAX_DEATHS - 1
-"""A job under which this many processes died, so that the next death parks it, is a suspect: a process runs one of them
-at a time, so that a deadly job is not parked together with the innocent ones that ran beside it."""
-
-
 class Waiter:
     """Somebody in this process who waits for a job: told of its end sooner, and with the original exception."""
 
@@ -166,6 +161,7 @@ class Dispatcher:
         clock: Tells the time.
         tasks: The tasks that this process knows, by name and alias.
         name: Who claims: names this process in the store.
+        max_deaths: A job under which this many processes died is parked.
         events: Hears what happens.
         on_error: Hears of every failed attempt, at once.
         random: Draws the jitter of retries.
@@ -179,6 +175,7 @@ class Dispatcher:
         tasks: Mapping[str, AnyTask],
         *,
         name: str,
+        max_deaths: int = MAX_DEATHS,
         events: Events,
         on_error: Callable[[Context, BaseException], None],
         random: Random | None = None,
@@ -188,6 +185,7 @@ class Dispatcher:
         self._clock = clock
         self._tasks = tasks
         self._name = name
+        self._max_deaths = max_deaths
         self._events = events
         self._on_error = on_error
         self._random = random or Random()
@@ -275,8 +273,12 @@ class Dispatcher:
         return run
 
     def _set_apart(self, run: JobRun) -> bool:
-        """Return whether a run must wait until another suspect has ended."""
-        if run.record.deaths < LONE_AFTER or run.phase != WAITING:
+        """Return whether a run must wait until another suspect has ended.
+
+        A job that the next death of a process would park is a suspect. A process runs one of them at a time, so that a
+        deadly job is not parked together with the innocent ones that ran beside it.
+        """
+        if run.record.deaths + 1 < self._max_deaths or run.phase != WAITING:
             return False
         if self._suspect is None:
             self._suspect = run
@@ -378,8 +380,6 @@ class Dispatcher:
         if run.is_watched and self.watchdog is not None:
             run.is_watched = False
             self.watchdog.leave()
-        if run is self._suspect:
-            self._next_suspect()
         if run.stop_reason == "stop" and outcome is Outcome.CANCELLED and not record.is_once:
             logger.warning("gave back %s: it had not ended when the app stopped", run.describe(), extra=run.extra())
             self._leases_back.append(run.lease)
@@ -387,7 +387,7 @@ class Dispatcher:
             return
         deaths = record.deaths + (outcome is Outcome.LOST)
         attempt = record.attempt + (outcome is not Outcome.LOST)
-        state, run_at = state_after(outcome, deaths, is_once=record.is_once), None
+        state, run_at = state_after(outcome, deaths, max_deaths=self._max_deaths, is_once=record.is_once), None
         result = problem = None
         if outcome is Outcome.SUCCEEDED:
             try:
@@ -563,6 +563,8 @@ class Dispatcher:
             accepted = await self._store.finish([finish for finish, _ in batch])
             del self._outbox[: len(batch)]
             for (_, record), was_accepted in zip(batch, accepted, strict=True):
+                if self._suspect is not None and record is self._suspect.record:
+                    self._next_suspect()  # not before: the end of the last one is safe from it now
                 if not was_accepted:
                     logger.warning("the end of job %s came too late: it has another owner or was removed", record.id)
                 elif record.schedule is not None:

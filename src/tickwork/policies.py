@@ -367,16 +367,17 @@ def overlap(policy: OverlapPolicy, unfinished: Sequence[JobRecord]) -> Overlap:
 
 
 MAX_DEATHS = 3
-"""A job under which this many processes died is parked: one death may be chance (memory, an operator), the third
-of the same job is the job's own doing."""
+"""A job under which this many processes died is parked, unless an app says otherwise: one death may be chance (memory,
+an operator), the third of the same job is the job's own doing."""
 
 
-def state_after(outcome: Outcome, deaths: int, *, is_once: bool = False) -> JobState:
+def state_after(outcome: Outcome, deaths: int, *, max_deaths: int = MAX_DEATHS, is_once: bool = False) -> JobState:
     """Return where a job goes when an attempt has ended, before its retry is asked.
 
     Args:
         outcome: How the attempt ended.
         deaths: Processes that died under the job, this attempt included.
+        max_deaths: With so many it is parked.
         is_once: Whether it may run at most once.
     """
     match outcome:
@@ -385,6 +386,6 @@ def state_after(outcome: Outcome, deaths: int, *, is_once: bool = False) -> JobS
         case Outcome.CANCELLED:
             return JobState.CANCELLED
         case Outcome.LOST if not is_once:
-            return JobState.PARKED if deaths >= MAX_DEATHS else JobState.QUEUED
+            return JobState.PARKED if deaths >= max_deaths else JobState.QUEUED
         case _:
             return JobState.FAILED

@@ -208,6 +208,7 @@ class Scheduler:
             passed_last=last,
             passed_count=count,
             next_at=policies.first_after_end(entry.trigger, entry.policies, now),
+            watermark=now,
         )
 
     async def run_now(self, name: str) -> Fired:

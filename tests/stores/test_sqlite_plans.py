@@ -119,7 +119,7 @@ def verbs_of(db: sqlite3.Connection, clock: HandClock) -> Iterator[tuple[str, Ca
     )
     yield "finish", lambda: verbs.finish(db, now, ending(claimed[0], started_at=now))
     yield "release", lambda: verbs.release(db, now, lease(claimed[1]))
-    yield "rescue", lambda: verbs.rescue(db, now + timedelta(seconds=90), ["w"], timedelta(0))
+    yield "rescue", lambda: verbs.rescue(db, now + timedelta(seconds=90), ["w"], timedelta(0), 3)
     yield "cancel", lambda: verbs.cancel(db, now, jobs[3].id)
     yield "job", lambda: verbs.job(db, "old7")
     yield "ended_among", lambda: verbs.ended_among(db, ["old1", jobs[0].id])

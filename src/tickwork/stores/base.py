@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from ..errors import IllegalMove
 from ..jobs import MOVES, JobState
 from ..payloads import ErrorInfo
-from ..policies import MAX_DEATHS
 from ..records import record
 
 if TYPE_CHECKING:
@@ -110,6 +109,8 @@ class Pause:
         passed_last: The newest of those.
         passed_count: How many; None: too many to count.
         next_at: When resuming: the next fire time, for `after="end"`; a job that is unfinished then sets it anew.
+        watermark: When resuming: up to when what passed is told, and from when on the schedule fires again; None: now,
+            as the store has it.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Pause:
     passed_last: datetime | None = None
     passed_count: int | None = 0
     next_at: datetime | None = None
+    watermark: datetime | None = None
 
 
 @record
@@ -278,7 +280,7 @@ def check_finishes(finishes: Iterable[Finish]) -> None:
             raise IllegalMove(finish.lease.job_id, JobState.RUNNING, finish.state)
 
 
-def after_death(record: JobRecord) -> tuple[JobState, int, str | None]:
+def after_death(record: JobRecord, max_deaths: int) -> tuple[JobState, int, str | None]:
     """Return state, deaths and error of a running job whose worker is dead, or has lost its lease.
 
     A job whose function nobody had called is none of the reasons for the death.
@@ -289,7 +291,7 @@ def after_death(record: JobRecord) -> tuple[JobState, int, str | None]:
         return JobState.FAILED, deaths, ErrorInfo("tickwork.errors.WorkerDied", message).to_json()
     if record.cancel_requested:
         return JobState.CANCELLED, deaths, record.error
-    if deaths >= MAX_DEATHS:
+    if deaths >= max_deaths:
         message = f"{deaths} worker processes died while it ran, the last of them {record.worker}"
         return JobState.PARKED, deaths, ErrorInfo("tickwork.errors.WorkerDied", message).to_json()
     return JobState.QUEUED, deaths, record.error
@@ -429,8 +431,8 @@ class Store(ABC):
         """Take the jobs of dead workers, and those whose lease is over, away from them; return them as they are then.
 
         They are queued again. All that were in hand have been `lost` once more. Those whose function had been called
-        count a death, and are parked at `MAX_DEATHS`. One that may run at most once has failed; one whose cancellation
-        was asked for is cancelled.
+        count a death, and are parked at the store's `max_deaths`. One that may run at most once has failed; one whose
+        cancellation was asked for is cancelled.
         """
 
     @abstractmethod

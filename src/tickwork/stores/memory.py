@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DuplicateJob, NotRunning, QueueFull, UnknownJob, UnknownSchedule
 from ..jobs import JobRecord, JobState, NewJob
-from ..policies import grace_of, overlap
+from ..policies import MAX_DEATHS, grace_of, overlap
 from ..records import changed
 from .base import Answer, Capabilities, Declare, Finish, Fired, Pause, Remove, ScheduleRow, Store, after_death
 from .base import check_finishes as _check
@@ -39,6 +39,7 @@ class MemoryStore(Store):
     Args:
         clock: Tells the time.
         max_queued: How many jobs may wait before `enqueue` waits too.
+        max_deaths: A job under which this many workers died is parked.
         is_held: Whether somebody still holds a job's handle, so that its end must be kept.
         keep: How many finished jobs are kept, and how many ledger rows for each schedule.
     """
@@ -50,6 +51,7 @@ class MemoryStore(Store):
         clock: Clock,
         *,
         max_queued: int = 100_000,
+        max_deaths: int = MAX_DEATHS,
         keep: int = KEEP,
         is_held: Callable[[str], bool] = lambda job_id: False,
     ) -> None:
@@ -57,6 +59,7 @@ class MemoryStore(Store):
         self._is_held = is_held
         self._keep = keep
         self._max_queued = max_queued
+        self._max_deaths = max_deaths
         self._jobs: dict[str, JobRecord] = {}
         self._queues: dict[str, list[_Queued]] = {}
         self._later: list[tuple[datetime, int, str]] = []
@@ -284,7 +287,9 @@ class MemoryStore(Store):
                 assert row is not None
                 if row.paused == change.paused:
                     return row
-                watermark = row.watermark if change.paused else max(row.watermark, self._clock.now())
+                watermark = row.watermark
+                if not change.paused:
+                    watermark = max(watermark, change.watermark or self._clock.now())
                 row = changed(row, paused=change.paused, version=row.version + 1, watermark=watermark)
                 if not change.paused and row.next_at is not None:
                     row = changed(row, next_at=change.next_at)
@@ -550,7 +555,7 @@ class MemoryStore(Store):
         return [self._rescue(record, now) for record in expired]
 
     def _rescue(self, record: JobRecord, now: datetime) -> JobRecord:
-        state, deaths, error = after_death(record)
+        state, deaths, error = after_death(record, self._max_deaths)
         if record.fire_time is not None and not _has_begun(record):
             if record.started_at is not None:
                 self._amend(record, started_at=record.started_at)

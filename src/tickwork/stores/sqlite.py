@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import NotRunning, QueueFull, StoreUnavailable
 from ..jobs import JobState
+from ..policies import MAX_DEATHS
 from . import sqlite_verbs as verbs
 from .base import Capabilities, Lease, Store, check_finishes
 from .committer import Committer
@@ -74,6 +75,7 @@ class SQLiteStore(Store):
         clock: Tells the time.
         worker: The name of this worker process; None: this one only reads and enqueues.
         max_queued: How many jobs may wait before `enqueue` waits too, whoever enqueues.
+        max_deaths: A job under which this many workers died is parked.
         lease_seconds: How long a claim holds after its last renewal, which comes every third of that.
         max_stall_seconds: Leases are renewed while the loop has turned within this many seconds.
         busy_seconds: How long a transaction waits for another program that holds the file.
@@ -92,6 +94,7 @@ class SQLiteStore(Store):
         *,
         worker: str | None = None,
         max_queued: int = 100_000,
+        max_deaths: int = MAX_DEATHS,
         lease_seconds: float = 60.0,
         max_stall_seconds: float = 300.0,
         busy_seconds: float = BUSY_SECONDS,
@@ -104,6 +107,7 @@ class SQLiteStore(Store):
         self._clock = clock
         self._worker = worker
         self._max_queued = max_queued
+        self._max_deaths = max_deaths
         self._lease_seconds = lease_seconds
         self._max_stall_seconds = max_stall_seconds
         self._busy_seconds = busy_seconds
@@ -357,7 +361,7 @@ class SQLiteStore(Store):
         overdue = timedelta(seconds=OVERDUE_SECONDS) if mono - self._calm_since_mono >= OVERDUE_SECONDS else None
         dead = self._presence.dead(verbs.other_workers(db, worker))
         if dead or (overdue is not None and verbs.has_overdue(db, now - overdue)):
-            (rescued,) = self._transact(db, [lambda db: verbs.rescue(db, now, dead, overdue)])
+            (rescued,) = self._transact(db, [lambda db: verbs.rescue(db, now, dead, overdue, self._max_deaths)])
             self._tell_rescued(dead, rescued)
             self._notice(db)  # an end moves an `after="end"` schedule on, and data_version tells only what others did
 
@@ -578,7 +582,7 @@ class SQLiteStore(Store):
 
         def work(db: sqlite3.Connection) -> list[JobRecord]:
             dead = self._presence.dead(verbs.other_workers(db, self._worker or ""))
-            return verbs.rescue(db, now, dead, timedelta(0))
+            return verbs.rescue(db, now, dead, timedelta(0), self._max_deaths)
 
         rescued = await self._committer.run(work)
         self._claimable.set()

@@ -335,7 +335,7 @@ def change_schedule(db: sqlite3.Connection, now: datetime, change: ScheduleChang
 
 
 def _pause(db: sqlite3.Connection, now: datetime, change: Pause, row: ScheduleRow) -> ScheduleRow:
-    watermark = row.watermark if change.paused else max(row.watermark, now)
+    watermark = row.watermark if change.paused else max(row.watermark, change.watermark or now)
     next_at = row.next_at if change.paused or row.next_at is None else change.next_at
     found = db.execute(
         f"""
@@ -541,7 +541,9 @@ def release(db: sqlite3.Connection, now: datetime, lease: Lease) -> bool:
     return found is not None
 
 
-def rescue(db: sqlite3.Connection, now: datetime, dead: Collection[str], overdue: timedelta | None) -> list[JobRecord]:
+def rescue(
+    db: sqlite3.Connection, now: datetime, dead: Collection[str], overdue: timedelta | None, max_deaths: int
+) -> list[JobRecord]:
     """Take away the jobs of dead workers, and those whose lease ended that long ago (None: not those)."""
     found = db.execute(
         f"""
@@ -550,13 +552,13 @@ def rescue(db: sqlite3.Connection, now: datetime, dead: Collection[str], overdue
         """,
         (*dead, None if overdue is None else us(now - overdue)),
     ).fetchall()
-    rescued = [_rescued(db, now, _job(entry)) for entry in found]
+    rescued = [_rescued(db, now, _job(entry), max_deaths) for entry in found]
     db.execute(f"DELETE FROM workers WHERE name IN ({_marks(dead)})", tuple(dead))
     return rescued
 
 
-def _rescued(db: sqlite3.Connection, now: datetime, record: JobRecord) -> JobRecord:
-    state, deaths, error = after_death(record)
+def _rescued(db: sqlite3.Connection, now: datetime, record: JobRecord, max_deaths: int) -> JobRecord:
+    state, deaths, error = after_death(record, max_deaths)
     moved = db.execute(
         f"""
         UPDATE jobs SET state = ?, deaths = ?, lost = lost + 1, error = ?, worker = NULL, lease_expires_at = NULL,
