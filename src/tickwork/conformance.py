@@ -252,7 +252,8 @@ class StoreConformance:
         await store.release([lease(first)])
         clock.advance(5)
 
-        assert ids(await self.claim(store)) == [later.id, released.id, retried.id, young.id]
+        claims = [await self.claim_one(store, limit=1) for _ in range(4)]
+        assert ids(claims) == [later.id, released.id, retried.id, young.id]
 
     async def test_a_claim_takes_only_what_it_knows_asks_for_and_has_room_for(
         self, store: Store, clock: HandClock
@@ -725,6 +726,9 @@ class StoreConformance:
         assert (again.row.version, again.row.runs) == (3, 1)
         assert again.row.next_at == clock.now() + timedelta(seconds=60)
         assert len(await store.jobs()) == len(await store.ledger("s")) == 1
+        before = await store.ledger("s")
+        passed = await self.fire(store, clock, 3, job=None, missed_first=fire_time, missed_count=1)
+        assert (passed.outcome, await store.ledger("s")) == ("missed", before)
 
     async def test_skip_holds_while_a_job_of_the_schedule_is_unfinished(self, store: Store, clock: HandClock) -> None:
         await store.set_schedule([declare(), declare("other")])
