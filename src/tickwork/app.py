@@ -19,11 +19,9 @@ import inspect
 import logging
 import math
 import os
-import secrets
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from pathlib import Path
 from random import Random
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -53,6 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
+    from pathlib import Path
     from typing import Self
 
     from .clock import Clock
@@ -531,7 +530,7 @@ class App(Declarations):
         logger.info("started: %d tasks, %d schedules, %d workers", len(self._tasks), len(self._entries), self.workers)
 
     async def _start(self, schedules: bool) -> None:
-        self._worker = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._worker = f"{os.getpid()}-{os.urandom(4).hex()}"
         store = self._make_store()
         await store.open()
         self._store = store
@@ -836,6 +835,8 @@ def sqlite_path(url: str) -> Path:
     Raises:
         InvalidOption: It names none.
     """
+    from pathlib import Path  # which an app in memory can do without
+
     expected = '"sqlite:///jobs.db" (relative) or "sqlite:////var/lib/jobs.db" (absolute)'
     if not str(url).startswith("sqlite:///") or url in ("sqlite:///", "sqlite:////"):
         raise InvalidOption("url", expected, url, remedy="leave it out to keep jobs in memory")

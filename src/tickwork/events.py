@@ -16,11 +16,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .clock import outside
 from .errors import InvalidOption, nearest
+from .records import record
 from .runners.thread import ThreadRunner
 from .shield import is_meant_for_us
 
@@ -38,12 +39,12 @@ LINE = 1_000
 """How many events may wait for one handler: some seconds of a busy app, a megabyte at the most."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Event:
     """Something that has happened; the root of all events, and what to listen to for all of them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class JobEvent(Event):
     """Something that has happened to a job in this process.
 
@@ -62,7 +63,7 @@ class JobEvent(Event):
     fire_time: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class JobStarted(JobEvent):
     """A worker begins an attempt.
 
@@ -75,7 +76,7 @@ class JobStarted(JobEvent):
     late_because: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class JobEnded(JobEvent):
     """An attempt has ended, however; listen to this for all four ends.
 
@@ -86,12 +87,12 @@ class JobEnded(JobEvent):
     seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class JobSucceeded(JobEnded):
     """A job has ended with a result."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class JobFailed(JobEnded):
     """An attempt raised, ran out of time, or its process died.
 
@@ -108,12 +109,12 @@ class JobFailed(JobEnded):
     is_final: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class JobCancelled(JobEnded):
     """A job was cancelled while it ran, or while it waited in this process."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class JobParked(JobEnded):
     """Nobody can run the job as it stands.
 
@@ -124,7 +125,7 @@ class JobParked(JobEnded):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class FireTimeAnswered(Event):
     """A row of the ledger: what became of a fire time, or of several in a row that were let pass.
 
@@ -145,7 +146,7 @@ class FireTimeAnswered(Event):
     blocked_by: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class ScheduleBroken(Event):
     """The trigger of a schedule raised, so the schedule stops.
 
@@ -158,21 +159,21 @@ class ScheduleBroken(Event):
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class SchedulePaused(Event):
     """A person has paused a schedule."""
 
     schedule: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class ScheduleResumed(Event):
     """A schedule goes on."""
 
     schedule: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class ClockJumped(Event):
     """The wall clock left the monotonic one: it was set, or the machine slept.
 
@@ -183,7 +184,7 @@ class ClockJumped(Event):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class LoopHeld(Event):
     """Something has held the event loop, and let go of it.
 
@@ -202,7 +203,7 @@ class LoopHeld(Event):
     stack: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class StoreFailed(Event):
     """The store raised; what it was to do is tried again.
 
@@ -215,12 +216,12 @@ class StoreFailed(Event):
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class AppStarted(Event):
     """The app has started."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class AppStopping(Event):
     """The app begins to drain: the last event that is sure to be heard."""
 

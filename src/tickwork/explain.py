@@ -15,6 +15,7 @@ from .errors import InvalidInstant
 from .jobs import JobState
 from .payloads import ErrorInfo
 from .policies import PROMPT_SECONDS
+from .records import record
 from .triggers import newest, read_instant
 from .zones import end_of_gap, get_zone, resolve_wall
 
@@ -46,7 +47,7 @@ class Why:
         return self.sentence
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Facts:
     """What is known about a fire time and its schedule.
 

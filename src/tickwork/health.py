@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .durations import format_seconds
+from .records import record
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .stores.base import ScheduleRow
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Stale:
     """A schedule that has not succeeded as often as expected.
 
@@ -52,7 +52,7 @@ def staleness(name: str, row: ScheduleRow, within: float | None, now: datetime) 
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Health:
     """How an app does.
 

@@ -1,8 +1,11 @@
-"""Records: small immutable values, made by the million.
+"""Records: small immutable values, made by the million, of many classes.
 
 A frozen dataclass sets every field through `object.__setattr__`: 3.4 us for the 22 fields of a job, 8 us for a copy
 with `dataclasses.replace`, and a scheduled job takes a dozen records from fire time to end. `record` therefore makes
 classes that only the type checker freezes: 1 us for either.
+
+A dataclass writes and compiles six methods for each class, a millisecond in all, and an app that is imported has forty.
+Of a record only `__init__` is written; the others are the same functions for all.
 """
 
 from __future__ import annotations
@@ -24,7 +27,26 @@ _copiers: dict[type, Callable[..., Any]] = {}
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
 def record(cls: type[C]) -> type[C]:
     """Make a record class: slots, keyword-only fields, equal and hashed by value; frozen to the type checker."""
-    return dataclass(slots=True, kw_only=True, unsafe_hash=True)(cls)
+    made = dataclass(slots=True, kw_only=True, eq=False, repr=False)(cls)
+    for name, method in (("__repr__", _repr), ("__eq__", _equals), ("__hash__", _hash)):
+        if name not in cls.__dict__:
+            setattr(made, name, method)
+    return made
+
+
+def _repr(self: Any) -> str:
+    shown = (f"{entry.name}={getattr(self, entry.name)!r}" for entry in fields(self) if entry.repr)
+    return f"{type(self).__qualname__}({', '.join(shown)})"
+
+
+def _equals(self: Any, other: Any) -> Any:
+    if other.__class__ is not self.__class__:
+        return NotImplemented
+    return all(getattr(self, entry.name) == getattr(other, entry.name) for entry in fields(self))
+
+
+def _hash(self: Any) -> int:
+    return hash(tuple(getattr(self, entry.name) for entry in fields(self)))
 
 
 def changed(record: R, **changes: Any) -> R:
