@@ -706,3 +706,22 @@ async def test_a_schedule_as_fast_as_the_loop_leaves_turns_to_others() -> None:
         await t.advance("250ms")
 
         assert len(t.fires("fast")) == 250
+
+
+async def test_resuming_asks_a_trigger_anew_also_one_that_was_finished() -> None:
+    app, trigger = App(), Failing()
+    trigger.instead = At("2026-01-01T00:01:00Z").next
+
+    @app.schedule(trigger, name="once")
+    async def once() -> None: ...
+
+    def raises(after: datetime) -> datetime | None:
+        raise SystemExit(1)
+
+    async with app.testing() as t:
+        await t.advance("2m")
+        assert t.fires("once") == [after(minutes=1)]
+        trigger.instead = raises
+        await app.schedules["once"].resume()
+
+        assert isinstance(app.schedules["once"].error, SystemExit)

@@ -141,7 +141,7 @@ class Scheduler:
 
     def _declare(self, entry: Entry, now: datetime) -> Declare | None:
         """Return the declaration of a schedule; None where its trigger raises, which sets it aside."""
-        entry.broken = None
+        entry.broken = entry.known = None  # it is asked anew
         try:
             text = entry.trigger.fingerprint
             entry.fingerprint = f"{text} after end" if entry.policies.after == "end" else text
@@ -183,7 +183,7 @@ class Scheduler:
         if change is None:
             return
         entry.row = (await self._store.set_schedule([change]))[0]
-        entry.broken = None
+        entry.broken = entry.known = None  # it is asked anew
         self._plan(entry)
         self._events.emit(SchedulePaused(schedule=name) if paused else ScheduleResumed(schedule=name))
 
