@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import psutil
 import pytest
 from blockbuster import BlockBuster
+from hypothesis import settings
 
 import tickwork.watchdog  # noqa: F401  # here, because an App made inside of a loop would import it there
 from tickwork.testing import virtual_loop_factory
@@ -29,6 +30,12 @@ VIRTUAL_LOOP: Backend = ("asyncio", {"loop_factory": virtual_loop_factory, "debu
 
 LAST_SECONDS = 5.0
 """How long threads and processes of a test may take to be gone: they have been told to end, and usually are."""
+
+
+# The same commit must get the same answer of CI; what other examples show is found by everybody's own runs.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 def pytest_configure(config: pytest.Config) -> None:
