@@ -181,6 +181,25 @@ async def test_bounds_hold() -> None:
         assert t.fires("poll") == [after(minutes=1), after(minutes=1, seconds=10)]
 
 
+async def test_a_clock_set_back_before_its_bound_makes_it_wait_for_that() -> None:
+    app = App()
+
+    @app.every("10s", after="end", start_at=after(minutes=5), name="poll")
+    async def poll() -> None:
+        await asyncio.sleep(5)
+
+    async with app.testing() as t:
+        await t.advance("302s")
+        t.clock.jump_wall(-120)
+        await t.advance("110s")
+        assert t.now < after(minutes=5)
+        assert len(t.jobs) == 1
+        await t.advance("25s")
+
+        # The bound itself has been answered, so the next one comes a period later.
+        assert t.fires("poll") == [after(minutes=5), after(minutes=5, seconds=10)]
+
+
 async def test_a_clock_set_back_does_not_break_it() -> None:
     app = App()
 

@@ -697,7 +697,8 @@ class FireTimes(RuleBasedStateMachine):
             assert row_.next_at is not None
             assert row_.next_at in allowed
             is_over = known.policies.end_at is not None and row_.next_at > known.policies.end_at
-            assert row_.next_at > self.now or known.is_paused or self.is_finished(known) or is_over
+            is_early = known.policies.start_at is not None and self.now < known.policies.start_at
+            assert row_.next_at > self.now or known.is_paused or self.is_finished(known) or is_over or is_early
 
     def check_policies(self, known: Known, rows: list[Answer]) -> None:
         policies, name = known.policies, known.name

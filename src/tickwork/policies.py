@@ -177,6 +177,8 @@ def following(
         return None
     if policies.after == "end":
         at = row.next_at
+        if at is not None and policies.start_at is not None:
+            at = max(at, policies.start_at)  # the clock may have been set back since
         return None if at is None or (policies.end_at is not None and at > policies.end_at) else at
     return known[1] if known is not None and known[0] == row.watermark else trigger.next(row.watermark)
 

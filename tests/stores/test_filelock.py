@@ -36,11 +36,12 @@ from tickwork.stores.filelock import FileLock
 lock = FileLock(Path({str(tmp_path / "lock")!r}))
 assert lock.try_acquire()
 if {way!r} == "start":
-    child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=0, close_fds=False).pid
-elif not (child := os.fork()):
+    subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=0, close_fds=False)
+    os.write(1, b"ready")
+elif not os.fork():
+    os.write(1, b"ready")  # the child says so: a parent may die before it has run at all
     sys.stdin.readline()
     os._exit(0)
-os.write(1, b"ready")
 os.kill(os.getpid(), 9)
 """
     parent = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
