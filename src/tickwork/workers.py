@@ -110,7 +110,7 @@ class Run:
 
     async def prepare(self) -> Place:
         """Do what must be done before the function is called, and return where that is; for "prepared" ones."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.describe()} is to be prepared, and its class says nothing of how")
 
     def forget_arguments(self) -> None:
         """Let go of what it was given, once it has ended: who keeps the job must not keep that."""

@@ -190,6 +190,7 @@ def immutable(path: Path) -> Iterator[None]:
         yield
         path.chmod(0o755)
         return
+    assert shutil.which("chattr") or not os.environ.get("CI"), "chattr is missing; .ci/packages installs it"
     if shutil.which("chattr") is None or subprocess.run(["chattr", "+i", path], capture_output=True).returncode:
         pytest.skip("root may write everywhere, and chattr +i does not work here")
     try:
@@ -354,6 +355,7 @@ def test_a_full_disk_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(disk)]
+    assert shutil.which("mount") or not os.environ.get("CI"), "mount is missing; .ci/packages installs it"
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("only root may mount a small disk, and not everywhere")
     try:
