@@ -60,11 +60,11 @@ def fill(db: sqlite3.Connection, count: int) -> None:
     """Write so many finished jobs of a schedule, with their rows of the ledger."""
     db.execute(
         """
-        WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+        WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
         INSERT INTO jobs (id, task, payload, run_at, queue, priority, schedule, fire_time, state, enqueued_at, result,
             finished_at)
         SELECT 'old' || i, 't', '{}', i, 'default', 0, iif(i % 2, 's', NULL), iif(i % 2, i, NULL),
-            iif(i % 10, 'succeeded', 'failed'), i, '1', ?2 + i FROM n
+            iif(i % 10, 'succeeded', 'failed'), i, '1', ? + i FROM n
         """,
         (count, verbs.us(NOW) - count),
     )

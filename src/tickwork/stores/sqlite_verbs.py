@@ -461,11 +461,10 @@ def finish(db: sqlite3.Connection, now: datetime, ended: Finish) -> bool:
     waits = ended.state in (JobState.QUEUED, JobState.SCHEDULED)
     found = db.execute(
         """
-        UPDATE jobs SET state = CASE WHEN cancel_requested AND ?1 THEN 'cancelled' ELSE ?2 END, attempt = ?3,
-            deaths = ?4, started_at = coalesce(?5, started_at), result = ?6, error = ?7, lease_expires_at = NULL,
-            worker = NULL, finished_at = CASE WHEN cancel_requested AND ?1 THEN ?8 ELSE ?9 END,
-            run_at = coalesce(?10, run_at)
-        WHERE id = ?11 AND token = ?12 AND state = 'running' RETURNING id, schedule, fire_time, state, started_at
+        UPDATE jobs SET state = CASE WHEN cancel_requested AND ? THEN 'cancelled' ELSE ? END, attempt = ?, deaths = ?,
+            started_at = coalesce(?, started_at), result = ?, error = ?, lease_expires_at = NULL, worker = NULL,
+            finished_at = CASE WHEN cancel_requested AND ? THEN ? ELSE ? END, run_at = coalesce(?, run_at)
+        WHERE id = ? AND token = ? AND state = 'running' RETURNING id, schedule, fire_time, state, started_at
         """,
         (
             waits,
@@ -475,6 +474,7 @@ def finish(db: sqlite3.Connection, now: datetime, ended: Finish) -> bool:
             _us(ended.started_at),
             _text(ended.result),
             _text(ended.error),
+            waits,
             us(now),
             us(now) if ended.state.is_finished else None,
             _us(ended.run_at),
@@ -498,11 +498,11 @@ def _amend(
     """Write into the ledger how the first start of a job went, or that there was none."""
     db.execute(
         """
-        UPDATE ledger SET started_at = ?1, late_because = coalesce(?2, late_because),
-            outcome = CASE WHEN ?1 IS NULL AND ?3 = 'cancelled' THEN 'not_started' ELSE outcome END
-        WHERE job_id = ?4 AND started_at IS NULL
+        UPDATE ledger SET started_at = ?, late_because = coalesce(?, late_because),
+            outcome = CASE WHEN ? THEN 'not_started' ELSE outcome END
+        WHERE job_id = ? AND started_at IS NULL
         """,
-        (started_at, late_because, state, job_id),
+        (started_at, late_because, started_at is None and state == JobState.CANCELLED, job_id),
     )
 
 
@@ -697,10 +697,10 @@ def other_workers(db: sqlite3.Connection, worker: str) -> list[str]:
     """Return the names of the other workers: those registered, and those that have jobs in hand."""
     found = db.execute(
         """
-        SELECT name FROM workers WHERE name <> ?1
-        UNION SELECT worker FROM jobs WHERE state = 'running' AND worker <> ?1
+        SELECT name FROM workers WHERE name <> ?
+        UNION SELECT worker FROM jobs WHERE state = 'running' AND worker <> ?
         """,
-        (worker,),
+        (worker, worker),
     )
     return [name for (name,) in found]
 
