@@ -399,7 +399,7 @@ async def test_a_store_that_raises_while_the_app_stops_is_asked_for_some_seconds
 
     assert ended == ["work"]
     assert not app.is_running
-    assert "the store failed to take back 2 unstarted jobs" in traced(caplog, error)
+    assert "the store failed to take back 1 unstarted jobs" in traced(caplog, error)
     assert f"stopped without the store: the ends of 1 jobs are lost: {jobs[0].id}" in caplog.messages
     assert (t.now - START).total_seconds() == 4
     with pytest.raises(BaseException, match="the app stopped before it had ended"):

@@ -381,23 +381,16 @@ class App(Declarations):
 
     async def result_of(self, job_id: str, timeout: float | str | timedelta | None) -> Any:
         """Wait for a job's end and return its value; see `Job.result`."""
-        store, dispatcher = self._store_now(), self._dispatcher
-        assert dispatcher is not None
+        self._store_now()
+        assert self._dispatcher is not None
         limit = None if timeout is None else seconds(timeout, "timeout", allow_zero=True)
-        with dispatcher.waiting(job_id) as waiter:
-            finished = asyncio.ensure_future(store.wait_finished(job_id))
-            ends: list[asyncio.Future[Any]] = [finished, waiter.told]
-            try:
-                await asyncio.wait(ends, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-                if self._testing is not None and any(end.done() for end in ends):
-                    self._testing.saw(job_id)
-                if finished.done():
-                    record = finished.result()
-                    return value_of(record, self._names.get(record.task), waiter.error)
-                if waiter.told.done():
-                    raise waiter.told.result()
-            finally:
-                finished.cancel()
+        record, waiter = await self._dispatcher.hear_end(job_id, limit)
+        if self._testing is not None and (record is not None or waiter.told.done()):
+            self._testing.saw(job_id)
+        if record is not None:
+            return value_of(record, self._names.get(record.task), waiter.error)
+        if waiter.told.done():
+            raise waiter.told.result()
         raise TimeoutError(f"job {job_id} has not ended within {limit:g} s; it goes on")
 
     async def cancel_job(self, job_id: str) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from contextlib import contextmanager
 from contextvars import Context as Variables
 from contextvars import copy_context
 from random import Random
@@ -31,7 +30,7 @@ from .stores.base import Finish, Lease
 from .workers import WAITING, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from .clock import Clock, Timer
@@ -211,6 +210,7 @@ class Dispatcher:
         self._waiters: dict[str, Waiter] = {}
         self._outbox: list[tuple[Finish, JobRecord]] = []
         self._leases_back: list[Lease] = []
+        self._has_room = asyncio.Event()
         self._written = asyncio.Event()
         self.claim_error: BaseException | None = None
         """What the store raised at the last claim; `finish_error` at the last ends. None: it did not."""
@@ -225,13 +225,17 @@ class Dispatcher:
         """Claim what is due, for ever."""
         buffer = self._workers.buffer
         while True:
-            room = max(1, buffer.maxsize - buffer.qsize() - len(self._suspects))
+            room = self._room()
+            if not room:
+                self._has_room.clear()
+                await self._has_room.wait()
+                continue
             try:
                 records = await self._store.claim(worker=self._name, tasks=self._tasks.keys(), limit=room)
                 self.claim_error = None
                 if not records:
                     self.changed.set()
-                    await self._store.wait_claimable()
+                    await self._store.wait_claimable(self._room())
             except BaseException as error:
                 if is_meant_for_us(error):
                     raise
@@ -245,6 +249,11 @@ class Dispatcher:
                 if not self._set_apart(self._claimed[0]):
                     await buffer.put(self._claimed[0])
                 del self._claimed[0]
+
+    def _room(self) -> int:
+        """Return how many more jobs this process may have in hand."""
+        buffer = self._workers.buffer
+        return max(0, buffer.maxsize - buffer.qsize() - len(self._suspects))
 
     def _admit(self, record: JobRecord) -> JobRun | None:
         """Make a run of a claimed job, or park it when its arguments do not fit the function."""
@@ -344,6 +353,7 @@ class Dispatcher:
 
     def began(self, run: JobRun, now: datetime) -> None:
         """Hear that an attempt begins, and tell of it."""
+        self._has_room.set()
         if run.run_in in ("loop", "call"):
             self.watch(run)
         if self._has_marks and self._mark_timer is None:
@@ -377,6 +387,7 @@ class Dispatcher:
         """Take the end of an attempt: log it, tell who waits, and queue it for the store."""
         record = run.record
         self._runs.pop(record.id, None)
+        self._has_room.set()
         if run.is_watched and self.watchdog is not None:
             run.is_watched = False
             self.watchdog.leave()
@@ -632,14 +643,25 @@ class Dispatcher:
         run = self._runs.get(job_id)
         return run is not None and self._workers.cancel(run)
 
-    @contextmanager
-    def waiting(self, job_id: str) -> Iterator[Waiter]:
-        """Be told of a job's end inside the block."""
-        waiter = self._waiters.setdefault(job_id, Waiter())
+    async def hear_end(self, job_id: str, seconds: float | None) -> tuple[JobRecord | None, Waiter]:
+        """Wait until a job has ended, or somebody is told of its end sooner, or so long at the most (None: for ever).
+
+        Returns:
+            The job as the store has it then, or None, and what this process was told.
+
+        Raises:
+            UnknownJob: There is no such job.
+        """
+        finished = self._store.finished(job_id)
+        waiter = self._waiters.get(job_id)
+        if waiter is None:
+            waiter = self._waiters[job_id] = Waiter()
         waiter.count += 1
         try:
-            yield waiter
+            await _first_of(finished, waiter.told, seconds)
+            return (finished.result() if finished.done() else None), waiter
         finally:
+            finished.cancel()
             waiter.count -= 1
             if not waiter.count:
                 self._waiters.pop(job_id, None)
@@ -674,6 +696,27 @@ def _ignore(name: str) -> None:
 
 def _ignore_all() -> None:
     """Likewise."""
+
+
+async def _first_of(one: asyncio.Future[Any], other: asyncio.Future[Any], seconds: float | None) -> None:
+    """Wait until one of two futures is done, or so long at the most (None: for ever)."""
+    loop = asyncio.get_running_loop()
+    heard: asyncio.Future[None] = loop.create_future()
+
+    def hear(_: object) -> None:
+        if not heard.done():
+            heard.set_result(None)
+
+    timer = None if seconds is None else loop.call_later(seconds, hear, None)
+    one.add_done_callback(hear)
+    other.add_done_callback(hear)
+    try:
+        await heard
+    finally:
+        one.remove_done_callback(hear)
+        other.remove_done_callback(hear)
+        if timer is not None:
+            timer.cancel()
 
 
 def value_of(record: JobRecord, task: AnyTask | None, original: BaseException | None) -> Any:

@@ -39,7 +39,7 @@ class Database:
 
     def transact(self, connection: sqlite3.Connection, works: list[Callable[[sqlite3.Connection], Any]]) -> list[Any]:
         if self.failure is not None:
-            self.commits.append(-len(works))
+            self.commits.append(-1)
             raise self.failure
         connection.execute("BEGIN")
         try:
@@ -48,7 +48,7 @@ class Database:
         except BaseException:
             connection.execute("ROLLBACK")
             raise
-        self.commits.append(len(works))
+        self.commits.append(sum(len(answers) for answers in values))
         return values
 
     def look(self, connection: sqlite3.Connection) -> float:
@@ -149,7 +149,7 @@ async def test_a_database_that_fails_is_asked_once_for_all_who_wait(database: Da
 
     errors = await asyncio.gather(*waiting, return_exceptions=True)
     assert [str(error) for error in errors] == ["store x.db: it is full"] * 5
-    assert database.commits == [1, -5]
+    assert database.commits == [1, -1]
     database.failure = None
     assert await database.numbers() == []
 

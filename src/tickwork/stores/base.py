@@ -10,6 +10,7 @@ Each verb is one transaction: it is done wholly or not at all, also when its cal
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -445,8 +446,13 @@ class Store(ABC):
         """Tell this listener from now on what other processes have done."""
 
     @abstractmethod
-    async def wait_claimable(self) -> None:
-        """Wait until a claim may find something. It may wake for nothing."""
+    async def wait_claimable(self, limit: int = 1) -> None:
+        """Wait until a claim may find something. It may wake for nothing.
+
+        Args:
+            limit: For how many jobs who waits has room: a store may claim as many for it at once, with the arguments
+                of its last claim, and hand them out at the next.
+        """
 
     @abstractmethod
     async def wait_finished(self, job_id: str) -> JobRecord:
@@ -455,6 +461,10 @@ class Store(ABC):
         Raises:
             UnknownJob: There is no such job.
         """
+
+    def finished(self, job_id: str) -> asyncio.Future[JobRecord]:
+        """Return a future of what `wait_finished` returns or raises; to be cancelled by who waits no more."""
+        return asyncio.ensure_future(self.wait_finished(job_id))
 
     # -- people ---------------------------------------------------------------------------------------------------
 

@@ -2,8 +2,9 @@
 
 What a caller wants done is a function of the connection. The thread takes all that wait, runs them one after the other
 between one BEGIN and one COMMIT, and answers them when the commit is on the disk: the flush, which costs more than all
-the rest, is paid once (group commit). When a function raises, each of them is run again in a transaction of its own, so
-that it spoils none of the others. When the database itself fails (its disk is full, say), all hear of that at once.
+the rest, is paid once (group commit). Neighbours that ask for the same verb share one call of it, so that it may write
+all their rows at once. When a function raises, each request is run again in a transaction of its own, so that it spoils
+none of the others. When the database itself fails (its disk is full, say), all hear of that at once.
 
 A caller that is cancelled withdraws what has not begun. What has begun is done wholly: the caller is told, and may undo
 it, before its cancellation goes on. So a transaction is never left open, and nothing is half done.
@@ -17,6 +18,9 @@ import os
 import threading
 from collections import deque
 from contextlib import suppress
+from functools import partial
+from itertools import chain, groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..clock import outside
@@ -25,10 +29,11 @@ from ..shield import to_its_end
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
 logger: logging.Logger = logging.getLogger("tickwork.stores")
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 MAX_BATCH = 1_000
@@ -39,13 +44,30 @@ TROUBLE_SECONDS = 1.0
 """How soon the thread looks around again after that has failed."""
 
 
-class _Request(Generic[T]):
-    """One function to be run, and who waits for it."""
+class _Process:
+    """Which process this is: another one in a forked child. Cheaper to ask than the system."""
 
-    __slots__ = ("error", "future", "is_answered", "is_taken", "is_withdrawn", "value", "work")
+    pid: int = os.getpid()
 
-    def __init__(self, work: Callable[[sqlite3.Connection], T], future: asyncio.Future[T]) -> None:
-        self.work = work
+
+def _forked() -> None:
+    _Process.pid = os.getpid()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+class _Request(Generic[A, T]):
+    """One argument of a verb, and who waits for its value."""
+
+    __slots__ = ("argument", "error", "future", "is_answered", "is_taken", "is_withdrawn", "value", "verb")
+
+    def __init__(
+        self, verb: Callable[[sqlite3.Connection, list[A]], Sequence[T]], argument: A, future: asyncio.Future[T]
+    ) -> None:
+        self.verb = verb
+        self.argument = argument
         self.future = future
         self.is_taken = False
         self.is_withdrawn = False
@@ -91,9 +113,9 @@ class Committer:
         self._idle = idle
         self._disconnect = disconnect
         self._name = name
-        self._asked: list[tuple[_Request[Any], bool]] = []
-        self._waiting: deque[_Request[Any]] = deque()
-        self._urgent: deque[_Request[Any]] = deque()
+        self._asked: list[tuple[_Request[Any, Any], bool]] = []
+        self._waiting: deque[_Request[Any, Any]] = deque()
+        self._urgent: deque[_Request[Any, Any]] = deque()
         self._wake = threading.Condition()
         self._is_closing = False
         self._is_over = False
@@ -108,7 +130,7 @@ class Committer:
             Exception: What `connect` raises.
         """
         self._loop = asyncio.get_running_loop()
-        self._pid = os.getpid()
+        self._pid = _Process.pid
         self._is_closing = self._is_over = False
         self._ended = self._loop.create_future()
         opened: asyncio.Future[None] = self._loop.create_future()
@@ -124,7 +146,7 @@ class Committer:
     @property
     def is_forked(self) -> bool:
         """Whether this process is a forked child of the one that opened it, in which the thread does not exist."""
-        return os.getpid() != self._pid
+        return _Process.pid != self._pid
 
     async def aclose(self) -> None:
         """Do what waits, then end the thread. A second call does nothing, nor does one in a forked child."""
@@ -155,11 +177,33 @@ class Committer:
         Raises:
             Exception: What the function or the database raises; then nothing of it is done.
         """
+        return await self.share(_each, work, undo=undo, urgent=urgent)
+
+    async def share(
+        self,
+        verb: Callable[[sqlite3.Connection, list[A]], Sequence[T]],
+        argument: A,
+        *,
+        undo: Callable[[T], Awaitable[object]] | None = None,
+        urgent: bool = False,
+    ) -> T:
+        """Run a verb in a transaction and return its value, once that is committed.
+
+        Args:
+            verb: Takes the connection and the arguments of all neighbours that ask for the same verb, and returns a
+                value for each. It may be called again, when the transaction that it shared failed.
+            argument: One of these.
+            undo: As in `run`.
+            urgent: Likewise.
+
+        Raises:
+            Exception: What the verb or the database raises; then nothing of it is done.
+        """
         if self._ended is None or self._is_closing or self._loop is None:
             raise NotRunning("the store is closed")
         if self.is_forked:
             raise NotRunning(f"the store was opened by process {self._pid}; a forked child must open its own")
-        request: _Request[T] = _Request(work, self._loop.create_future())
+        request: _Request[A, T] = _Request(verb, argument, self._loop.create_future())
         if not self._asked:
             # What is asked in the same turn of the loop goes to the thread together, and so into one transaction.
             self._loop.call_soon(self._hand_over)
@@ -183,7 +227,7 @@ class Committer:
                 return
         _refuse([request for request, _ in asked])
 
-    async def _undo(self, request: _Request[T], undo: Callable[[T], Awaitable[object]] | None) -> None:
+    async def _undo(self, request: _Request[A, T], undo: Callable[[T], Awaitable[object]] | None) -> None:
         """Wait for the end of what has begun, and undo it. What goes wrong there is told, not raised."""
         if not request.is_answered:
             request.future = asyncio.get_running_loop().create_future()
@@ -198,7 +242,7 @@ class Committer:
         except Exception:
             logger.exception("a call to the store was cancelled, and what it had done could not be undone")
 
-    def _withdraw(self, request: _Request[Any]) -> bool:
+    def _withdraw(self, request: _Request[Any, Any]) -> bool:
         """Call off what has not begun, and return whether that was so."""
         with self._wake:
             request.is_withdrawn = not request.is_taken
@@ -251,12 +295,12 @@ class Committer:
         self._tell(_refuse, left)
         self._tell(_settle, self._ended, None)
 
-    def _take(self, pause: float) -> list[_Request[Any]]:
+    def _take(self, pause: float) -> list[_Request[Any, Any]]:
         """Return what waits, the urgent first; wait for it `pause` seconds at the most."""
         with self._wake:
             if not self._urgent and not self._waiting and not self._is_closing:
                 self._wake.wait(pause)
-            batch: list[_Request[Any]] = []
+            batch: list[_Request[Any, Any]] = []
             for line in (self._urgent, self._waiting):
                 while line and len(batch) < MAX_BATCH:
                     request = line.popleft()
@@ -265,16 +309,16 @@ class Committer:
                         batch.append(request)
             return batch
 
-    def _answer(self, connection: sqlite3.Connection, batch: list[_Request[Any]]) -> None:
+    def _answer(self, connection: sqlite3.Connection, batch: list[_Request[Any, Any]]) -> None:
         is_done = self._try(connection, batch)
         if not is_done and len(batch) > 1 and not isinstance(batch[0].error, StoreUnavailable):
             for request in batch:
                 self._try(connection, [request])
         self._tell(_deliver, batch)
 
-    def _try(self, connection: sqlite3.Connection, batch: list[_Request[Any]]) -> bool:
+    def _try(self, connection: sqlite3.Connection, batch: list[_Request[Any, Any]]) -> bool:
         try:
-            values = self._transaction(connection, [request.work for request in batch])
+            values = chain.from_iterable(self._transaction(connection, _works(batch)))
         except BaseException as error:
             for request in batch:
                 request.error = error
@@ -295,6 +339,25 @@ class Committer:
         self._tell(call, *args)
 
 
+def _each(connection: sqlite3.Connection, works: list[Callable[[sqlite3.Connection], T]]) -> list[T]:
+    """Call functions one after the other: the verb of those that have none of their own."""
+    return [work(connection) for work in works]
+
+
+def _works(batch: list[_Request[Any, Any]]) -> list[Callable[[sqlite3.Connection], Sequence[Any]]]:
+    """Return a function for each verb, neighbours that ask for the same one together."""
+    return [
+        partial(_call, verb, [request.argument for request in requests])
+        for verb, requests in groupby(batch, key=attrgetter("verb"))
+    ]
+
+
+def _call(
+    verb: Callable[[sqlite3.Connection, list[A]], Sequence[T]], arguments: list[A], connection: sqlite3.Connection
+) -> Sequence[T]:
+    return verb(connection, arguments)
+
+
 def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
     if future.done():
         return
@@ -304,13 +367,13 @@ def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
         future.set_exception(error)
 
 
-def _refuse(requests: list[_Request[Any]]) -> None:
+def _refuse(requests: list[_Request[Any, Any]]) -> None:
     for request in requests:
         request.error = NotRunning("the store is closed")
         request.settle()
 
 
-def _deliver(batch: list[_Request[Any]]) -> None:
+def _deliver(batch: list[_Request[Any, Any]]) -> None:
     for request in batch:
         request.settle()
 

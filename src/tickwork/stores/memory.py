@@ -578,7 +578,7 @@ class MemoryStore(Store):
 
     # -- waiting --------------------------------------------------------------------------------------------------
 
-    async def wait_claimable(self) -> None:
+    async def wait_claimable(self, limit: int = 1) -> None:
         """See `Store.wait_claimable`."""
         self._promote()
         await self._claimable.wait()

@@ -21,12 +21,15 @@ import os
 import sqlite3
 import time
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import NotRunning, QueueFull, StoreUnavailable
 from ..jobs import JobState
 from ..policies import MAX_DEATHS
+from ..shield import to_its_end
 from . import sqlite_verbs as verbs
 from .base import Capabilities, Lease, Store, check_finishes
 from .committer import Committer
@@ -35,7 +38,7 @@ from .presence import Presence
 from .sqlite_schema import expect_ours, migrate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from pathlib import Path
 
     from ..clock import Clock, Timer
@@ -59,12 +62,39 @@ the machine wakes up, when its clock is set or when another program lets go of t
 and workers that live renew theirs within a second or two."""
 DISTURBED_SECONDS = 3.0
 """A gap between two rounds of housekeeping, or a step of the wall clock, by which this thread was disturbed."""
+FRESH_COUNT = 10_000
+"""Of so many jobs, the last enqueued here, the store knows without a look that they cannot have ended yet."""
 PRUNE_SECONDS = 60.0
 PRUNE_LIMIT = 1_000
 """So many rows are forgotten in one transaction: some milliseconds, so that claims hardly notice."""
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """What a worker asks for."""
+
+    worker: str
+    tasks: frozenset[str]
+    queues: frozenset[str] | None
+    lease_seconds: float
+    limit: int = field(compare=False)
+
+
+class _Hungry:
+    """A worker that waits for jobs: what is enqueued here is claimed for it at once, in the same transaction."""
+
+    __slots__ = ("claim", "told")
+
+    def __init__(self, claim: _Claim | None) -> None:
+        self.claim = claim
+        self.told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def wake(self) -> None:
+        if not self.told.done():
+            self.told.set_result(None)
 
 
 class SQLiteStore(Store):
@@ -124,11 +154,18 @@ class SQLiteStore(Store):
         self._lock: FileLock | None = None
         self._presence = Presence(path.with_name(f"{path.name}-workers"), worker or "", path)
         self._listener: Listener | None = None
-        self._claimable = asyncio.Event()
+        self._is_claimable = False
+        self._last_claim: _Claim | None = None
+        self._hungry: _Hungry | None = None
+        self._caught: list[JobRecord] = []
         self._changed = asyncio.Event()
         self._room = asyncio.Lock()
         self._is_closing = False
-        self._ended: dict[str, list[asyncio.Future[None]]] = {}
+        self._ended: dict[str, list[asyncio.Future[JobRecord]]] = {}
+        """Who waits here for the end of which job."""
+        self._looks: set[asyncio.Future[Any]] = set()
+        self._fresh: dict[str, int] = {}
+        """Jobs enqueued here, with the version of the file before: while that stands, they have ended nowhere else."""
         self._alarm: Timer | None = None
         self._alarm_at: datetime | None = None
         # What the thread alone knows.
@@ -142,6 +179,8 @@ class SQLiteStore(Store):
         self._renew_mono = 0.0
         self._next_prune = 0.0
         self._turned_mono = 0.0
+        self._has_queued = False
+        """Whether the transaction under way has queued jobs."""
 
     # -- the file ---------------------------------------------------------------------------------------------------
 
@@ -170,11 +209,13 @@ class SQLiteStore(Store):
         if self._committer.is_forked:
             return
         self._is_closing = True
+        self._hungry = None
         self._changed.set()
         if self._worker is not None and self._committer.is_open:
             worker = self._worker
             with suppress(StoreUnavailable, NotRunning):  # whoever comes next finds out that nobody holds its file
                 await self._committer.run(lambda db: verbs.leave(db, worker))
+                await self._return_caught()
         await self._committer.aclose()
         if self._alarm is not None:
             self._alarm.cancel()
@@ -252,9 +293,12 @@ class SQLiteStore(Store):
         self._acquire()
         try:
             self._expect_the_file()
+            self._has_queued, caught, hungry = False, [], self._hungry
             connection.execute("BEGIN IMMEDIATE")
             try:
                 values = [work(connection) for work in works]
+                if self._has_queued and hungry is not None and hungry.claim is not None:
+                    caught = self._claim(connection, hungry.claim)
                 connection.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):  # it has rolled back by itself, or fails as a whole
@@ -269,6 +313,9 @@ class SQLiteStore(Store):
             raise self._unavailable(error) from error
         finally:
             self._release()
+        if caught:
+            self._hungry = None
+            self._committer.call_on_loop(self._catch, hungry, caught)
         return values
 
     def _expect_the_file(self) -> None:
@@ -428,14 +475,20 @@ class SQLiteStore(Store):
         self._tell_ended(ended)
         is_ready, due = claimable
         if is_ready:
-            self._claimable.set()
+            self._let_claim()
         self._set_alarm(due)
 
-    def _tell_ended(self, job_ids: Sequence[str]) -> None:
+    def _tell_ended(self, job_ids: Iterable[str]) -> None:
+        """Let who waits for these jobs know that they may have ended."""
         for job_id in job_ids:
-            for waiting in self._ended.pop(job_id, ()):
-                if not waiting.done():
-                    waiting.set_result(None)
+            self._fresh.pop(job_id, None)
+            if job_id in self._ended:
+                self._look_at(job_id)
+
+    def _tell_end(self, record: JobRecord) -> None:
+        for waiting in self._ended.pop(record.id, ()):
+            if not waiting.done():
+                waiting.set_result(record)
 
     def _set_alarm(self, due: datetime | None) -> None:
         """Let a claim be tried when the next scheduled job is due."""
@@ -450,7 +503,13 @@ class SQLiteStore(Store):
 
     def _ring(self) -> None:
         self._alarm = self._alarm_at = None
-        self._claimable.set()
+        self._let_claim()
+
+    def _let_claim(self) -> None:
+        """Let a claim be tried: it may find something."""
+        self._is_claimable = True
+        if self._hungry is not None:
+            self._hungry.wake()
 
     # -- producers --------------------------------------------------------------------------------------------------
 
@@ -475,12 +534,23 @@ class SQLiteStore(Store):
                     records = await self._try_enqueue(jobs)
                     if records is None:
                         await self._changed.wait()
-        self._claimable.set()
+        self._let_claim()
         return records
 
     async def _try_enqueue(self, jobs: Sequence[NewJob]) -> list[JobRecord] | None:
-        now = self._clock.now()
-        return await self._committer.run(lambda db: verbs.enqueue(db, now, jobs, self._max_queued), undo=self._withdraw)
+        version = self._data_version  # of before, at the latest
+        records = await self._committer.share(self._enqueue, jobs, undo=self._withdraw)
+        for record in records or ():
+            self._fresh[record.id] = version
+        while len(self._fresh) > FRESH_COUNT:
+            del self._fresh[next(iter(self._fresh))]
+        return records
+
+    def _enqueue(self, db: sqlite3.Connection, asked: list[Sequence[NewJob]]) -> list[list[JobRecord] | None]:
+        """Take in what several callers enqueue; in the thread."""
+        answers = verbs.enqueue(db, self._clock.now(), asked, self._max_queued)
+        self._has_queued = True
+        return answers
 
     async def _withdraw(self, records: list[JobRecord] | None) -> None:
         """Take out what a cancelled caller has enqueued."""
@@ -500,7 +570,7 @@ class SQLiteStore(Store):
             return fired, verbs.ended_among(db, list(self._ended)) if replaces else []
 
         fired, ended = await self._committer.run(work)
-        self._claimable.set()
+        self._let_claim()
         self._changed.set()
         self._tell_ended(ended)
         return fired
@@ -526,26 +596,65 @@ class SQLiteStore(Store):
         lease_seconds: float | None = None,
     ) -> list[JobRecord]:
         """See `Store.claim`."""
-        now = self._clock.now()
-        seconds = self._lease_seconds if lease_seconds is None else lease_seconds
-
-        def work(db: sqlite3.Connection) -> tuple[list[JobRecord], datetime | None]:
-            found = verbs.claim(db, now, worker=worker, tasks=tasks, limit=limit, queues=queues, lease_seconds=seconds)
-            return found, None if found else verbs.next_claim(db)[1]
-
-        self._claimable.clear()  # whatever is enqueued from here on sets it again
-        records, due = await self._committer.run(work, undo=self._give_back)
-        self._set_alarm(due)
+        claim = _Claim(
+            worker=worker,
+            tasks=frozenset(tasks),
+            limit=limit,
+            queues=None if queues is None else frozenset(queues),
+            lease_seconds=self._lease_seconds if lease_seconds is None else lease_seconds,
+        )
+        self._is_claimable = False  # whatever is enqueued from here on sets it again
+        records = await self._take_caught(claim)
+        if not records:
+            records, due = await self._committer.run(
+                lambda db: (found := self._claim(db, claim), None if found else verbs.next_claim(db)[1]),
+                undo=self._give_back,
+            )
+            self._set_alarm(due)
+        self._last_claim = claim
         if len(records) >= limit:
-            self._claimable.set()  # there may be more
+            self._let_claim()  # there may be more
         if records:
             self._changed.set()
-            self._tell_ended([record.id for record in records if record.state is JobState.CANCELLED])
+            self._tell_ended(record.id for record in records if record.state is JobState.CANCELLED)
         return records
+
+    def _claim(self, db: sqlite3.Connection, claim: _Claim) -> list[JobRecord]:
+        return verbs.claim(
+            db,
+            self._clock.now(),
+            worker=claim.worker,
+            tasks=claim.tasks,
+            limit=claim.limit,
+            queues=claim.queues,
+            lease_seconds=claim.lease_seconds,
+        )
 
     async def _give_back(self, claimed: tuple[list[JobRecord], datetime | None]) -> None:
         """Release what a cancelled claim has taken."""
         await self.release([Lease(record.id, record.token) for record in claimed[0]])
+
+    def _catch(self, hungry: _Hungry, caught: list[JobRecord]) -> None:
+        """Keep what was claimed for who waited, for its next claim; or give it back, when it waits no more."""
+        self._caught.extend(caught)
+        if not hungry.told.cancelled():
+            hungry.wake()
+        elif not self._is_closing:
+            back = asyncio.ensure_future(self._return_caught())
+            self._looks.add(back)
+            back.add_done_callback(self._looks.discard)
+
+    async def _take_caught(self, claim: _Claim) -> list[JobRecord]:
+        """Return what was claimed while this worker waited, or give it back when it wants something else now."""
+        if self._caught and claim != self._last_claim:
+            await self._return_caught()
+        caught, self._caught = self._caught[: claim.limit], self._caught[claim.limit :]
+        return caught
+
+    async def _return_caught(self) -> None:
+        caught, self._caught = self._caught, []
+        if caught:
+            await self._give_back((caught, None))
 
     async def extend(self, leases: Sequence[Lease], lease_seconds: float) -> list[bool]:
         """See `Store.extend`."""
@@ -562,17 +671,20 @@ class SQLiteStore(Store):
         """See `Store.finish`."""
         check_finishes(finishes)
         now = self._clock.now()
-        accepted = await self._committer.run(lambda db: [verbs.finish(db, now, ended) for ended in finishes])
+        accepted, ended, frees = await self._committer.run(lambda db: verbs.finish(db, now, finishes, self._ended))
         self._changed.set()
-        self._claimable.set()  # a job that waited behind one of these may begin
-        self._tell_ended([ended.lease.job_id for ended in finishes])
+        if frees:
+            self._let_claim()
+        for record in ended:
+            self._tell_end(record)
+        self._tell_ended(entry.lease.job_id for entry in finishes)
         return accepted
 
     async def release(self, leases: Sequence[Lease]) -> list[bool]:
         """See `Store.release`."""
         now = self._clock.now()
         released = await self._committer.run(lambda db: [verbs.release(db, now, lease) for lease in leases])
-        self._claimable.set()
+        self._let_claim()
         self._tell_ended([lease.job_id for lease in leases])  # one that was to be cancelled is
         return released
 
@@ -585,7 +697,7 @@ class SQLiteStore(Store):
             return verbs.rescue(db, now, dead, timedelta(0), self._max_deaths)
 
         rescued = await self._committer.run(work)
-        self._claimable.set()
+        self._let_claim()
         self._changed.set()
         self._tell_ended([record.id for record in rescued])
         return rescued
@@ -601,29 +713,57 @@ class SQLiteStore(Store):
         """See `Store.listen`."""
         self._listener = listener
 
-    async def wait_claimable(self) -> None:
+    async def wait_claimable(self, limit: int = 1) -> None:
         """See `Store.wait_claimable`."""
-        await self._claimable.wait()
+        if self._is_claimable or self._caught:
+            return
+        last = self._last_claim
+        self._hungry = hungry = _Hungry(None if last is None else replace(last, limit=limit))
+        try:
+            await hungry.told
+        except asyncio.CancelledError:
+            await to_its_end(self._return_caught())
+            raise
+        finally:
+            self._hungry = None
 
     async def wait_finished(self, job_id: str) -> JobRecord:
         """See `Store.wait_finished`."""
-        while True:
-            ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._ended.setdefault(job_id, []).append(ended)  # before the look, so that no end slips between
-            try:
-                record = await self.job(job_id)
-                if record.state.is_finished or record.state is JobState.PARKED:
-                    return record
-                await ended
-            finally:
-                self._forget_waiting(job_id, ended)
+        return await self.finished(job_id)
 
-    def _forget_waiting(self, job_id: str, ended: asyncio.Future[None]) -> None:
-        waiting = self._ended.get(job_id)
-        if waiting is not None and ended in waiting:
+    def finished(self, job_id: str) -> asyncio.Future[JobRecord]:
+        """See `Store.finished`."""
+        ended: asyncio.Future[JobRecord] = asyncio.get_running_loop().create_future()
+        self._ended.setdefault(job_id, []).append(ended)  # before the look, so that no end slips between
+        ended.add_done_callback(partial(self._forget_waiting, job_id))
+        if self._fresh.pop(job_id, None) != self._data_version:
+            self._look_at(job_id)
+        return ended
+
+    def _forget_waiting(self, job_id: str, ended: asyncio.Future[JobRecord]) -> None:
+        waiting = self._ended.get(job_id, [])
+        if ended in waiting:
             waiting.remove(ended)
             if not waiting:
                 del self._ended[job_id]
+
+    def _look_at(self, job_id: str) -> None:
+        """Tell who waits for a job whether it has ended."""
+        look = asyncio.ensure_future(self.job(job_id))
+        self._looks.add(look)  # the loop itself would let it be collected
+        look.add_done_callback(partial(self._looked_at, job_id))
+
+    def _looked_at(self, job_id: str, look: asyncio.Future[JobRecord]) -> None:
+        self._looks.discard(look)
+        if look.cancelled():
+            return
+        error = look.exception()
+        if error is None and verbs.has_ended(look.result()):
+            self._tell_end(look.result())
+        elif error is not None:
+            for waiting in self._ended.pop(job_id, ()):
+                if not waiting.done():
+                    waiting.set_exception(error)
 
     # -- people -----------------------------------------------------------------------------------------------------
 
@@ -632,7 +772,7 @@ class SQLiteStore(Store):
         now = self._clock.now()
         cancelled = await self._committer.run(lambda db: [verbs.cancel(db, now, job_id) for job_id in job_ids])
         self._changed.set()
-        self._claimable.set()
+        self._let_claim()
         self._tell_ended([record.id for record in cancelled if record is not None])
         return cancelled
 

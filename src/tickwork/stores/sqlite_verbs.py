@@ -5,22 +5,27 @@ They wait for nothing and know neither threads nor the loop. `now` is handed in.
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DuplicateJob, UnknownJob, UnknownSchedule
 from ..jobs import JobRecord, JobState, NewJob
 from ..policies import grace_of, overlap
+from ..records import changed
 from .base import Answer, Declare, Finish, Fired, Pause, Remove, ScheduleRow, after_death
 
 if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 
     from .base import FireOutcome, Firing, Lease, ScheduleChange
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+
+_AMONG = "IN (SELECT value FROM json_each(?))"
+_STATES = {str(state): state for state in JobState}
 
 UNFINISHED = "state IN ('queued', 'scheduled', 'running')"
 
@@ -54,6 +59,15 @@ def _text(json: str | None) -> str | None:
     return json if json is None or json.isascii() else json.encode("utf-8", "backslashreplace").decode()
 
 
+def _array(texts: Iterable[str]) -> str:
+    return json.dumps(list(texts))
+
+
+def has_ended(record: JobRecord) -> bool:
+    """Return whether nothing more happens to a job by itself: it is finished, or waits for a person."""
+    return record.state.is_finished or record.state is JobState.PARKED
+
+
 def _job(found: tuple[Any, ...]) -> JobRecord:
     return JobRecord(
         id=found[1],
@@ -66,7 +80,7 @@ def _job(found: tuple[Any, ...]) -> JobRecord:
         fire_time=_at_or_none(found[8]),
         start_by=_at_or_none(found[9]),
         is_once=bool(found[10]),
-        state=JobState(found[11]),
+        state=_STATES[found[11]],
         enqueued_at=_at(found[12]),
         attempt=found[13],
         deaths=found[14],
@@ -126,43 +140,84 @@ def waiting_count(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT sum(count) FROM counts WHERE state IN ('queued', 'scheduled')").fetchone()[0])
 
 
-def enqueue(db: sqlite3.Connection, now: datetime, jobs: Sequence[NewJob], max_queued: int) -> list[JobRecord] | None:
-    """Take jobs in; None: there is no room for them."""
-    if waiting_count(db) + len(jobs) > max_queued:
-        return None
-    return [insert(db, now, job) for job in jobs]
+def enqueue(
+    db: sqlite3.Connection, now: datetime, asked: Sequence[Sequence[NewJob]], max_queued: int
+) -> list[list[JobRecord] | None]:
+    """Take jobs in, for each who asks all or none; None: there is no room for them."""
+    room = max_queued - waiting_count(db)
+    answers: list[list[JobRecord] | None] = []
+    for jobs in asked:
+        has_room = len(jobs) <= room
+        room -= len(jobs) if has_room else 0
+        answers.append([_taken(job, now) for job in jobs] if has_room else None)
+    _insert(db, [(record, 0) for records in answers for record in records or ()])
+    return answers
 
 
 def insert(db: sqlite3.Connection, now: datetime, job: NewJob, behind: Sequence[str] = ()) -> JobRecord:
     """Take one job in, behind others where they must end first."""
-    state = JobState.QUEUED if job.run_at <= now else JobState.SCHEDULED
-    found = db.execute(
-        f"""
-        INSERT INTO jobs (id, task, payload, run_at, queue, priority, schedule, fire_time, start_by, is_once, state,
-            enqueued_at, held)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING RETURNING {JOB}
-        """,
-        (
-            job.id,
-            job.task,
-            _text(job.payload),
-            us(job.run_at),
-            job.queue,
-            job.priority,
-            job.schedule,
-            _us(job.fire_time),
-            _us(job.start_by),
-            job.is_once,
-            state,
-            us(now),
-            len(behind),
-        ),
-    ).fetchone()
-    if found is None:
-        raise DuplicateJob(job.id)
+    record = _taken(job, now)
+    _insert(db, [(record, len(behind))])
     if behind:
         db.executemany("INSERT INTO behind VALUES (?, ?)", [(job.id, before) for before in behind])
-    return _job(found)
+    return record
+
+
+def _taken(job: NewJob, now: datetime) -> JobRecord:
+    """Return the record of a job that is taken in."""
+    return JobRecord(
+        id=job.id,
+        task=job.task,
+        payload=job.payload,
+        run_at=job.run_at,
+        queue=job.queue,
+        priority=job.priority,
+        schedule=job.schedule,
+        fire_time=job.fire_time,
+        start_by=job.start_by,
+        is_once=job.is_once,
+        state=JobState.QUEUED if job.run_at <= now else JobState.SCHEDULED,
+        enqueued_at=now,
+    )
+
+
+def _insert(db: sqlite3.Connection, records: Sequence[tuple[JobRecord, int]]) -> None:
+    """Write new jobs, each with the number of jobs that must end before it."""
+    last = ""
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        nonlocal last
+        for record, held in records:
+            last = record.id
+            yield (
+                last,
+                record.task,
+                _text(record.payload),
+                us(record.run_at),
+                record.queue,
+                record.priority,
+                record.schedule,
+                _us(record.fire_time),
+                _us(record.start_by),
+                record.is_once,
+                record.state,
+                us(record.enqueued_at),
+                held,
+            )
+
+    try:
+        db.executemany(
+            """
+            INSERT INTO jobs (id, task, payload, run_at, queue, priority, schedule, fire_time, start_by, is_once, state,
+                enqueued_at, held)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+            """,
+            rows(),
+        )
+    except sqlite3.IntegrityError as error:
+        if str(error) != "UNIQUE constraint failed: jobs.id":
+            raise
+        raise DuplicateJob(last) from None
 
 
 def withdraw(db: sqlite3.Connection, job_ids: Iterable[str]) -> list[str]:
@@ -456,40 +511,74 @@ def progress(db: sqlite3.Connection, lease: Lease, started_at: datetime) -> bool
     )
 
 
-def finish(db: sqlite3.Connection, now: datetime, ended: Finish) -> bool:
-    """Write the end of an attempt; see `Store.finish`."""
-    waits = ended.state in (JobState.QUEUED, JobState.SCHEDULED)
-    found = db.execute(
+def finish(
+    db: sqlite3.Connection, now: datetime, finishes: Sequence[Finish], waited: Container[str]
+) -> tuple[list[bool], list[JobRecord], bool]:
+    """Write the ends of attempts; see `Store.finish`.
+
+    Returns:
+        Which ends were taken, the ended jobs among these for whose end somebody waits, and whether another claim may
+        find something because of it.
+    """
+    among = _array([ended.lease.job_id for ended in finishes])
+    held = db.execute(f"SELECT {JOB} FROM jobs WHERE state = 'running' AND id {_AMONG}", (among,))
+    found = {entry[1]: entry for entry in held}
+    accepted: list[bool] = []
+    moved: list[tuple[int, Finish, JobRecord]] = []
+    for ended in finishes:
+        entry = found.get(ended.lease.job_id)
+        accepted.append(entry is not None and entry[15] == ended.lease.token)
+        if entry is not None and accepted[-1]:
+            del found[ended.lease.job_id]  # it ends once
+            moved.append((entry[0], ended, _after(_job(entry), ended, now)))
+    db.executemany(
         """
-        UPDATE jobs SET state = CASE WHEN cancel_requested AND ? THEN 'cancelled' ELSE ? END, attempt = ?, deaths = ?,
-            started_at = coalesce(?, started_at), result = ?, error = ?, lease_expires_at = NULL, worker = NULL,
-            finished_at = CASE WHEN cancel_requested AND ? THEN ? ELSE ? END, run_at = coalesce(?, run_at)
-        WHERE id = ? AND token = ? AND state = 'running' RETURNING id, schedule, fire_time, state, started_at
+        UPDATE jobs SET state = ?, attempt = ?, deaths = ?, started_at = ?, finished_at = ?, result = ?, error = ?,
+            run_at = ?, lease_expires_at = NULL, worker = NULL
+        WHERE seq = ?
         """,
-        (
-            waits,
-            ended.state,
-            ended.attempt,
-            ended.deaths,
-            _us(ended.started_at),
-            _text(ended.result),
-            _text(ended.error),
-            waits,
-            us(now),
-            us(now) if ended.state.is_finished else None,
-            _us(ended.run_at),
-            ended.lease.job_id,
-            ended.lease.token,
-        ),
-    ).fetchone()
-    if found is None:
-        return False
-    job_id, name, fire_time, state, started_at = found
-    if fire_time is not None:
-        _amend(db, job_id, state, started_at, ended.late_because)
-    if state not in (JobState.QUEUED, JobState.SCHEDULED):
-        _ended(db, now, job_id, JobState(state), name)
-    return True
+        [
+            (
+                record.state,
+                record.attempt,
+                record.deaths,
+                _us(record.started_at),
+                _us(record.finished_at),
+                _text(record.result),
+                _text(record.error),
+                us(record.run_at),
+                seq,
+            )
+            for seq, _, record in moved
+        ],
+    )
+    ends = [record for _, _, record in moved if has_ended(record)]
+    for _, ended, record in moved:
+        if record.fire_time is not None:
+            _amend(db, record.id, record.state, _us(record.started_at), ended.late_because)
+    frees = len(ends) < len(moved)
+    for record in ends:
+        frees |= _ended(db, now, record.id, record.state, record.schedule)
+    return accepted, [record for record in ends if record.id in waited], frees
+
+
+def _after(record: JobRecord, ended: Finish, now: datetime) -> JobRecord:
+    """Return a job after the end of its attempt."""
+    is_cancelled = record.cancel_requested and ended.state in (JobState.QUEUED, JobState.SCHEDULED)
+    state = JobState.CANCELLED if is_cancelled else ended.state
+    return changed(
+        record,
+        state=state,
+        attempt=ended.attempt,
+        deaths=ended.deaths,
+        started_at=ended.started_at or record.started_at,
+        finished_at=now if state.is_finished else None,
+        result=ended.result,
+        error=ended.error,
+        run_at=ended.run_at or record.run_at,
+        lease_expires_at=None,
+        worker=None,
+    )
 
 
 def _amend(
@@ -506,10 +595,10 @@ def _amend(
     )
 
 
-def _ended(db: sqlite3.Connection, now: datetime, job_id: str, state: JobState, name: str | None) -> None:
-    """Let what waits for the end of a job go on, and write it where it belongs: ledger and schedule."""
+def _ended(db: sqlite3.Connection, now: datetime, job_id: str, state: JobState, name: str | None) -> bool:
+    """Write the end of a job where it belongs, ledger and schedule, and return whether a job waited for it."""
     if name is None:
-        return
+        return False
     followers = db.execute("DELETE FROM behind WHERE before_id = ? RETURNING job_id", (job_id,)).fetchall()
     if followers:
         db.executemany("UPDATE jobs SET held = held - 1 WHERE id = ?", followers)
@@ -525,6 +614,7 @@ def _ended(db: sqlite3.Connection, now: datetime, job_id: str, state: JobState, 
     ).rowcount
     if moved:
         note_schedule_change(db)
+    return bool(followers)
 
 
 def release(db: sqlite3.Connection, now: datetime, lease: Lease) -> bool:
@@ -609,6 +699,11 @@ def job(db: sqlite3.Connection, job_id: str) -> JobRecord:
     return _job(found)
 
 
+def jobs_of(db: sqlite3.Connection, job_ids: Iterable[str]) -> list[JobRecord]:
+    """Return those of these jobs that there are."""
+    return [_job(found) for found in db.execute(f"SELECT {JOB} FROM jobs WHERE id {_AMONG}", (_array(job_ids),))]
+
+
 def jobs(db: sqlite3.Connection, state: JobState | None, name: str | None, limit: int) -> list[JobRecord]:
     """Return jobs, the newest first."""
     wanted = [("state = ?", state), ("schedule = ?", name)]
@@ -676,14 +771,12 @@ def cancels_asked(db: sqlite3.Connection, worker: str) -> list[str]:
     return [job_id for (job_id,) in found]
 
 
-def ended_among(db: sqlite3.Connection, job_ids: Sequence[str]) -> list[str]:
+def ended_among(db: sqlite3.Connection, job_ids: Collection[str]) -> list[str]:
     """Return those of these jobs that are finished, parked or gone."""
-    left = set(job_ids)
-    for start in range(0, len(job_ids), 500):
-        some = job_ids[start : start + 500]
-        found = db.execute(f"SELECT id FROM jobs WHERE id IN ({_marks(some)}) AND {UNFINISHED}", tuple(some))
-        left -= {job_id for (job_id,) in found}
-    return list(left)
+    if not job_ids:
+        return []
+    found = db.execute(f"SELECT id FROM jobs WHERE id {_AMONG} AND {UNFINISHED}", (_array(job_ids),))
+    return list(set(job_ids).difference(job_id for (job_id,) in found))
 
 
 def next_claim(db: sqlite3.Connection) -> tuple[bool, datetime | None]:
