@@ -418,9 +418,12 @@ class App(Declarations):
         return self._overlaid(await self._store_now().job(job_id))
 
     def _overlaid(self, record: JobRecord) -> JobRecord:
-        """Return a record with what only this process knows, where the job runs here: when it began."""
+        """Return a record with what only this process knows, where the job runs here: when it began, how far it is."""
         begun = None if self._dispatcher is None else self._dispatcher.begun_at(record.id)
-        return record if begun is None else replace(record, started_at=begun)
+        if begun is None or self._dispatcher is None:
+            return record
+        told = self._dispatcher.progress_of(record.id)
+        return replace(record, started_at=begun, progress=told or record.progress)
 
     async def health(self) -> Health:
         """Return whether the app does what it should: its scheduler turns, its schedules succeed when expected.
