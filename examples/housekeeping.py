@@ -47,8 +47,9 @@ async def clean() -> None:
 @app.every("10s", run_in="process", timeout="10s")
 def checksum(ctx: Context) -> str:
     """Hash every file of a tree: real work for a processor, in a process of its own."""
-    digest, count = hashlib.sha256(), 0
-    for path in sorted(Path(TREE).rglob("*.py")):
+    digest, count, paths = hashlib.sha256(), 0, sorted(Path(TREE).rglob("*.py"))
+    for number, path in enumerate(paths):
+        ctx.progress(number, len(paths), str(path))
         try:
             digest.update(path.read_bytes())
         except OSError:

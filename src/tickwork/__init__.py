@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .health import Health as Health
     from .jobs import JobRecord as JobRecord
     from .jobs import JobState as JobState
+    from .jobs import Progress as Progress
     from .pool import Loaded as Loaded
     from .pool import Pool as Pool
     from .pool import PoolJob as PoolJob
@@ -71,7 +72,7 @@ _HOMES = {
     "explain": ("Why",),
     "handle": ("Job",),
     "health": ("Health",),
-    "jobs": ("JobRecord", "JobState"),
+    "jobs": ("JobRecord", "JobState", "Progress"),
     "pool": ("Loaded", "Pool", "PoolJob", "PoolStats", "Saved"),
     "retry": ("GiveUp", "Retry", "RetryAfter"),
     "schedules": ("Schedule",),
@@ -91,6 +92,7 @@ __all__ = [
     "JobFilter",
     "JobRecord",
     "JobState",
+    "Progress",
     "Retry",
     "Schedule",
     "Stopped",

@@ -38,6 +38,7 @@ from .health import Health, staleness
 from .jobs import JobState, NewJob, new_id
 from .options import positive
 from .policies import MAX_DEATHS
+from .retention import Retention, retention
 from .scheduler import Entry, Scheduler
 from .schedules import Schedules
 from .shield import is_meant_for_us, to_its_end
@@ -104,6 +105,9 @@ class App(Declarations):
         cancel_seconds: How long a cancelled job may take to end before it is abandoned.
         max_queued: How many jobs may wait; beyond that `enqueue` waits.
         max_deaths: A job under which this many processes died is parked: it is the likely reason.
+        keep_results: How long results are kept, in a file.
+        keep_jobs: How long jobs that have ended are kept, in a file; parked ones stay.
+        keep_ledger: How long the ledger is kept, in a file. In memory all three are counted: the last 1,000.
         max_processes: Size of the process pool; None: as many as there are processors.
         block_warn_seconds: How long something may hold the event loop before a warning names its line, at least 10 ms;
             None: nobody looks who holds it, and no late start is explained.
@@ -125,6 +129,9 @@ class App(Declarations):
         cancel_seconds: float | str | timedelta = 5.0,
         max_queued: int = 100_000,
         max_deaths: int = MAX_DEATHS,
+        keep_results: float | str | timedelta = "1h",
+        keep_jobs: float | str | timedelta = "7d",
+        keep_ledger: float | str | timedelta = "30d",
         max_processes: int | None = None,
         block_warn_seconds: float | str | timedelta | None = 0.25,
         clock: Clock | None = None,
@@ -136,6 +143,7 @@ class App(Declarations):
         self.cancel_seconds: float = seconds(cancel_seconds, "cancel_seconds", allow_zero=True)
         self.max_queued: int = positive("max_queued", max_queued)
         self.max_deaths: int = positive("max_deaths", max_deaths)
+        self.retention: Retention = retention(keep_results, keep_jobs, keep_ledger, is_kept=url is not None)
         self.max_processes: int = positive(
             "max_processes", (os.cpu_count() or 1) if max_processes is None else max_processes
         )
@@ -411,9 +419,12 @@ class App(Declarations):
         return self._overlaid(await self._store_now().job(job_id))
 
     def _overlaid(self, record: JobRecord) -> JobRecord:
-        """Return a record with what only this process knows, where the job runs here: when it began."""
+        """Return a record with what only this process knows, where the job runs here: when it began, how far it is."""
         begun = None if self._dispatcher is None else self._dispatcher.begun_at(record.id)
-        return record if begun is None else replace(record, started_at=begun)
+        if begun is None or self._dispatcher is None:
+            return record
+        told = self._dispatcher.progress_of(record.id)
+        return replace(record, started_at=begun, progress=told or record.progress)
 
     async def health(self) -> Health:
         """Return whether the app does what it should: its scheduler turns, its schedules succeed when expected.
@@ -659,6 +670,9 @@ class App(Declarations):
                 worker=self._worker,
                 max_queued=self.max_queued,
                 max_deaths=self.max_deaths,
+                keep_results=self.retention.results,
+                keep_jobs=self.retention.jobs,
+                keep_ledger=self.retention.ledger,
             )
         return MemoryStore(
             self._clock,

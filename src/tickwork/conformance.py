@@ -26,7 +26,7 @@ import pytest
 
 from .clock import Clock, Timer
 from .errors import DuplicateJob, IllegalMove, NotRunning, QueueFull, UnknownJob, UnknownSchedule
-from .jobs import JobRecord, JobState, NewJob, new_id
+from .jobs import JobRecord, JobState, NewJob, Progress, new_id
 from .policies import MAX_DEATHS
 from .stores.base import Declare, Finish, Fired, Firing, Lease, Pause, Remove
 
@@ -452,12 +452,13 @@ class StoreConformance:
         late = await self.claim_one(store)
         assert (rescued.state, late.token > early.token) == (JobState.QUEUED, True)
 
+        told = Progress(done=9, updated_at=clock.now())
         for other in (lease(early), Lease(early.id, late.token + 1), Lease("nobody", late.token)):
             end = Finish(lease=other, state=JobState.FAILED, attempt=9, deaths=9, result="9", error="9")
             assert await store.finish([end]) == [False]
             assert await store.extend([other], 600) == [False]
             assert await store.release([other]) == [False]
-            assert not await store.progress(other, started_at=clock.now())
+            assert not await store.progress(other, started_at=clock.now(), progress=told)
             assert await store.job(late.id) == late
         assert await store.finish([ending(late, result="1")]) == [True]
         for state in (JobState.SUCCEEDED, JobState.SCHEDULED):
@@ -493,6 +494,31 @@ class StoreConformance:
         assert await store.rescue() == []
         clock.advance(1)
         assert ids(await store.rescue()) == [record.id]
+
+    async def test_what_a_job_tells_of_its_progress_is_kept_until_it_is_claimed_again(
+        self, store: Store, clock: HandClock
+    ) -> None:
+        await store.enqueue([new_job(clock)])
+        record = await self.claim_one(store)
+        assert record.progress is None
+        began, told = clock.now(), Progress(done=0.5, total=3, message="\u00e9\ud800", updated_at=clock.now())
+        assert await store.progress(lease(record), started_at=began, progress=told)
+        assert ((await store.job(record.id)).started_at, (await store.job(record.id)).progress) == (began, told)
+        clock.advance(1)
+        assert await store.progress(lease(record), started_at=clock.now())
+        assert (await store.job(record.id)).progress == told
+        newer = Progress(done=2**63 - 1, updated_at=clock.now())
+        assert await store.progress(lease(record), progress=newer)
+        assert ((await store.job(record.id)).started_at, (await store.job(record.id)).progress) == (clock.now(), newer)
+
+        await store.finish([ending(record, JobState.QUEUED)])
+        assert (await store.job(record.id)).progress == newer
+        again = await self.claim_one(store)
+        assert again.progress is None
+        await store.progress(lease(again), progress=told)
+        await store.finish([ending(again)])
+        assert (await store.job(record.id)).progress == told
+        assert not await store.progress(lease(again), progress=newer)
 
     async def test_only_a_job_that_had_begun_counts_the_death_of_its_worker(
         self, store: Store, clock: HandClock

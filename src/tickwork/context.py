@@ -7,13 +7,22 @@ below: in functions that the job calls, in tasks that it starts, in its thread.
 from __future__ import annotations
 
 import logging
+import operator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from .errors import NotRunning
+from .errors import InvalidOption, NotRunning
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
+
+    Said = tuple[float, float | None, str | None, datetime | None]
+
+MAX_AMOUNT = 2**63
+"""What `Context.progress` counts stays below: so much fits a column of any database."""
+MAX_MESSAGE = 500
+"""So many characters of a message are kept: a line or two for people, and not a log."""
 
 _current: ContextVar[Context] = ContextVar("tickwork_context")
 
@@ -32,7 +41,19 @@ class Context:
         log: A logger whose records carry job id, task and attempt.
     """
 
-    __slots__ = ("_log", "attempt", "fire_time", "job_id", "schedule", "state", "task")
+    __slots__ = (
+        "_has_news",
+        "_log",
+        "_now",
+        "_said",
+        "_tell",
+        "attempt",
+        "fire_time",
+        "job_id",
+        "schedule",
+        "state",
+        "task",
+    )
 
     def __init__(
         self,
@@ -51,6 +72,12 @@ class Context:
         self.fire_time: datetime | None = fire_time
         self.state: Any = state
         self._log: logging.LoggerAdapter[logging.Logger] | None = None
+        self._said: Said | None = None
+        """What it has last told of its progress, and when."""
+        self._has_news: bool = False
+        """Whether somebody was told that there is something new, and has not yet taken it."""
+        self._tell: Callable[[Context], None] | None = None
+        self._now: Callable[[], datetime] | None = None
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -59,6 +86,52 @@ class Context:
             extra = {"job_id": self.job_id, "task": self.task, "attempt": self.attempt}
             self._log = logging.LoggerAdapter(logging.getLogger(f"tickwork.task.{self.task}"), extra)
         return self._log
+
+    def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """Tell how far the job has come: `(await job.record()).progress` has it, in every process that can ask.
+
+        It costs a microsecond and waits for nothing, so a loop may call it at each turn: the newest is written to the
+        store four times a second at the most, and once more at the end. Threads and processes may call it as well.
+        Outside of an app, as when a test calls the function, it does nothing.
+
+        Args:
+            done: How much is done, in a unit of your choice: a number from 0 to 2**63.
+            total: How much there is to do; None: nobody knows. It may change, and `done` may exceed it.
+            message: What people should read; its first 500 characters are kept.
+
+        Raises:
+            InvalidOption: A number that is none, or out of its range; a message that is no text.
+            NotRunning: This is a copy in a process that the app knows nothing of.
+        """
+        if type(done) is not int or not 0 <= done < MAX_AMOUNT:
+            done = _amount("done", done)
+        if total is not None and (type(total) is not int or not 0 <= total < MAX_AMOUNT):
+            total = _amount("total", total)
+        if message is not None:
+            message = _message(message)
+        self._said = (done, total, message, None if self._now is None else self._now())
+        if not self._has_news and self._tell is not None:
+            self._has_news = True
+            self._tell(self)
+
+    def listen(self, tell: Callable[[Context], None], now: Callable[[], datetime] | None = None) -> None:
+        """Be told when there is progress to `take`: once, until that has been taken. In the thread of the job."""
+        self._tell, self._now = tell, now
+
+    def take(self) -> Said | None:
+        """Return what the job has last told of its progress, as seen from now on; None: it has not."""
+        self._has_news = False  # before the look: what is told from here on is told anew
+        return self._said
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the job has told of progress that was not taken."""
+        return self._has_news
+
+    @property
+    def said(self) -> Said | None:
+        """What the job has last told: done, total, message, when; None: nothing."""
+        return self._said
 
     @classmethod
     def current(cls) -> Context:
@@ -70,6 +143,8 @@ class Context:
         try:
             return _current.get()
         except LookupError:
+            if (found := _in_child()) is not None:
+                return found
             raise NotRunning("no job is running here; Context.current() works inside a job only") from None
 
     def activate(self) -> None:
@@ -100,4 +175,51 @@ class JobFilter(logging.Filter):
 
 
 def _rebuild(job_id: str, task: str, attempt: int, schedule: str | None, fire_time: datetime | None) -> Context:
-    return Context(job_id=job_id, task=task, attempt=attempt, schedule=schedule, fire_time=fire_time)
+    context = Context(job_id=job_id, task=task, attempt=attempt, schedule=schedule, fire_time=fire_time)
+    context.listen(_tell_parent)
+    return context
+
+
+def _in_child() -> Context | None:
+    """Return the context of the job that this child process runs; None: it runs none, or is no child."""
+    from .runners import child  # which most programs never need
+
+    given = child.current_context()
+    found = None if given is None else given.get("job")
+    return found if isinstance(found, Context) else None
+
+
+def _tell_parent(context: Context) -> None:
+    """Send progress to the process that runs the app, soon."""
+    from .runners import child
+
+    def send() -> None:
+        said = context.take()
+        if said is not None:
+            child.notify("progress", (context.job_id, context.attempt, *said[:3]))
+
+    if not child.soon(send):
+        raise NotRunning("progress of a job cannot be told here: its app knows nothing of this process")
+
+
+def _amount(option: str, value: Any) -> float:
+    """Return a number of any kind, such as numpy's, as one of Python's."""
+    expected = "a number from 0 to 2**63"
+    if isinstance(value, bool | str | bytes):
+        raise InvalidOption(option, expected, value)
+    try:
+        number: float = operator.index(value)
+    except TypeError:
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise InvalidOption(option, expected, value) from None
+    if not 0 <= number < MAX_AMOUNT:  # nor what is no number
+        raise InvalidOption(option, expected, value)
+    return number
+
+
+def _message(value: Any) -> str:
+    if not isinstance(value, str):
+        raise InvalidOption("message", "a text", value)
+    return value if len(value) <= MAX_MESSAGE else value[: MAX_MESSAGE - 1] + "\u2026"

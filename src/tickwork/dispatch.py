@@ -24,6 +24,7 @@ from .events import JobCancelled as JobEndCancelled
 from .jobs import JobState, Outcome
 from .payloads import ErrorInfo, describe_exception
 from .policies import MAX_DEATHS, state_after
+from .reports import Reports, progress_of
 from .retry import next_attempt_at
 from .shield import is_meant_for_us, to_its_end
 from .stores.base import Finish, Lease
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from .clock import Clock, Timer
     from .events import Events
     from .holds import Hold
-    from .jobs import JobRecord
+    from .jobs import JobRecord, Progress
     from .stores.base import Store
     from .tasks import AnyTask
     from .watchdog import Watchdog
@@ -88,6 +89,7 @@ class JobRun(Run):
             fire_time=record.fire_time,
             state=state,
         )
+        self.context_.listen(dispatcher.hear_progress, dispatcher.now)
         if task.wants_context:
             args = (self.context_, *args)
         context = dispatcher.base_context.copy()
@@ -131,6 +133,17 @@ class JobRun(Run):
         """Let the store know that the job begins."""
         await self._dispatcher.mark(self)
         return self.task.place
+
+    def luggage(self) -> dict[str, Any]:
+        """Return what `Context.current()` finds in a child process."""
+        return {"job": self.context_}
+
+    def hear(self, kind: str, value: Any) -> None:
+        """Take the progress that the function has told in a child process."""
+        if kind == "progress":
+            job_id, attempt, *told = value
+            if (job_id, attempt) == (self.record.id, self.context_.attempt):  # else a thread was left behind there
+                self.context_.progress(*told)
 
     def overran(self, outcome: Outcome) -> None:
         """Tell who waits here, unless it is tried again; the store hears of it when the thread has ended."""
@@ -218,6 +231,11 @@ class Dispatcher:
         self._has_marks: bool = store.capabilities.durable
         self._mark_timer: Timer | None = None
         self._marks_due = False
+        self._reports = Reports(clock, self._let_report)
+        self.hear_progress: Callable[[Context], None] = self._reports.tell
+        """Hears that a job has told of its progress."""
+        self._told: dict[str, tuple[JobRun, Progress]] = {}
+        """What the store has not yet taken of it."""
 
     # -- from the store to the workers ------------------------------------------------------------------------------
 
@@ -388,6 +406,8 @@ class Dispatcher:
         record = run.record
         self._runs.pop(record.id, None)
         self._has_room.set()
+        if run.context_.has_news:
+            self._take_progress(run)
         if run.is_watched and self.watchdog is not None:
             run.is_watched = False
             self.watchdog.leave()
@@ -544,7 +564,7 @@ class Dispatcher:
         """Let the store know that a job begins, before it does; waits until the store has taken it."""
         while True:
             try:
-                await self._mark([run])
+                await self._mark([run], {})
             except BaseException as error:
                 if is_meant_for_us(error):
                     raise
@@ -556,19 +576,49 @@ class Dispatcher:
         if not run.is_marked:  # another worker has it: this one must not run it, nor has it anything to write
             raise asyncio.CancelledError
 
-    async def _mark(self, runs: Sequence[JobRun]) -> None:
-        """Tell the store which jobs have begun."""
-        begun = [(run, run.started_at) for run in runs if run.started_at is not None]
-        marked = await asyncio.gather(*(self._store.progress(run.lease, started_at=at) for run, at in begun))
-        for (run, _), is_marked in zip(begun, marked, strict=True):
+    def _let_report(self) -> None:
+        for context in self._reports.take():
+            run = self._runs.get(context.job_id)
+            if run is not None and run.context_ is context:
+                self._take_progress(run)
+        self._written.set()
+
+    def _take_progress(self, run: JobRun) -> None:
+        run.context_.take()
+        told = progress_of(run.context_)
+        if told is not None:
+            self._told[run.record.id] = run, told
+
+    async def _tell_progress(self) -> None:
+        """Tell the store which jobs have begun, and how far those are that have told so."""
+        begun = [run for run in self.running if not run.is_marked] if self._marks_due else []
+        told, self._told = self._told, {}
+        try:
+            await self._mark(begun, told)
+        except BaseException:
+            self._told = told | self._told
+            raise
+        self._marks_due = False
+
+    async def _mark(self, begun: Sequence[JobRun], told: Mapping[str, tuple[JobRun, Progress]]) -> None:
+        news: dict[str, tuple[JobRun, Progress | None]] = {
+            run.record.id: (run, None) for run in begun if run.started_at is not None
+        }
+        news |= told
+        marked = await asyncio.gather(
+            *(
+                self._store.progress(run.lease, started_at=None if run.is_marked else run.started_at, progress=progress)
+                for run, progress in news.values()
+            )
+        )
+        for (run, _), is_marked in zip(news.values(), marked, strict=True):
             run.is_marked = is_marked
 
     async def flush(self) -> None:
         """Hand what has ended to the store now. When the store raises, everything is kept for the next try."""
         self._written.clear()  # what comes from here on, while the store is waited for, sets it again
-        if self._marks_due:
-            await self._mark([run for run in self.running if not run.is_marked])
-            self._marks_due = False
+        if self._marks_due or self._told:
+            await self._tell_progress()
         while self._outbox:
             batch = self._outbox[:]
             accepted = await self._store.finish([finish for finish, _ in batch])
@@ -589,7 +639,7 @@ class Dispatcher:
     @property
     def has_unwritten(self) -> bool:
         """Whether ends of attempts wait for the store."""
-        return bool(self._outbox or self._leases_back)
+        return bool(self._outbox or self._leases_back or self._told)
 
     # -- the watchdog -----------------------------------------------------------------------------------------------
 
@@ -628,6 +678,11 @@ class Dispatcher:
         """Return when the attempt under way here began; None: there is none, or it has not."""
         run = self._runs.get(job_id)
         return None if run is None else run.started_at
+
+    def progress_of(self, job_id: str) -> Progress | None:
+        """Return what the attempt under way here has told of its progress; None: there is none, or it has not."""
+        run = self._runs.get(job_id)
+        return None if run is None else progress_of(run.context_)
 
     def cancel_asked(self, job_ids: Sequence[str]) -> None:
         """Hear from the store that somebody wants jobs cancelled which this process holds."""
@@ -668,6 +723,7 @@ class Dispatcher:
 
     def end_waiting(self) -> None:
         """Tell everybody who still waits that this app has stopped."""
+        self._reports.close()
         if self._mark_timer is not None:
             self._mark_timer.cancel()
             self._mark_timer = None

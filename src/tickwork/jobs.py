@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -81,6 +82,33 @@ class Outcome(StrEnum):
 
 
 @record
+class Progress:
+    """How far a job has come, as it told with `Context.progress`.
+
+    Attributes:
+        done: How much is done, in a unit of the job's choice.
+        total: How much there is to do; None: nobody knows.
+        message: What people should read; None: nothing.
+        updated_at: When it was told (UTC).
+    """
+
+    done: float
+    total: float | None = None
+    message: str | None = None
+    updated_at: datetime
+
+    def to_json(self) -> str:
+        """Return it as a store keeps it: JSON of ASCII characters only."""
+        return json.dumps([self.done, self.total, self.message, self.updated_at.isoformat()], separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Progress:
+        """Return what `to_json` has written."""
+        done, total, message, updated_at = json.loads(text)
+        return cls(done=done, total=total, message=message, updated_at=datetime.fromisoformat(updated_at))
+
+
+@record
 class NewJob:
     """A request to run a task, before a store has taken it."""
 
@@ -126,6 +154,8 @@ class JobRecord(NewJob):
     error: str | None = None
     """The last attempt's error, as the JSON of `ErrorInfo`."""
     cancel_requested: bool = False
+    progress: Progress | None = None
+    """How far the last attempt had come, where it told; the next claim forgets it."""
 
     def moved(self, state: JobState, **changes: Any) -> JobRecord:
         """Return the record in its next state.

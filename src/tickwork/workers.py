@@ -112,6 +112,13 @@ class Run:
         """Do what must be done before the function is called, and return where that is; for "prepared" ones."""
         raise NotImplementedError(f"{self.describe()} is to be prepared, and its class says nothing of how")
 
+    def luggage(self) -> dict[str, Any] | None:
+        """Return what a child process should know beside the arguments."""
+        return None
+
+    def hear(self, kind: str, value: Any) -> None:
+        """Hear what the function has said in a child process."""
+
     def forget_arguments(self) -> None:
         """Let go of what it was given, once it has ended: who keeps the job must not keep that."""
         self.args = ()
@@ -647,7 +654,14 @@ class Workers:
             if self._processes is None:
                 self._processes = self._make_processes()
             with outside():
-                value = await self._processes.run(run.fn, run.args, run.kwargs, describe=run.describe())
+                value = await self._processes.run(
+                    run.fn,
+                    run.args,
+                    run.kwargs,
+                    describe=run.describe(),
+                    context=run.luggage(),
+                    on_message=run.hear,
+                )
         elif run.run_in == "thread":
             with outside():
                 value = await self._in_thread(run, context, me)

@@ -109,7 +109,7 @@ def verbs_of(db: sqlite3.Connection, clock: HandClock) -> Iterator[tuple[str, Ca
     yield "claim of queues", lambda: verbs.claim(db, now, tasks={"t"}, queues={"mail"}, **options)
     yield "next_claim", lambda: verbs.next_claim(db)
     yield "extend", lambda: verbs.extend(db, now, lease(claimed[0]), 60)
-    yield "progress", lambda: verbs.progress(db, lease(claimed[0]), now)
+    yield "progress", lambda: verbs.progress(db, lease(claimed[0]), now, None)
     yield "renew", lambda: verbs.renew(db, now, "w", 60)
     yield "cancels_asked", lambda: verbs.cancels_asked(db, "w")
     yield "has_overdue", lambda: verbs.has_overdue(db, now)

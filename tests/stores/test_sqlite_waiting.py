@@ -47,7 +47,7 @@ async def test_a_job_is_claimed_for_who_waits_as_it_is_enqueued(store: SQLiteSto
     assert {record.state for record in await store.jobs()} == {JobState.RUNNING}
     await asyncio.wait_for(waiting, 5)
     claimed = await claim(store)
-    assert ids(claimed) == ids(jobs)
+    assert ids(claimed) == [job.id for job in jobs]
     assert await store.finish([ending(record) for record in claimed]) == [True] * 3
 
 
@@ -58,9 +58,9 @@ async def test_no_more_is_claimed_than_who_waits_has_room_for(store: SQLiteStore
     await asyncio.wait_for(waiting, 5)
 
     assert sorted(record.state for record in await store.jobs()) == ["queued", "running", "running"]
-    assert ids(await claim(store, limit=1)) == ids(jobs[:1])
-    assert ids(await claim(store)) == ids(jobs[1:2])
-    assert ids(await claim(store)) == ids(jobs[2:])
+    assert ids(await claim(store, limit=1)) == [job.id for job in jobs[:1]]
+    assert ids(await claim(store)) == [job.id for job in jobs[1:2]]
+    assert ids(await claim(store)) == [job.id for job in jobs[2:]]
 
 
 async def test_what_was_claimed_for_who_has_gone_is_given_back(store: SQLiteStore) -> None:

@@ -16,6 +16,9 @@ import socket
 import struct
 import sys
 import threading
+import time
+from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from . import wire
@@ -24,6 +27,11 @@ from .reference import MAIN_NAMES, Reference, import_main, resolve
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
+
+
+NOTE_SECONDS = 0.25
+"""How long the notes that may wait do so after others have been sent: people look no oftener, and a job that has a
+hundred thousand of them must not send each."""
 
 
 class _Child:
@@ -42,6 +50,9 @@ class _Child:
         self._max_memory: int | None = None
         self._jobs = 0
         self._functions: dict[Reference, Callable[..., Any]] = {}
+        self._notes: deque[Callable[[], None]] = deque()  # that may wait
+        self._sending = threading.Lock()
+        self._has_notes: threading.Event | None = None
 
     def serve(self) -> None:
         """Answer frames until the parent closes the socket."""
@@ -120,6 +131,7 @@ class _Child:
             try:
                 result = function(*args, **kwargs)
             finally:
+                self.send_notes()  # before the result, after which nobody listens
                 self.context, self.is_listening = None, False
             del args, kwargs
             stage = "result"
@@ -128,6 +140,28 @@ class _Child:
             kind = _class_name(type(result)) if stage == "result" else ""
             # SystemExit and KeyboardInterrupt too: how a function ends is its job's affair, not the child's.
             return _failure(stage, error, self._flags(), kind)
+
+    def soon(self, send: Callable[[], None]) -> None:
+        """Let a thread send a note, after a pause where it has just sent some; the end of the call is the latest."""
+        self._notes.append(send)
+        if self._has_notes is None:
+            self._has_notes = threading.Event()
+            threading.Thread(target=self._send_later, name="tickwork-notes", daemon=True).start()
+        self._has_notes.set()
+
+    def _send_later(self) -> None:
+        assert self._has_notes is not None
+        while True:
+            self._has_notes.wait()
+            self._has_notes.clear()
+            self.send_notes()
+            time.sleep(NOTE_SECONDS)
+
+    def send_notes(self) -> None:
+        """Send the notes that wait. One that another thread is just sending is sent when this returns."""
+        with self._sending, suppress(OSError):  # the parent is gone: so is this process, in a moment
+            while self._notes:
+                self._notes.popleft()()
 
     def find(self, where: Reference) -> Callable[..., Any]:
         """Return a function, imported at its first use."""
@@ -167,6 +201,20 @@ def notify(kind: str, value: Any) -> None:
     """
     if _child is not None and _child.is_listening:
         _child.send(wire.encode(wire.NOTE, (kind, value)))
+
+
+def soon(send: Callable[[], None]) -> bool:
+    """Call a function that sends a note, in a moment, in a thread, and before the result of the running job.
+
+    Any thread of the job may call it; it waits for nothing. The function must not raise.
+
+    Returns:
+        False: this is no child process.
+    """
+    if _child is None:
+        return False
+    _child.soon(send)
+    return True
 
 
 def is_importing_main() -> bool:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
 
-    from ..jobs import JobRecord, NewJob
+    from ..jobs import JobRecord, NewJob, Progress
     from ..policies import OverlapPolicy
 
 FireOutcome = Literal["ran", "skipped", "missed", "merged", "paused", "not_started"]
@@ -401,10 +401,19 @@ class Store(ABC):
         """Make leases last from now. False: the job has another owner or is finished."""
 
     @abstractmethod
-    async def progress(self, lease: Lease, *, started_at: datetime) -> bool:
-        """Record that the job's function has been called, or is about to be. False: it has another owner.
+    async def progress(
+        self, lease: Lease, *, started_at: datetime | None = None, progress: Progress | None = None
+    ) -> bool:
+        """Record that the job's function has been called, or is about to be, and how far it is.
 
-        The death of a worker counts against a job only when this was recorded.
+        Args:
+            lease: Who writes.
+            started_at: When it was called; None: nothing new about that. The death of a worker counts against a job
+                only when this was recorded.
+            progress: What the job has told; None: nothing new. The next claim forgets it.
+
+        Returns:
+            False: it has another owner, or is finished; nothing was written.
         """
 
     @abstractmethod

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from ..clock import Clock, Timer
+    from ..jobs import Progress
     from .base import FireOutcome, Firing, Lease, ScheduleChange
 
 KEEP = 1000
@@ -367,7 +368,12 @@ class MemoryStore(Store):
                 too_late.append(self._jobs[record.id])
                 continue
             record = record.moved(
-                JobState.RUNNING, token=next(self._tokens), worker=worker, lease_expires_at=expires, started_at=None
+                JobState.RUNNING,
+                token=next(self._tokens),
+                worker=worker,
+                lease_expires_at=expires,
+                started_at=None,
+                progress=None,
             )
             self._jobs[record.id] = record
             self._waiting_count -= 1
@@ -441,12 +447,16 @@ class MemoryStore(Store):
             answers.append(record is not None)
         return answers
 
-    async def progress(self, lease: Lease, *, started_at: datetime) -> bool:
+    async def progress(
+        self, lease: Lease, *, started_at: datetime | None = None, progress: Progress | None = None
+    ) -> bool:
         """See `Store.progress`."""
         record = self._owned(lease)
         if record is None:
             return False
-        self._jobs[record.id] = changed(record, started_at=started_at)
+        self._jobs[record.id] = changed(
+            record, started_at=started_at or record.started_at, progress=progress or record.progress
+        )
         return True
 
     async def finish(self, finishes: Sequence[Finish]) -> list[bool]:

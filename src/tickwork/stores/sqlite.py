@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..clock import Clock, Timer
-    from ..jobs import JobRecord, NewJob
+    from ..jobs import JobRecord, NewJob, Progress
     from .base import Answer, Finish, Fired, Firing, Listener, ScheduleChange, ScheduleRow
 
 logger: logging.Logger = logging.getLogger("tickwork.stores")
@@ -663,9 +663,11 @@ class SQLiteStore(Store):
             lambda db: [verbs.extend(db, now, lease, lease_seconds) for lease in leases], urgent=True
         )
 
-    async def progress(self, lease: Lease, *, started_at: datetime) -> bool:
+    async def progress(
+        self, lease: Lease, *, started_at: datetime | None = None, progress: Progress | None = None
+    ) -> bool:
         """See `Store.progress`."""
-        return await self._committer.run(lambda db: verbs.progress(db, lease, started_at))
+        return await self._committer.run(lambda db: verbs.progress(db, lease, started_at, progress))
 
     async def finish(self, finishes: Sequence[Finish]) -> list[bool]:
         """See `Store.finish`."""

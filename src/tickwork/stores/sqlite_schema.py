@@ -46,7 +46,8 @@ VERSIONS: list[list[str]] = [
             result TEXT,
             error TEXT,
             cancel_requested INTEGER NOT NULL DEFAULT 0,
-            held INTEGER NOT NULL DEFAULT 0
+            held INTEGER NOT NULL DEFAULT 0,
+            progress TEXT
         ) STRICT
         """,
         # Each index holds only the rows that its question is about, so finished jobs weigh on none but the last five.

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DuplicateJob, UnknownJob, UnknownSchedule
-from ..jobs import JobRecord, JobState, NewJob
+from ..jobs import JobRecord, JobState, NewJob, Progress
 from ..policies import grace_of, overlap
 from ..records import changed
 from .base import Answer, Declare, Finish, Fired, Pause, Remove, ScheduleRow, after_death
@@ -30,7 +30,8 @@ _STATES = {str(state): state for state in JobState}
 UNFINISHED = "state IN ('queued', 'scheduled', 'running')"
 
 JOB = """seq, id, task, payload, run_at, queue, priority, schedule, fire_time, start_by, is_once, state, enqueued_at,
-    attempt, deaths, token, worker, lease_expires_at, started_at, finished_at, result, error, cancel_requested, lost"""
+    attempt, deaths, token, worker, lease_expires_at, started_at, finished_at, result, error, cancel_requested, lost,
+    progress"""
 ROW = """name, task, trigger, fingerprint, version, watermark, declared_at, paused, runs, after_seconds, next_at,
     succeeded_at"""
 ANSWER = """schedule, first, last, count, outcome, answered_at, job_id, blocked_by, decided_by, late_because, wanted_at,
@@ -93,6 +94,7 @@ def _job(found: tuple[Any, ...]) -> JobRecord:
         error=found[21],
         cancel_requested=bool(found[22]),
         lost=found[23],
+        progress=None if found[24] is None else Progress.from_json(found[24]),
     )
 
 
@@ -476,7 +478,8 @@ def claim(
     expires = None if lease_seconds is None else us(now + timedelta(seconds=lease_seconds))
     found = db.execute(
         f"""
-        UPDATE jobs SET state = 'running', token = token + 1, worker = ?, lease_expires_at = ?, started_at = NULL
+        UPDATE jobs SET state = 'running', token = token + 1, worker = ?, lease_expires_at = ?, started_at = NULL,
+            progress = NULL
         WHERE seq IN (
             SELECT seq FROM jobs WHERE state = 'queued' AND held = 0 AND {known} ORDER BY priority DESC, seq LIMIT ?
         ) RETURNING {JOB}
@@ -501,12 +504,15 @@ def extend(db: sqlite3.Connection, now: datetime, lease: Lease, lease_seconds: f
     )
 
 
-def progress(db: sqlite3.Connection, lease: Lease, started_at: datetime) -> bool:
-    """Record that a job's function has been called; False: it has another owner."""
+def progress(db: sqlite3.Connection, lease: Lease, started_at: datetime | None, told: Progress | None) -> bool:
+    """Record that a job's function has been called, and how far it is; False: it has another owner."""
     return bool(
         db.execute(
-            "UPDATE jobs SET started_at = ? WHERE id = ? AND token = ? AND state = 'running'",
-            (us(started_at), lease.job_id, lease.token),
+            """
+            UPDATE jobs SET started_at = coalesce(?, started_at), progress = coalesce(?, progress)
+            WHERE id = ? AND token = ? AND state = 'running'
+            """,
+            (_us(started_at), None if told is None else told.to_json(), lease.job_id, lease.token),
         ).rowcount
     )
 
