@@ -1,8 +1,8 @@
-"""Jobs that are kept: how many a second go through a file, beside plain sqlite3 and beside durable peers.
+"""Jobs that are kept: how fast they go through a file and are picked up, and what idling and the past cost.
 
     python bench/durable.py                          # everything, 5 rounds
-    python bench/durable.py --quick                  # less of everything, 1 round, within a minute
-    python bench/durable.py --only e2e --rounds 3    # tickwork and the limits only
+    python bench/durable.py --quick                  # less of everything, 1 round, about a minute
+    python bench/durable.py --only e2e --rounds 3    # tickwork beside plain sqlite3
 
 Every contestant runs in a process of its own, all in turn, `--rounds` times, each in an empty folder. Ratios are taken
 within a round.
@@ -24,83 +24,81 @@ from pathlib import Path
 from typing import Any
 
 import durable_raw
+import durable_tickwork
 import peers
 from durable_raw import Times
 from inproc import hardware, spread
 
 CALLERS = 64
 PROCESS_SECONDS = 600  # for one contestant in one round
-
-# --- end to end: enqueue, run, await the result ---
-
-
-def tickwork(folder: Path, jobs: int, callers: int) -> Times:
-    return asyncio.run(call(folder, jobs, callers))
-
-
-async def call(folder: Path, jobs: int, callers: int) -> Times:
-    """Let callers enqueue and await, each of them job after job, until so many are done."""
-    from tickwork import App
-
-    app = App(f"sqlite:///{folder}/jobs.db", workers=callers)
-
-    @app.task(name="noop")
-    async def noop(x: int) -> int:
-        return x
-
-    numbers = iter(range(jobs))
-
-    async def caller() -> None:
-        for number in numbers:  # the callers share them
-            job = await noop.enqueue(number)
-            if await job != number:
-                raise AssertionError(f"{job!r} has another job's result")
-
-    async with app:
-        started, cpu = time.perf_counter(), time.process_time()
-        await asyncio.gather(*(caller() for _ in range(callers)))
-        return time.perf_counter() - started, time.process_time() - cpu
+LEAST_OF_RAW = 0.4
+MOST_HERE, MOST_THERE = 5, 50  # milliseconds
+MOST_IDLE = 0.5  # percent of a core
+MOST_GROWTH = 2.0  # times what it takes beside a thousand rows
+MOST_MILLISECONDS = 10.0
+FEW = 1_000
+"""Rows in the store that is small: enough for every listing to have the same length in both."""
+PARTS = ("e2e", "pickup", "idle", "million")
 
 
 @dataclass(frozen=True)
 class Contestant:
+    """One who brings jobs from `enqueue` to their result: takes a folder, how many jobs and how many callers."""
+
     name: str
     run: Callable[[Path, int, int], Times]
-    kept: str = "file, FULL"
-    group: str = "e2e"
+    part: str = "e2e"
     peer: str | None = None
 
 
 CONTESTANTS = {
     "raw": Contestant("sqlite3, the same rows in the same batches", durable_raw.same_rows),
     "bare": Contestant("sqlite3, a bare table in the same batches", durable_raw.bare_table),
-    "tickwork": Contestant("tickwork", tickwork),
+    "tickwork": Contestant("tickwork", durable_tickwork.end_to_end),
 }
+PICK_UPS = {
+    "here": ("enqueued in the same process", durable_tickwork.pick_up_here, MOST_HERE),
+    "there": ("enqueued in another process", durable_tickwork.pick_up_there, MOST_THERE),
+}
+IDLERS = {
+    "sleep": ("`asyncio.sleep`", durable_tickwork.idle_bare),
+    "memory": ("`App()`, in memory", durable_tickwork.idle_memory),
+    "file": ('`App("sqlite:///...")`', durable_tickwork.idle_file),
+}
+
+
+# --- in a process of its own ---
+
+
+def child(options: argparse.Namespace) -> Any:
+    """Measure one thing, and return what can be written as JSON."""
+    logging.basicConfig(level=logging.WARNING)
+    part, _, key = options.child.partition(":")
+    if part == "e2e":
+        seconds, cpu = CONTESTANTS[key].run(options.folder, options.amount, CALLERS)
+        return {"rate": options.amount / seconds, "cpu": cpu / options.amount * 1e6}
+    if part == "pickup":
+        return asyncio.run(PICK_UPS[key][1](options.folder, options.amount))
+    if part == "idle":
+        return asyncio.run(IDLERS[key][1](options.folder, options.amount))
+    if part == "fill":
+        return durable_tickwork.fill(options.folder / key, options.amount)
+    return asyncio.run(durable_tickwork.verbs(options.folder / key, options.amount))
 
 
 # --- the harness ---
 
 
-def child(options: argparse.Namespace) -> int:
-    """Be one contestant: print what was measured as JSON."""
-    logging.basicConfig(level=logging.WARNING)
-    contestant = CONTESTANTS[options.child]
-    seconds, cpu = contestant.run(Path(options.folder), options.jobs, CALLERS)
-    print(json.dumps({"rate": options.jobs / seconds, "cpu": cpu / options.jobs * 1e6}))
-    return 0
-
-
-def run_child(python: Path, *arguments: str) -> Any:
-    """Run this file in a process of its own and return what it prints, or as a string why there is nothing."""
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+def run_child(what: str, folder: Path, amount: float, python: Path | None = None) -> Any:
+    """Run this file in a process of its own; return what it measured, or as a string why there is nothing."""
+    command = [str(python or sys.executable), __file__, "--child", what, "--folder", str(folder)]
     try:
         done = subprocess.run(
-            [str(python), __file__, *arguments],
+            [*command, "--amount", str(amount)],
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
             timeout=PROCESS_SECONDS,
-            env=environment,
         )
     except subprocess.TimeoutExpired:
         return f"not done in {PROCESS_SECONDS} s"
@@ -109,50 +107,136 @@ def run_child(python: Path, *arguments: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def race(keys: list[str], options: argparse.Namespace) -> tuple[dict[str, list[dict[str, float]]], dict[str, str]]:
-    """Run contestants in turn, and return what each measured in each round, and why others did not."""
-    found: dict[str, list[dict[str, float]]] = {key: [] for key in keys}
+def in_turn(
+    keys: list[str], rounds: int, run: Callable[[str, Path], Any], parent: Path
+) -> tuple[dict[str, list[Any]], dict[str, str]]:
+    """Let each have a round after the other; return what each measured in each, and why others did not."""
+    found: dict[str, list[Any]] = {key: [] for key in keys}
     reasons: dict[str, str] = {}
-    for number in range(options.rounds):
+    for number in range(rounds):
         turn = number % len(keys)
         for key in keys[turn:] + keys[:turn]:
             if key in reasons:
                 continue
-            with tempfile.TemporaryDirectory(prefix="tickwork-durable-", dir=options.folder) as folder:
-                got = run_child(Path(sys.executable), "--child", key, "--folder", folder, "--jobs", str(options.jobs))
+            with tempfile.TemporaryDirectory(prefix="tickwork-durable-", dir=parent) as folder:
+                got = run(key, Path(folder))
             if isinstance(got, str):
                 reasons[key] = got
+                del found[key]
             else:
                 found[key].append(got)
-        print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
+        print(f"{keys[0]} ... {keys[-1]}: round {number + 1} of {rounds}", file=sys.stderr)
     return found, reasons
 
 
-def end_to_end(options: argparse.Namespace) -> None:
-    found, reasons = race(list(CONTESTANTS), options)
-    print(f"\n### Enqueue, run, await the result: {CALLERS} callers, {options.rounds} rounds, median (min-max)\n")
-    print("| contestant | kept in | jobs | jobs per second | CPU us a job | of sqlite3 | wanted |")
-    print("|---|---|--:|--:|--:|--:|---|")
+def verdict(is_met: bool, wanted: str) -> str:
+    return f"{wanted} {'met' if is_met else 'MISSED'}"
+
+
+def ratios(mine: list[float], limit: list[float]) -> list[float]:
+    return [one / other for one, other in zip(mine, limit, strict=True)]
+
+
+# --- the tables ---
+
+
+def end_to_end(options: argparse.Namespace) -> bool:
+    def run(key: str, folder: Path) -> Any:
+        return run_child(f"e2e:{key}", folder, options.jobs)
+
+    found, reasons = in_turn(list(CONTESTANTS), options.rounds, run, options.folder)
+    print(f"\n### From enqueue to the result: {CALLERS} callers, {options.rounds} rounds, median (min-max)\n")
+    print("| contestant | jobs | jobs per second | us of CPU a job | of sqlite3 | wanted |")
+    print("|---|--:|--:|--:|--:|---|")
     for key, contestant in CONTESTANTS.items():
         if key in reasons:
-            print(f"| {contestant.name} | {contestant.kept} | - | not measured: {reasons[key]} | | | |")
+            print(f"| {contestant.name} | - | not measured: {reasons[key]} | - | - | |")
             continue
         rates = [got["rate"] for got in found[key]]
-        ratios = [mine / limit["rate"] for mine, limit in zip(rates, found["raw"], strict=True)]
-        cpu = spread([got["cpu"] for got in found[key]], ".0f")
+        of_raw = ratios(rates, [got["rate"] for got in found["raw"]])
         wanted = ""
         if key == "tickwork":
-            wanted = f">= 0.4 {'met' if statistics.median(ratios) >= 0.4 else 'MISSED'}"
+            wanted = verdict(statistics.median(of_raw) >= LEAST_OF_RAW, f">= {LEAST_OF_RAW}")
+        cpu = spread([got["cpu"] for got in found[key]], ",.0f")
         print(
-            f"| {contestant.name} | {contestant.kept} | {options.jobs:,} | {spread(rates, ',.0f')} | {cpu} "
-            f"| {spread(ratios, '.3f')} | {wanted} |"
+            f"| {contestant.name} | {options.jobs:,} | {spread(rates, ',.0f')} | {cpu} | {spread(of_raw, '.3f')} "
+            f"| {wanted} |"
         )
+    return not reasons
+
+
+def pick_up(options: argparse.Namespace) -> bool:
+    found, reasons = in_turn(
+        list(PICK_UPS),
+        options.rounds,
+        lambda key, folder: run_child(f"pickup:{key}", folder, options.samples),
+        options.folder,
+    )
+    print(f"\n### From enqueue to the first line of the job, one at a time: {options.rounds} rounds, ms\n")
+    print("| | jobs | p50 | p99 | most | wanted |\n|---|--:|--:|--:|--:|---|")
+    for key, (name, _, most) in PICK_UPS.items():
+        if key in reasons:
+            print(f"| {name} | - | not measured: {reasons[key]} | - | - | |")
+            continue
+        middle = [statistics.median(late) for late in found[key]]
+        p99 = [sorted(late)[int(len(late) * 0.99)] for late in found[key]]
+        wanted = verdict(statistics.median(middle) < most, f"p50 < {most}")
+        worst = max(max(late) for late in found[key])
+        print(
+            f"| {name} | {options.samples} | {spread(middle, '.2f')} | {spread(p99, '.1f')} | {worst:.1f} | {wanted} |"
+        )
+    return not reasons
+
+
+def idle(options: argparse.Namespace) -> bool:
+    found, reasons = in_turn(
+        list(IDLERS),
+        options.rounds,
+        lambda key, folder: run_child(f"idle:{key}", folder, options.seconds),
+        options.folder,
+    )
+    print(f"\n### With nothing to do, {options.seconds} s: {options.rounds} rounds, % of a core\n")
+    print("| | % | wanted |\n|---|--:|---|")
+    for key, (name, _) in IDLERS.items():
+        if key in reasons:
+            print(f"| {name} | not measured: {reasons[key]} | |")
+            continue
+        wanted = verdict(statistics.median(found[key]) < MOST_IDLE, f"< {MOST_IDLE}") if key == "file" else ""
+        print(f"| {name} | {spread(found[key], '.3f')} | {wanted} |")
+    return not reasons
+
+
+def million(options: argparse.Namespace) -> bool:
+    with tempfile.TemporaryDirectory(prefix="tickwork-durable-", dir=options.folder) as made:
+        keys = {"few": FEW, "many": options.rows}
+        for key, rows in keys.items():
+            if isinstance(reason := run_child(f"fill:{key}", Path(made), rows), str):
+                print(f"\nThe file of {rows:,} rows was not made: {reason}\n")
+                return False
+        found, reasons = in_turn(
+            list(keys),
+            options.rounds,
+            lambda key, _: run_child(f"verbs:{key}", Path(made), options.verb_samples),
+            options.folder,
+        )
+    print(f"\n### What a verb takes beside {options.rows:,} finished jobs: {options.rounds} rounds, ms\n")
+    if reasons:
+        print(f"not measured: {reasons}")
+        return False
+    print(f"| | {FEW:,} finished | {options.rows:,} finished | ratio | wanted |\n|---|--:|--:|--:|---|")
+    for name in found["few"][0]:
+        few, many = ([costs[name] for costs in found[key]] for key in keys)
+        growth = ratios(many, few)
+        is_met = statistics.median(growth) <= MOST_GROWTH and statistics.median(many) < MOST_MILLISECONDS
+        wanted = verdict(is_met, f"<= {MOST_GROWTH:g} times, < {MOST_MILLISECONDS:g} ms")
+        print(f"| {name} | {spread(few, '.2f')} | {spread(many, '.2f')} | {spread(growth, '.2f')} | {wanted} |")
+    return True
 
 
 def flush_microseconds(folder: Path) -> float:
-    """Return what it costs here to append 4 KiB to a file and wait for the disk."""
+    """Return what it takes here to append 4 KiB to a file and wait for the disk."""
+    costs = []
     with tempfile.TemporaryFile(dir=folder) as file:
-        costs = []
         for _ in range(200):
             started = time.perf_counter()
             file.write(b"x" * 4096)
@@ -164,20 +248,34 @@ def flush_microseconds(folder: Path) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--jobs", type=int, default=20_000)
+    parser.add_argument("--jobs", type=int, default=20_000, help="from enqueue to the result (default 20000)")
+    parser.add_argument("--samples", type=int, default=200, help="jobs that are picked up one at a time (default 200)")
+    parser.add_argument("--seconds", type=float, default=20, help="of idling (default 20)")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="that are finished (default 1000000)")
+    parser.add_argument("--verb-samples", type=int, default=100, help="of each verb (default 100)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="less of everything, 1 round")
-    parser.add_argument("--only", nargs="+", choices=["e2e"], default=["e2e"])
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where the files are kept")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument(
+        "--folder", type=Path, default=Path(tempfile.gettempdir()), help="where the files are: on a disk, not in memory"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--amount", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
+
     if options.child:
-        return child(options)
+        if options.amount.is_integer():
+            options.amount = int(options.amount)
+        print(json.dumps(child(options)))
+        return 0
     if options.quick:
-        options.rounds, options.jobs = 1, 4_000
-    end_to_end(options)
-    print(f"\n{hardware()}; {flush_microseconds(options.folder):.0f} us to append 4 KiB and wait for the disk\n")
-    return 0
+        options.rounds, options.jobs, options.samples, options.seconds = 1, 4_000, 60, 4
+        options.rows, options.verb_samples = 100_000, 30
+
+    parts = {"e2e": end_to_end, "pickup": pick_up, "idle": idle, "million": million}
+    are_measured = [parts[part](options) for part in PARTS if part in options.only]
+    print(f"\n{hardware()}; {flush_microseconds(options.folder):,.0f} us to append 4 KiB and wait for the disk\n")
+    return 0 if all(are_measured) else 1
 
 
 if __name__ == "__main__":
