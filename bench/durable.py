@@ -3,6 +3,7 @@
     python bench/durable.py                          # everything, 5 rounds
     python bench/durable.py --quick                  # less of everything, 1 round, about a minute
     python bench/durable.py --only e2e --rounds 3    # tickwork beside plain sqlite3
+    bench/packages                                   # as root: installs the Redis that some peers need
 
 Every contestant runs in a process of its own, all in turn, `--rounds` times, each in an empty folder. Ratios are taken
 within a round.
@@ -19,10 +20,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import durable_peers
 import durable_raw
 import durable_tickwork
 import peers
@@ -32,29 +35,59 @@ from inproc import hardware, spread
 CALLERS = 64
 PROCESS_SECONDS = 600  # for one contestant in one round
 LEAST_OF_RAW = 0.4
+LEAST_OF_BEST = {"files": 2.0, "redis": 4.0}
 MOST_HERE, MOST_THERE = 5, 50  # milliseconds
 MOST_IDLE = 0.5  # percent of a core
 MOST_GROWTH = 2.0  # times what it takes beside a thousand rows
 MOST_MILLISECONDS = 10.0
 FEW = 1_000
 """Rows in the store that is small: enough for every listing to have the same length in both."""
-PARTS = ("e2e", "pickup", "idle", "million")
+PARTS = ("e2e", "files", "redis", "pickup", "idle", "million")
+RACES = ("e2e", "files", "redis")
+"""The parts that are one race, and one table."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """One who brings jobs from `enqueue` to their result: takes a folder, how many jobs and how many callers."""
+    """One who brings jobs from `enqueue` to their end: takes a folder, how many jobs and how many callers."""
 
     name: str
     run: Callable[[Path, int, int], Times]
+    kept: str = "file, FULL"
     part: str = "e2e"
     peer: str | None = None
 
 
+FULL, SET_FULL, ALWAYS = "file, FULL", "file, set to FULL", "Redis, always"
 CONTESTANTS = {
     "raw": Contestant("sqlite3, the same rows in the same batches", durable_raw.same_rows),
     "bare": Contestant("sqlite3, a bare table in the same batches", durable_raw.bare_table),
     "tickwork": Contestant("tickwork", durable_tickwork.end_to_end),
+    "huey": Contestant(
+        "huey, 64 threads that call, one that works", durable_peers.huey, "file, fsync=True", "files", "huey"
+    ),
+    "persistqueue": Contestant(
+        "persist-queue, put, get and ack by one thread", durable_peers.persistqueue, FULL, "files", "persistqueue"
+    ),
+    "litequeue": Contestant(
+        "litequeue, put, pop and done by one thread", durable_peers.litequeue, SET_FULL, "files", "litequeue"
+    ),
+    "batches": Contestant(
+        "litequeue, the same with 64 put, and 64 done, in one transaction",
+        durable_peers.litequeue_batches,
+        SET_FULL,
+        "files",
+        "litequeue",
+    ),
+    "saq": Contestant("SAQ, in one process, looks each 20 ms", durable_peers.saq, ALWAYS, "redis", "saq"),
+    "arq": Contestant("arq, in one process, looks each 5 ms", durable_peers.arq, ALWAYS, "redis", "arq"),
+    "taskiq": Contestant(
+        "taskiq-redis, stream and results, two processes, looks each 30 ms",
+        durable_peers.taskiq,
+        ALWAYS,
+        "redis",
+        "taskiqredis",
+    ),
 }
 PICK_UPS = {
     "here": ("enqueued in the same process", durable_tickwork.pick_up_here, MOST_HERE),
@@ -140,29 +173,84 @@ def ratios(mine: list[float], limit: list[float]) -> list[float]:
 # --- the tables ---
 
 
-def end_to_end(options: argparse.Namespace) -> bool:
-    def run(key: str, folder: Path) -> Any:
-        return run_child(f"e2e:{key}", folder, options.jobs)
+def race(options: argparse.Namespace) -> bool:
+    """Race tickwork with those that are wanted, and print who got how far."""
+    keys = [key for key, entry in CONTESTANTS.items() if key == "tickwork" or entry.part in options.only]
+    if "raw" not in keys:
+        keys.insert(0, "raw")
+    pythons, missing = environments(keys)
+    jobs_of = {key: min(options.jobs, options.peer_jobs) if CONTESTANTS[key].peer else options.jobs for key in keys}
 
-    found, reasons = in_turn(list(CONTESTANTS), options.rounds, run, options.folder)
+    def run(key: str, folder: Path) -> Any:
+        try:
+            with durable_peers.redis(folder) if CONTESTANTS[key].part == "redis" else nullcontext():
+                return run_child(f"e2e:{key}", folder, jobs_of[key], pythons[key])
+        except durable_peers.NoRedis as error:
+            return str(error)
+
+    found, reasons = in_turn(list(pythons), options.rounds, run, options.folder)
+    reasons = missing | reasons
     print(f"\n### From enqueue to the result: {CALLERS} callers, {options.rounds} rounds, median (min-max)\n")
-    print("| contestant | jobs | jobs per second | us of CPU a job | of sqlite3 | wanted |")
-    print("|---|--:|--:|--:|--:|---|")
-    for key, contestant in CONTESTANTS.items():
+    print("| contestant | kept in | jobs | jobs per second | us of CPU a job | of sqlite3 | wanted |")
+    print("|---|---|--:|--:|--:|--:|---|")
+    for key in keys:
+        entry = CONTESTANTS[key]
         if key in reasons:
-            print(f"| {contestant.name} | - | not measured: {reasons[key]} | - | - | |")
+            print(f"| {entry.name} | {entry.kept} | - | not measured: {reasons[key]} | - | - | |")
             continue
-        rates = [got["rate"] for got in found[key]]
-        of_raw = ratios(rates, [got["rate"] for got in found["raw"]])
+        of_raw = ratios(rates(found[key]), rates(found["raw"])) if "raw" in found else []
+        # Redis has a processor for itself: what the process of the peer uses is not all.
+        cpu = "-" if entry.part == "redis" else spread([got["cpu"] for got in found[key]], ",.0f")
         wanted = ""
-        if key == "tickwork":
+        if key == "tickwork" and of_raw:
             wanted = verdict(statistics.median(of_raw) >= LEAST_OF_RAW, f">= {LEAST_OF_RAW}")
-        cpu = spread([got["cpu"] for got in found[key]], ",.0f")
         print(
-            f"| {contestant.name} | {options.jobs:,} | {spread(rates, ',.0f')} | {cpu} | {spread(of_raw, '.3f')} "
-            f"| {wanted} |"
+            f"| {entry.name} | {entry.kept} | {jobs_of[key]:,} | {spread(rates(found[key]), ',.0f')} | {cpu} "
+            f"| {spread(of_raw, '.3f') if of_raw else '-'} | {wanted} |"
         )
-    return not reasons
+    if "tickwork" in found:
+        beside_the_best(found)
+    return not any(CONTESTANTS[key].peer is None for key in reasons)
+
+
+def beside_the_best(found: dict[str, list[Any]]) -> None:
+    """Print how many times as many jobs go through tickwork as through the best of the peers."""
+    rows = []
+    for part, least in LEAST_OF_BEST.items():
+        medians = {
+            key: statistics.median(rates(got)) for key, got in found.items() if CONTESTANTS[key].part == part and got
+        }
+        if medians:
+            best = max(medians, key=lambda key: medians[key])
+            times = ratios(rates(found["tickwork"]), rates(found[best]))
+            wanted = verdict(statistics.median(times) >= least, f">= {least:g}")
+            rows.append(f"| {CONTESTANTS[best].name} | {spread(times, '.2f')} | {wanted} |")
+    if rows:
+        print("\n| tickwork beside the best | times as many | wanted |\n|---|--:|---|")
+        print("\n".join(rows))
+
+
+def environments(keys: list[str]) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return the Python of each contestant, and the reasons why some have none."""
+    pythons: dict[str, Path] = {}
+    reasons: dict[str, str] = {}
+    for key in keys:
+        entry = CONTESTANTS[key]
+        if entry.part == "redis" and not durable_peers.has_redis():
+            reasons[key] = "there is no redis-server; bench/packages installs it"
+        elif entry.peer is None:
+            pythons[key] = Path(sys.executable)
+        else:
+            made = peers.environment(entry.peer)
+            if isinstance(made, peers.Missing):
+                reasons[key] = made.reason
+            else:
+                pythons[key] = made.python
+    return pythons, reasons
+
+
+def rates(got: list[Any]) -> list[float]:
+    return [one["rate"] for one in got]
 
 
 def pick_up(options: argparse.Namespace) -> bool:
@@ -249,6 +337,7 @@ def flush_microseconds(folder: Path) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--jobs", type=int, default=20_000, help="from enqueue to the result (default 20000)")
+    parser.add_argument("--peer-jobs", type=int, default=2_000, help="for the peers, which are slower (default 2000)")
     parser.add_argument("--samples", type=int, default=200, help="jobs that are picked up one at a time (default 200)")
     parser.add_argument("--seconds", type=float, default=20, help="of idling (default 20)")
     parser.add_argument("--rows", type=int, default=1_000_000, help="that are finished (default 1000000)")
@@ -256,6 +345,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="less of everything, 1 round")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--no-peers", action="store_true", help="without the parts files and redis")
     parser.add_argument(
         "--folder", type=Path, default=Path(tempfile.gettempdir()), help="where the files are: on a disk, not in memory"
     )
@@ -270,10 +360,13 @@ def main() -> int:
         return 0
     if options.quick:
         options.rounds, options.jobs, options.samples, options.seconds = 1, 4_000, 60, 4
-        options.rows, options.verb_samples = 100_000, 30
+        options.rows, options.verb_samples, options.peer_jobs = 100_000, 30, 500
+    if options.no_peers:
+        options.only = [part for part in options.only if part not in LEAST_OF_BEST]
 
-    parts = {"e2e": end_to_end, "pickup": pick_up, "idle": idle, "million": million}
-    are_measured = [parts[part](options) for part in PARTS if part in options.only]
+    are_measured = [race(options)] if set(options.only) & set(RACES) else []
+    others = {"pickup": pick_up, "idle": idle, "million": million}
+    are_measured += [measure(options) for part, measure in others.items() if part in options.only]
     print(f"\n{hardware()}; {flush_microseconds(options.folder):,.0f} us to append 4 KiB and wait for the disk\n")
     return 0 if all(are_measured) else 1
 
