@@ -19,7 +19,14 @@ REQUIREMENTS = {
     "croniter": "croniter==7.0.0",
     "cronsim": "cronsim==2.8",
     "aiocron": "aiocron==2.1",
+    "huey": "huey==3.5.4",
+    "persistqueue": "persist-queue==1.1.0",
+    "litequeue": "litequeue==0.14" if sys.version_info >= (3, 12) else "litequeue==0.9",  # what Python 3.11 can have
+    "saq": "saq[redis]==0.26.4 hiredis==3.5.0 typing-extensions==4.16.0",
+    "arq": "arq==0.28.0",
+    "taskiqredis": "taskiq-redis==1.2.4 taskiq==0.13.0 hiredis==3.5.0",
 }
+"""What is installed for each peer: one or more requirements, parted by blanks."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +62,11 @@ def commands(folder: Path, python: Path, requirement: str) -> list[list[str]]:
     if uv := shutil.which("uv"):
         return [
             [uv, "venv", "--quiet", "--python", sys.executable, str(folder)],
-            [uv, "pip", "install", "--quiet", "--python", str(python), requirement],
+            [uv, "pip", "install", "--quiet", "--python", str(python), *requirement.split()],
         ]
     return [
         [sys.executable, "-m", "venv", str(folder)],
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", requirement],
+        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirement.split()],
     ]
 
 
