@@ -44,6 +44,7 @@ bench: $(VENV)/.runtime ## the benchmarks, as tables
 	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/watchdog.py
 	$(BIN)/python bench/kill.py
+	$(BIN)/python bench/durable.py
 
 ifneq ($(wildcard mkdocs.yml),)
 docs: $(VENV)/.docs ## build the documentation into site/
