@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .jobs import JobRecord as JobRecord
     from .jobs import JobState as JobState
     from .jobs import Progress as Progress
+    from .payloads import Secret as Secret
     from .pool import Loaded as Loaded
     from .pool import Pool as Pool
     from .pool import PoolJob as PoolJob
@@ -73,6 +74,7 @@ _HOMES = {
     "handle": ("Job",),
     "health": ("Health",),
     "jobs": ("JobRecord", "JobState", "Progress"),
+    "payloads.secrets": ("Secret",),
     "pool": ("Loaded", "Pool", "PoolJob", "PoolStats", "Saved"),
     "retry": ("GiveUp", "Retry", "RetryAfter"),
     "schedules": ("Schedule",),
@@ -95,6 +97,7 @@ __all__ = [
     "Progress",
     "Retry",
     "Schedule",
+    "Secret",
     "Stopped",
     "Task",
     "Why",
