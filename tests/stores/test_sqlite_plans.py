@@ -15,6 +15,7 @@ from tickwork.jobs import JobState
 from tickwork.stores import sqlite_verbs as verbs
 from tickwork.stores.base import Answer
 from tickwork.stores.sqlite_schema import migrate
+from tickwork.stores.sqlite_values import at
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(days=400)
@@ -130,7 +131,7 @@ def verbs_of(db: sqlite3.Connection, clock: HandClock) -> Iterator[tuple[str, Ca
     yield "jobs of a schedule", lambda: verbs.jobs(db, None, "s", 100)
     yield "jobs of both", lambda: verbs.jobs(db, JobState.QUEUED, "s", 100)
     yield "ledger", lambda: verbs.ledger(db, "s", 100, None)
-    yield "ledger at", lambda: verbs.ledger(db, "s", 1, verbs._at(77))
+    yield "ledger at", lambda: verbs.ledger(db, "s", 1, at(77))
     yield "answer_of", lambda: verbs.answer_of(db, "s", "old7")
     limits = {"results": LONG_AGO, "jobs": LONG_AGO, "ledger": LONG_AGO}
     yield "prune, in vain", lambda: verbs.prune(db, **limits, limit=10)
