@@ -29,7 +29,7 @@ from weakref import WeakValueDictionary
 
 from .clock import SystemClock, virtual_loops
 from .context import _current
-from .dispatch import Dispatcher, value_of
+from .dispatch import Dispatcher, fingerprint, value_of
 from .durations import seconds
 from .errors import DuplicateName, InvalidOption, InvalidPayload, NotRunning, StoreUnavailable, UnknownTask
 from .events import AppStarted, AppStopping, Event, Events, JobFailed, LoopHeld
@@ -538,6 +538,11 @@ class App(Declarations):
         store = self._make_store()
         await store.open()
         self._store = store
+        # What memory holds has no former signatures, and reading them takes a millisecond for each task.
+        is_kept = store.capabilities.durable
+        await store.register(
+            self._worker, {name: fingerprint(task) if is_kept else "" for name, task in self._names.items()}
+        )
         self._engine = Workers(
             self.workers,
             self.workers,
