@@ -392,14 +392,18 @@ class App(Declarations):
         self._store_now()
         assert self._dispatcher is not None
         limit = None if timeout is None else seconds(timeout, "timeout", allow_zero=True)
-        record, waiter = await self._dispatcher.hear_end(job_id, limit)
-        if self._testing is not None and (record is not None or waiter.told.done()):
-            self._testing.saw(job_id)
-        if record is not None:
-            return value_of(record, self._names.get(record.task), waiter.error)
-        if waiter.told.done():
-            raise waiter.told.result()
-        raise TimeoutError(f"job {job_id} has not ended within {limit:g} s; it goes on")
+        timer = asyncio.timeout(limit)
+        try:
+            async with timer:
+                record, original = await self._dispatcher.end_of(job_id)
+        except TimeoutError:
+            if timer.expired():
+                raise TimeoutError(f"job {job_id} has not ended within {limit:g} s; it goes on") from None
+            raise
+        finally:
+            if self._testing is not None and not timer.expired():
+                self._testing.saw(job_id)
+        return value_of(record, self._names.get(record.task), original)
 
     async def cancel_job(self, job_id: str) -> bool:
         """Cancel a job, waiting or running; see `Job.cancel`."""

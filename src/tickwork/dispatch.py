@@ -54,14 +54,19 @@ costs nothing. When the process dies before, nobody knows whether they had begun
 
 
 class Waiter:
-    """Somebody in this process who waits for a job: told of its end sooner, and with the original exception."""
+    """Those in this process who wait for a job: told of its end sooner, and with the original exception."""
 
-    __slots__ = ("count", "error", "told")
+    __slots__ = ("error", "futures")
 
     def __init__(self) -> None:
-        self.count: int = 0
-        self.told: asyncio.Future[JobError] = asyncio.get_running_loop().create_future()
+        self.futures: list[asyncio.Future[JobRecord]] = []
         self.error: BaseException | None = None
+
+    def tell(self, error: JobError) -> None:
+        """Raise an error where the store would have said what became of the job."""
+        for future in self.futures:
+            if not future.done():
+                future.set_exception(error)
 
 
 class JobRun(Run):
@@ -506,13 +511,13 @@ class Dispatcher:
     def tell(self, run: JobRun, outcome: Outcome, error: BaseException | None) -> None:
         """Tell who waits in this process, with the original exception; success they hear from the store."""
         waiter = self._waiters.get(run.record.id)
-        if waiter is None or waiter.told.done():
+        if waiter is None:
             return
         waiter.error = error
         if outcome is Outcome.TIMED_OUT and error is None:
-            waiter.told.set_result(JobTimedOut(run.record.id, run.task.name, run.timeout or 0.0))
+            waiter.tell(JobTimedOut(run.record.id, run.task.name, run.timeout or 0.0))
         elif outcome is Outcome.CANCELLED and error is None:
-            waiter.told.set_result(JobCancelled(run.record.id, run.task.name))
+            waiter.tell(JobCancelled(run.record.id, run.task.name))
 
     def _write(self, finish: Finish, record: JobRecord) -> None:
         self._outbox.append((finish, record))
@@ -698,28 +703,29 @@ class Dispatcher:
         run = self._runs.get(job_id)
         return run is not None and self._workers.cancel(run)
 
-    async def hear_end(self, job_id: str, seconds: float | None) -> tuple[JobRecord | None, Waiter]:
-        """Wait until a job has ended, or somebody is told of its end sooner, or so long at the most (None: for ever).
+    async def end_of(self, job_id: str) -> tuple[JobRecord, BaseException | None]:
+        """Wait until a job has ended.
 
         Returns:
-            The job as the store has it then, or None, and what this process was told.
+            The job as the store has it then, and the exception it raised, where that was in this process.
 
         Raises:
+            JobError: What this process knows sooner than the store.
             UnknownJob: There is no such job.
         """
         finished = self._store.finished(job_id)
         waiter = self._waiters.get(job_id)
         if waiter is None:
             waiter = self._waiters[job_id] = Waiter()
-        waiter.count += 1
+        waiter.futures.append(finished)
         try:
-            await _first_of(finished, waiter.told, seconds)
-            return (finished.result() if finished.done() else None), waiter
+            return await finished, waiter.error
         finally:
-            finished.cancel()
-            waiter.count -= 1
-            if not waiter.count:
-                self._waiters.pop(job_id, None)
+            waiter.futures.remove(finished)
+            if not waiter.futures:
+                del self._waiters[job_id]
+            if not finished.cancel() and not finished.cancelled():
+                finished.exception()  # it is seen, also when this was cancelled at the same moment
 
     def end_waiting(self) -> None:
         """Tell everybody who still waits that this app has stopped."""
@@ -728,8 +734,7 @@ class Dispatcher:
             self._mark_timer.cancel()
             self._mark_timer = None
         for job_id, waiter in self._waiters.items():
-            if not waiter.told.done():
-                waiter.told.set_result(JobCancelled(job_id, "?", "the app stopped before it had ended"))
+            waiter.tell(JobCancelled(job_id, "?", "the app stopped before it had ended"))
 
 
 _KINDS: dict[Outcome, type[JobEnded]] = {Outcome.SUCCEEDED: JobSucceeded, Outcome.CANCELLED: JobEndCancelled}
@@ -752,27 +757,6 @@ def _ignore(name: str) -> None:
 
 def _ignore_all() -> None:
     """Likewise."""
-
-
-async def _first_of(one: asyncio.Future[Any], other: asyncio.Future[Any], seconds: float | None) -> None:
-    """Wait until one of two futures is done, or so long at the most (None: for ever)."""
-    loop = asyncio.get_running_loop()
-    heard: asyncio.Future[None] = loop.create_future()
-
-    def hear(_: object) -> None:
-        if not heard.done():
-            heard.set_result(None)
-
-    timer = None if seconds is None else loop.call_later(seconds, hear, None)
-    one.add_done_callback(hear)
-    other.add_done_callback(hear)
-    try:
-        await heard
-    finally:
-        one.remove_done_callback(hear)
-        other.remove_done_callback(hear)
-        if timer is not None:
-            timer.cancel()
 
 
 def value_of(record: JobRecord, task: AnyTask | None, original: BaseException | None) -> Any:

@@ -10,7 +10,6 @@ Each verb is one transaction: it is done wholly or not at all, also when its cal
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -21,6 +20,7 @@ from ..payloads import ErrorInfo
 from ..records import record
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
 
@@ -464,16 +464,19 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def finished(self, job_id: str) -> asyncio.Future[JobRecord]:
+        """Return a future of a job's record once that is finished or parked; of UnknownJob where there is none.
+
+        It is the caller's own: who waits no more cancels it, or sets what is known sooner.
+        """
+
     async def wait_finished(self, job_id: str) -> JobRecord:
         """Wait until a job is finished or parked, and return it.
 
         Raises:
             UnknownJob: There is no such job.
         """
-
-    def finished(self, job_id: str) -> asyncio.Future[JobRecord]:
-        """Return a future of what `wait_finished` returns or raises; to be cancelled by who waits no more."""
-        return asyncio.ensure_future(self.wait_finished(job_id))
+        return await self.finished(job_id)
 
     # -- people ---------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import heapq
 import itertools
 from collections import deque
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DuplicateJob, NotRunning, QueueFull, UnknownJob, UnknownSchedule
@@ -78,7 +79,7 @@ class MemoryStore(Store):
         self._claimable = asyncio.Event()
         self._alarm: Timer | None = None
         self._alarm_at: datetime | None = None
-        self._ended: dict[str, list[asyncio.Future[None]]] = {}
+        self._ended: dict[str, list[asyncio.Future[JobRecord]]] = {}
         self._room: deque[tuple[asyncio.Future[None], int]] = deque()
 
     async def open(self) -> None:
@@ -515,7 +516,7 @@ class MemoryStore(Store):
                     self._places.pop(oldest, None)
         for waiting in self._ended.pop(record.id, ()):
             if not waiting.done():
-                waiting.set_result(None)
+                waiting.set_result(record)
 
     def _end_of_schedule_job(self, record: JobRecord, schedule: str, told: dict[str, Any]) -> None:
         """Let what waits for this end go on, and write it where it belongs: into the ledger and the schedule's row."""
@@ -593,22 +594,25 @@ class MemoryStore(Store):
         self._promote()
         await self._claimable.wait()
 
-    async def wait_finished(self, job_id: str) -> JobRecord:
-        """See `Store.wait_finished`."""
-        while True:
-            record = await self.job(job_id)
-            if record.state.is_finished or record.state is JobState.PARKED:
-                return record
-            ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            waiting = self._ended.setdefault(job_id, [])
-            waiting.append(ended)
-            try:
-                await ended
-            except asyncio.CancelledError:
-                waiting.remove(ended)
-                if not waiting and self._ended.get(job_id) is waiting:
-                    del self._ended[job_id]
-                raise
+    def finished(self, job_id: str) -> asyncio.Future[JobRecord]:
+        """See `Store.finished`."""
+        ended: asyncio.Future[JobRecord] = asyncio.get_running_loop().create_future()
+        record = self._jobs.get(job_id)
+        if record is None:
+            ended.set_exception(UnknownJob(job_id))
+        elif record.state.is_finished or record.state is JobState.PARKED:
+            ended.set_result(record)
+        else:
+            self._ended.setdefault(job_id, []).append(ended)
+            ended.add_done_callback(partial(self._forget_waiting, job_id))
+        return ended
+
+    def _forget_waiting(self, job_id: str, ended: asyncio.Future[JobRecord]) -> None:
+        waiting = self._ended.get(job_id, [])
+        if ended in waiting:
+            waiting.remove(ended)
+            if not waiting:
+                del self._ended[job_id]
 
     # -- people ---------------------------------------------------------------------------------------------------
 

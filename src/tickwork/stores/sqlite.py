@@ -729,10 +729,6 @@ class SQLiteStore(Store):
         finally:
             self._hungry = None
 
-    async def wait_finished(self, job_id: str) -> JobRecord:
-        """See `Store.wait_finished`."""
-        return await self.finished(job_id)
-
     def finished(self, job_id: str) -> asyncio.Future[JobRecord]:
         """See `Store.finished`."""
         ended: asyncio.Future[JobRecord] = asyncio.get_running_loop().create_future()
