@@ -25,6 +25,7 @@ from .events import JobCancelled as JobEndCancelled
 from .jobs import JobState, Outcome
 from .payloads import ErrorInfo, describe_exception
 from .policies import MAX_DEATHS, state_after
+from .prefetch import Prefetch
 from .reports import Reports, progress_of
 from .retry import next_attempt_at
 from .shield import is_meant_for_us, to_its_end
@@ -149,6 +150,8 @@ class JobRun(Run):
     def overran(self, outcome: Outcome) -> None:
         """Tell who waits here, unless it is tried again; the store hears of it when the thread has ended."""
         options, attempt = self.task.options_, self.context_.attempt
+        if self.stop_reason == "lost":
+            return
         if outcome is Outcome.CANCELLED or options.retry is None or attempt >= options.retry.attempts:
             self._dispatcher.tell(self, outcome, None)
 
@@ -228,6 +231,9 @@ class Dispatcher:
         self.claim_error: BaseException | None = None
         """What the store raised at the last claim; `finish_error` at the last ends. None: it did not."""
         self.finish_error: BaseException | None = None
+        self._is_shared = store.capabilities.multi_process
+        self._prefetch = Prefetch(workers.count, clock.monotonic())
+        self._freed = asyncio.Event()
         self._has_marks: bool = store.capabilities.durable
         self._mark_timer: Timer | None = None
         self._marks_due = False
@@ -243,7 +249,7 @@ class Dispatcher:
         """Claim what is due, for ever."""
         buffer = self._workers.buffer
         while True:
-            room = max(1, buffer.maxsize - buffer.qsize() - len(self._suspects))
+            room = await self._wait_room()
             try:
                 records = await self._store.claim(worker=self._name, tasks=self._tasks.keys(), limit=room)
                 self.claim_error = None
@@ -263,6 +269,21 @@ class Dispatcher:
                 if not self._set_apart(self._claimed[0]):
                     await buffer.put(self._claimed[0])
                 del self._claimed[0]
+
+    async def _wait_room(self) -> int:
+        """Return how many jobs may be claimed, at least one; a shared store is asked only when that is so."""
+        buffer, workers = self._workers.buffer, self._workers
+        if not self._is_shared:
+            return max(1, buffer.maxsize - buffer.qsize() - len(self._suspects))
+        while True:
+            ended = workers.succeeded_count + workers.failed_count + workers.cancelled_count
+            most = workers.count + self._prefetch.allowed(ended, self._clock.monotonic())
+            # Suspects wait for each other: as many again as there are workers, so that others run meanwhile.
+            room = most + min(workers.count, len(self._suspects)) - len(self._runs)
+            if room > 0:
+                return room
+            self._freed.clear()
+            await self._freed.wait()
 
     def _admit(self, record: JobRecord) -> JobRun | None:
         """Make a run of a claimed job, or park it when its arguments do not fit the function."""
@@ -394,12 +415,20 @@ class Dispatcher:
     def ended(self, run: JobRun, outcome: Outcome, value: Any, error: BaseException | None) -> None:
         """Take the end of an attempt: log it, tell who waits, and queue it for the store."""
         record = run.record
-        self._runs.pop(record.id, None)
+        if self._runs.get(record.id) is run:  # else it was lost, and has come again
+            del self._runs[record.id]
+        if self._is_shared:
+            self._freed.set()
         if run.context_.has_news:
             self._take_progress(run)
         if run.is_watched and self.watchdog is not None:
             run.is_watched = False
             self.watchdog.leave()
+        if run.stop_reason == "lost":
+            if run is self._suspect:
+                self._next_suspect()
+            self._written.set()
+            return
         if run.stop_reason == "stop" and outcome is Outcome.CANCELLED and not record.is_once:
             logger.warning("gave back %s: it had not ended when the app stopped", run.describe(), extra=run.extra())
             self._leases_back.append(run.lease)
@@ -563,6 +592,7 @@ class Dispatcher:
             else:
                 break
         if not run.is_marked:  # another worker has it: this one must not run it, nor has it anything to write
+            self._lose(run)
             raise asyncio.CancelledError
 
     def _let_report(self) -> None:
@@ -602,6 +632,8 @@ class Dispatcher:
         )
         for (run, _), is_marked in zip(news.values(), marked, strict=True):
             run.is_marked = is_marked
+            if not is_marked and self._runs.get(run.record.id) is run and run.run_in != "prepared":
+                self._lose(run)
 
     async def flush(self) -> None:
         """Hand what has ended to the store now. When the store raises, everything is kept for the next try."""
@@ -677,6 +709,27 @@ class Dispatcher:
         """Hear from the store that somebody wants jobs cancelled which this process holds."""
         for job_id in job_ids:
             self.cancel_here(job_id)
+
+    def leases_held(self, tokens: Mapping[str, int]) -> None:
+        """Hear which jobs this worker has, as the store knows: what runs here beside those has been taken away."""
+        for job_id, run in list(self._runs.items()):
+            if tokens.get(job_id) != run.record.token:
+                self._lose(run)
+
+    def _lose(self, run: JobRun) -> None:
+        """End an attempt whose job another process has by now; nobody is told, since the job goes on there."""
+        if run.stop_reason is not None:
+            return
+        logger.warning(
+            "%s is cancelled here: its lease was over, and the job was taken away; it goes on elsewhere, if at all",
+            run.describe(),
+            extra=run.extra(),
+        )
+        if run.phase == WAITING:
+            run.stop_reason = "lost"
+            self._workers.cancel(run)
+        else:
+            self._workers.interrupt(run, "lost")
 
     def schedules_changed(self) -> None:
         """Hear from the store that another process has changed schedules."""

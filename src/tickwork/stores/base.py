@@ -20,7 +20,7 @@ from ..payloads import ErrorInfo
 from ..records import record
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from ..jobs import JobRecord, NewJob, Progress
@@ -302,6 +302,9 @@ class Listener(Protocol):
 
     def cancel_asked(self, job_ids: Sequence[str]) -> None:
         """Hear that jobs which this worker runs are to be cancelled."""
+
+    def leases_held(self, tokens: Mapping[str, int]) -> None:
+        """Hear which jobs this worker has, each with the token of its lease; what else it runs was taken away."""
 
     def schedules_changed(self) -> None:
         """Hear that some schedule was declared anew, paused, resumed, or given another next fire time."""

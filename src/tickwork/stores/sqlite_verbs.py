@@ -559,6 +559,8 @@ def rescue(
         (*dead, None if overdue is None else us(now - overdue)),
     ).fetchall()
     rescued = [_rescued(db, now, _job(entry), max_deaths) for entry in found]
+    if rescued:
+        db.execute("UPDATE meta SET value = value + 1 WHERE key = 'rescued'")  # their owners may live, and look
     db.execute(f"DELETE FROM workers WHERE name IN ({_marks(dead)})", tuple(dead))
     return rescued
 
@@ -680,6 +682,11 @@ def cancels_asked(db: sqlite3.Connection, worker: str) -> list[str]:
     """Return the jobs that a worker runs and somebody wants cancelled."""
     found = db.execute("SELECT id FROM jobs WHERE worker = ? AND state = 'running' AND cancel_requested = 1", (worker,))
     return [job_id for (job_id,) in found]
+
+
+def leases_held(db: sqlite3.Connection, worker: str) -> dict[str, int]:
+    """Return the jobs that a worker has, each with the token of its lease."""
+    return dict(db.execute("SELECT id, token FROM jobs WHERE worker = ? AND state = 'running'", (worker,)).fetchall())
 
 
 def ended_among(db: sqlite3.Connection, job_ids: Sequence[str]) -> list[str]:
