@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .clock import Clock, Timer
     from .events import Events
     from .holds import Hold
-    from .jobs import JobRecord, Progress
+    from .jobs import JobRecord, NewJob, Progress
     from .stores.base import Store
     from .tasks import AnyTask
     from .watchdog import Watchdog
@@ -209,6 +209,8 @@ class Dispatcher:
         """Hears the name of a schedule when a job of it has ended, or was cancelled before it began."""
         self.on_schedules_changed: Callable[[], object] = _ignore_all
         """Hears that another process has changed schedules."""
+        self.only: set[str] | None = None
+        """The ids of the only jobs that are claimed; None: any."""
         self.now: Callable[[], datetime] = clock.now
         self.base_context: Variables = copy_context()
         self.state: Any = None
@@ -251,7 +253,9 @@ class Dispatcher:
         while True:
             room = await self._wait_room()
             try:
-                records = await self._store.claim(worker=self._name, tasks=self._tasks.keys(), limit=room)
+                records = await self._store.claim(
+                    worker=self._name, tasks=self._tasks.keys(), limit=room, jobs=self.only
+                )
                 self.claim_error = None
                 if not records:
                     self.changed.set()
@@ -269,6 +273,23 @@ class Dispatcher:
                 if not self._set_apart(self._claimed[0]):
                     await buffer.put(self._claimed[0])
                 del self._claimed[0]
+
+    async def take(self, job: NewJob) -> None:
+        """Enqueue a job and claim it, before another process can; one that must wait for room goes to whoever is first.
+
+        The feeder claims it again for further attempts, and in `only` nothing else.
+        """
+        if self.only is not None:
+            self.only.add(job.id)
+        # What is asked of a store in the same turn of the loop is one transaction, or the next best thing.
+        _, records = await asyncio.gather(
+            self._store.enqueue([job]),
+            self._store.claim(worker=self._name, tasks=self._tasks.keys(), limit=1, jobs={job.id}),
+        )
+        for record in records:
+            run = self._admit(record)
+            if run is not None and not self._set_apart(run):
+                await self._workers.buffer.put(run)
 
     async def _wait_room(self) -> int:
         """Return how many jobs may be claimed, at least one; a shared store is asked only when that is so."""

@@ -377,6 +377,7 @@ class Store(ABC):
         tasks: Collection[str],
         limit: int,
         queues: Collection[str] | None = None,
+        jobs: Collection[str] | None = None,
         lease_seconds: float | None = None,
     ) -> list[JobRecord]:
         """Take up to `limit` due jobs: the highest priority first, within it the one that was enqueued first.
@@ -392,6 +393,7 @@ class Store(ABC):
             tasks: The names of the tasks it knows; jobs of others stay queued.
             limit: How many at the most.
             queues: From which queues; None: from all.
+            jobs: Only those of these ids; None: any.
             lease_seconds: How long the claim holds unless extended; None: as long as the process lives, and, in a
                 store of several processes, its loop turns.
 

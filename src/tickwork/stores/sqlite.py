@@ -537,6 +537,7 @@ class SQLiteStore(Store):
         tasks: Collection[str],
         limit: int,
         queues: Collection[str] | None = None,
+        jobs: Collection[str] | None = None,
         lease_seconds: float | None = None,
     ) -> list[JobRecord]:
         """See `Store.claim`."""
@@ -544,7 +545,9 @@ class SQLiteStore(Store):
         seconds = self._lease_seconds if lease_seconds is None else lease_seconds
 
         def work(db: sqlite3.Connection) -> tuple[list[JobRecord], datetime | None]:
-            found = verbs.claim(db, now, worker=worker, tasks=tasks, limit=limit, queues=queues, lease_seconds=seconds)
+            found = verbs.claim(
+                db, now, worker=worker, tasks=tasks, limit=limit, queues=queues, jobs=jobs, lease_seconds=seconds
+            )
             return found, None if found else verbs.next_claim(db)[1]
 
         self._claimable.clear()  # whatever is enqueued from here on sets it again

@@ -409,12 +409,16 @@ def claim(
     tasks: Collection[str],
     limit: int,
     queues: Collection[str] | None,
+    jobs: Collection[str] | None = None,
     lease_seconds: float | None,
 ) -> list[JobRecord]:
     """Take due jobs; see `Store.claim`."""
     promote(db, now)
     known = f"task IN ({_marks(tasks)})" + ("" if queues is None else f" AND queue IN ({_marks(queues)})")
-    names = (*tasks, *(queues or ()))
+    names: tuple[str, ...] = (*tasks, *(queues or ()))
+    if jobs is not None:
+        known += f" AND id IN ({_marks(jobs)})"
+        names += tuple(jobs)
     too_late = db.execute(
         f"SELECT id FROM jobs WHERE state = 'queued' AND start_by < ? AND attempt = 0 AND deaths = 0 AND {known}",
         (us(now), *names),
