@@ -79,6 +79,7 @@ class _Claim:
     worker: str
     tasks: frozenset[str]
     queues: frozenset[str] | None
+    jobs: frozenset[str] | None
     lease_seconds: float
     limit: int = field(compare=False)
 
@@ -172,6 +173,7 @@ class SQLiteStore(Store):
         self._identity: list[tuple[int, int] | None] = []
         self._data_version = -1
         self._schedules_changed = -1
+        self._rescued = -1
         self._next_housekeeping = 0.0
         self._housekept_mono = 0.0
         self._offset = timedelta(0)
@@ -387,10 +389,13 @@ class SQLiteStore(Store):
     def _notice(self, db: sqlite3.Connection) -> None:
         """Tell the loop what another process has changed that somebody here waits for."""
         tell = self._committer.call_on_loop
-        (changes,) = db.execute("SELECT value FROM meta WHERE key = 'schedules_changed'").fetchone()
-        if changes != self._schedules_changed:
-            self._schedules_changed = changes
+        counters = dict(db.execute("SELECT key, value FROM meta").fetchall())
+        if counters["schedules_changed"] != self._schedules_changed:
+            self._schedules_changed = counters["schedules_changed"]
             tell(self._tell_listener, "schedules_changed")
+        if counters["rescued"] != self._rescued:
+            self._rescued = counters["rescued"]
+            self._notice_lost(db)
         self._notice_cancels(db)
         ended = verbs.ended_among(db, list(self._ended))
         tell(self._others_committed, verbs.next_claim(db), ended)
@@ -398,6 +403,15 @@ class SQLiteStore(Store):
     def _notice_cancels(self, db: sqlite3.Connection) -> None:
         if self._worker is not None and (asked := verbs.cancels_asked(db, self._worker)):
             self._committer.call_on_loop(self._tell_listener, "cancel_asked", asked)
+
+    def _notice_lost(self, db: sqlite3.Connection) -> None:
+        """Tell the loop which jobs are still this worker's.
+
+        What it has claimed since, it hears of after this, and what it has claimed before it knows: both come from this
+        thread, in their order.
+        """
+        if self._worker is not None:
+            self._committer.call_on_loop(self._tell_listener, "leases_held", verbs.leases_held(db, self._worker))
 
     def _keep_house(self, db: sqlite3.Connection, worker: str, mono: float) -> None:
         now = self._clock.now()
@@ -438,6 +452,7 @@ class SQLiteStore(Store):
         except BaseException:
             self._renew_mono = mono
             raise
+        self._notice_lost(db)
 
     def _tell_rescued(self, dead: Sequence[str], rescued: Sequence[JobRecord]) -> None:
         for worker in dead:
@@ -593,6 +608,7 @@ class SQLiteStore(Store):
         tasks: Collection[str],
         limit: int,
         queues: Collection[str] | None = None,
+        jobs: Collection[str] | None = None,
         lease_seconds: float | None = None,
     ) -> list[JobRecord]:
         """See `Store.claim`."""
@@ -601,6 +617,7 @@ class SQLiteStore(Store):
             tasks=frozenset(tasks),
             limit=limit,
             queues=None if queues is None else frozenset(queues),
+            jobs=None if jobs is None else frozenset(jobs),
             lease_seconds=self._lease_seconds if lease_seconds is None else lease_seconds,
         )
         self._is_claimable = False  # whatever is enqueued from here on sets it again
@@ -627,6 +644,7 @@ class SQLiteStore(Store):
             tasks=claim.tasks,
             limit=claim.limit,
             queues=claim.queues,
+            jobs=claim.jobs,
             lease_seconds=claim.lease_seconds,
         )
 
