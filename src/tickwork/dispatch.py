@@ -253,7 +253,7 @@ class Dispatcher:
 
     async def feed(self) -> None:
         """Claim what is due, for ever."""
-        buffer = self._workers.buffer
+        buffer, is_drained = self._workers.buffer, False
         while True:
             room = self._room()
             if room <= 0:
@@ -261,13 +261,15 @@ class Dispatcher:
                 await self._freed.wait()
                 continue
             try:
+                if is_drained:
+                    await self._store.wait_claimable(room)
                 records = await self._store.claim(
                     worker=self._name, tasks=self._tasks.keys(), limit=room, jobs=self.only
                 )
                 self.claim_error = None
+                is_drained = len(records) < room
                 if not records:
                     self.changed.set()
-                    await self._store.wait_claimable(max(1, self._room()))
             except BaseException as error:
                 if is_meant_for_us(error):
                     raise

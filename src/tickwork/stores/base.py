@@ -461,7 +461,7 @@ class Store(ABC):
 
     @abstractmethod
     async def wait_claimable(self, limit: int = 1) -> None:
-        """Wait until a claim may find something. It may wake for nothing.
+        """Wait until a claim may find more than the last one, which found less than it was to. It may wake for nothing.
 
         Args:
             limit: For how many jobs who waits has room: a store may claim as many for it at once, with the arguments

@@ -382,7 +382,7 @@ class MemoryStore(Store):
             claimed.append(record)
         for line, entry in passed:
             heapq.heappush(line, entry)
-        if not claimed and limit > 0:
+        if len(claimed) < limit:
             self._claimable.clear()
         self._make_room()
         return claimed + too_late

@@ -51,7 +51,7 @@ T = TypeVar("T")
 
 BUSY_SECONDS = 60.0
 """How long a transaction waits for another process before it gives up: longer than any of ours takes."""
-LOOK_SECONDS = 0.03
+LOOK_SECONDS = 0.05
 """How often the thread looks for what others have committed: half of it is the delay that a waiting worker adds, and
 one look costs some tens of microseconds."""
 HOUSEKEEPING_SECONDS = 1.0
@@ -159,6 +159,8 @@ class SQLiteStore(Store):
         self._last_claim: _Claim | None = None
         self._hungry: _Hungry | None = None
         self._caught: list[JobRecord] = []
+        self._caught_ids: set[str] = set()
+        """The last jobs that were claimed as they were enqueued: nobody need look for them."""
         self._changed = asyncio.Event()
         self._room = asyncio.Lock()
         self._is_closing = False
@@ -549,7 +551,8 @@ class SQLiteStore(Store):
                     records = await self._try_enqueue(jobs)
                     if records is None:
                         await self._changed.wait()
-        self._let_claim()
+        if not self._caught_ids.issuperset(record.id for record in records):
+            self._let_claim()
         return records
 
     async def _try_enqueue(self, jobs: Sequence[NewJob]) -> list[JobRecord] | None:
@@ -624,7 +627,7 @@ class SQLiteStore(Store):
         records = await self._take_caught(claim)
         if not records:
             records, due = await self._committer.run(
-                lambda db: (found := self._claim(db, claim), None if found else verbs.next_claim(db)[1]),
+                lambda db: (found := self._claim(db, claim), None if len(found) >= limit else verbs.next_claim(db)[1]),
                 undo=self._give_back,
             )
             self._set_alarm(due)
@@ -655,6 +658,7 @@ class SQLiteStore(Store):
     def _catch(self, hungry: _Hungry, caught: list[JobRecord]) -> None:
         """Keep what was claimed for who waited, for its next claim; or give it back, when it waits no more."""
         self._caught.extend(caught)
+        self._caught_ids = {record.id for record in caught}
         if not hungry.told.cancelled():
             hungry.wake()
         elif not self._is_closing:
