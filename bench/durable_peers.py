@@ -62,11 +62,11 @@ def huey(folder: Path, jobs: int, callers: int) -> Times:
     queue = SqliteHuey(filename=str(folder / "huey.db"), fsync=True, timeout=60)
     ends: dict[str, threading.Event] = {}
 
-    @queue.task()
+    @queue.task()  # type: ignore[untyped-decorator,unused-ignore]
     def noop(x: int) -> int:
         return x
 
-    @queue.signal(SIGNAL_COMPLETE)
+    @queue.signal(SIGNAL_COMPLETE)  # type: ignore[untyped-decorator,unused-ignore]
     def complete(signal: str, task: Any) -> None:
         ends.pop(task.id).set()
 
