@@ -3,7 +3,7 @@
 The verbs themselves are in `sqlite_verbs`, the thread and its transactions in `committer`. Here is the file: opening it
 beside other processes, the lock around each transaction, and what the thread does between two of them:
 
-- it notices what other processes have committed (`PRAGMA data_version`, some tens of times a second) and wakes who
+- it notices what other processes have committed (`PRAGMA data_version`, twenty times a second) and wakes who
   waits for it;
 - it renews the leases of this worker while the loop turns;
 - it looks after workers that have died on this host, and gives their jobs back.
