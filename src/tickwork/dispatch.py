@@ -24,6 +24,7 @@ from .events import JobCancelled as JobEndCancelled
 from .jobs import JobState, Outcome
 from .payloads import ErrorInfo, describe_exception
 from .policies import MAX_DEATHS, state_after
+from .prefetch import Prefetch
 from .reports import Reports, progress_of
 from .retry import next_attempt_at
 from .shield import is_meant_for_us, to_its_end
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from .clock import Clock, Timer
     from .events import Events
     from .holds import Hold
-    from .jobs import JobRecord, Progress
+    from .jobs import JobRecord, NewJob, Progress
     from .stores.base import Store
     from .tasks import AnyTask
     from .watchdog import Watchdog
@@ -54,14 +55,19 @@ costs nothing. When the process dies before, nobody knows whether they had begun
 
 
 class Waiter:
-    """Somebody in this process who waits for a job: told of its end sooner, and with the original exception."""
+    """Those in this process who wait for a job: told of its end sooner, and with the original exception."""
 
-    __slots__ = ("count", "error", "told")
+    __slots__ = ("error", "futures")
 
     def __init__(self) -> None:
-        self.count: int = 0
-        self.told: asyncio.Future[JobError] = asyncio.get_running_loop().create_future()
+        self.futures: list[asyncio.Future[JobRecord]] = []
         self.error: BaseException | None = None
+
+    def tell(self, error: JobError) -> None:
+        """Raise an error where the store would have said what became of the job."""
+        for future in self.futures:
+            if not future.done():
+                future.set_exception(error)
 
 
 class JobRun(Run):
@@ -148,6 +154,8 @@ class JobRun(Run):
     def overran(self, outcome: Outcome) -> None:
         """Tell who waits here, unless it is tried again; the store hears of it when the thread has ended."""
         options, attempt = self.task.options_, self.context_.attempt
+        if self.stop_reason == "lost":
+            return
         if outcome is Outcome.CANCELLED or options.retry is None or attempt >= options.retry.attempts:
             self._dispatcher.tell(self, outcome, None)
 
@@ -209,6 +217,8 @@ class Dispatcher:
         """Hears the name of a schedule when a job of it has ended, or was cancelled before it began."""
         self.on_schedules_changed: Callable[[], object] = _ignore_all
         """Hears that another process has changed schedules."""
+        self.only: set[str] | None = None
+        """The ids of the only jobs that are claimed; None: any."""
         self.now: Callable[[], datetime] = clock.now
         self.base_context: Variables = copy_context()
         self.state: Any = None
@@ -227,11 +237,13 @@ class Dispatcher:
         self._waiters: dict[str, Waiter] = {}
         self._outbox: list[tuple[Finish, JobRecord]] = []
         self._leases_back: list[Lease] = []
-        self._has_room = asyncio.Event()
         self._written = asyncio.Event()
         self.claim_error: BaseException | None = None
         """What the store raised at the last claim; `finish_error` at the last ends. None: it did not."""
         self.finish_error: BaseException | None = None
+        self._is_shared = store.capabilities.multi_process
+        self._prefetch = Prefetch(workers.count, clock.monotonic())
+        self._freed = asyncio.Event()
         self._has_marks: bool = store.capabilities.durable
         self._mark_timer: Timer | None = None
         self._marks_due = False
@@ -245,19 +257,23 @@ class Dispatcher:
 
     async def feed(self) -> None:
         """Claim what is due, for ever."""
-        buffer = self._workers.buffer
+        buffer, is_drained = self._workers.buffer, False
         while True:
             room = self._room()
-            if not room:
-                self._has_room.clear()
-                await self._has_room.wait()
+            if room <= 0:
+                self._freed.clear()
+                await self._freed.wait()
                 continue
             try:
-                records = await self._store.claim(worker=self._name, tasks=self._tasks.keys(), limit=room)
+                if is_drained:
+                    await self._store.wait_claimable(room)
+                records = await self._store.claim(
+                    worker=self._name, tasks=self._tasks.keys(), limit=room, jobs=self.only
+                )
                 self.claim_error = None
+                is_drained = len(records) < room
                 if not records:
                     self.changed.set()
-                    await self._store.wait_claimable(self._room())
             except BaseException as error:
                 if is_meant_for_us(error):
                     raise
@@ -272,10 +288,32 @@ class Dispatcher:
                     await buffer.put(self._claimed[0])
                 del self._claimed[0]
 
+    async def take(self, job: NewJob) -> None:
+        """Enqueue a job and claim it, before another process can; one that must wait for room goes to whoever is first.
+
+        The feeder claims it again for further attempts, and in `only` nothing else.
+        """
+        if self.only is not None:
+            self.only.add(job.id)
+        # What is asked of a store in the same turn of the loop is one transaction, or the next best thing.
+        _, records = await asyncio.gather(
+            self._store.enqueue([job]),
+            self._store.claim(worker=self._name, tasks=self._tasks.keys(), limit=1, jobs={job.id}),
+        )
+        for record in records:
+            run = self._admit(record)
+            if run is not None and not self._set_apart(run):
+                await self._workers.buffer.put(run)
+
     def _room(self) -> int:
-        """Return how many more jobs this process may have in hand."""
-        buffer = self._workers.buffer
-        return max(0, buffer.maxsize - buffer.qsize() - len(self._suspects))
+        """Return how many jobs may be claimed; none when it is not above zero."""
+        buffer, workers = self._workers.buffer, self._workers
+        if not self._is_shared:
+            return buffer.maxsize - buffer.qsize() - len(self._suspects)
+        ended = workers.succeeded_count + workers.failed_count + workers.cancelled_count
+        most = workers.count + self._prefetch.allowed(ended, self._clock.monotonic())
+        # Suspects wait for each other: as many again as there are workers, so that others run meanwhile.
+        return most + min(workers.count, len(self._suspects)) - len(self._runs)
 
     def _admit(self, record: JobRecord) -> JobRun | None:
         """Make a run of a claimed job, or park it when its arguments do not fit the function."""
@@ -377,7 +415,7 @@ class Dispatcher:
 
     def began(self, run: JobRun, now: datetime) -> None:
         """Hear that an attempt begins, and tell of it."""
-        self._has_room.set()
+        self._freed.set()
         if run.run_in in ("loop", "call"):
             self.watch(run)
         if self._has_marks and self._mark_timer is None:
@@ -410,13 +448,19 @@ class Dispatcher:
     def ended(self, run: JobRun, outcome: Outcome, value: Any, error: BaseException | None) -> None:
         """Take the end of an attempt: log it, tell who waits, and queue it for the store."""
         record = run.record
-        self._runs.pop(record.id, None)
-        self._has_room.set()
+        if self._runs.get(record.id) is run:  # else it was lost, and has come again
+            del self._runs[record.id]
+        self._freed.set()
         if run.context_.has_news:
             self._take_progress(run)
         if run.is_watched and self.watchdog is not None:
             run.is_watched = False
             self.watchdog.leave()
+        if run.stop_reason == "lost":
+            if run is self._suspect:
+                self._next_suspect()
+            self._written.set()
+            return
         if run.stop_reason == "stop" and outcome is Outcome.CANCELLED and not record.is_once:
             logger.warning("gave back %s: it had not ended when the app stopped", run.describe(), extra=run.extra())
             self._leases_back.append(run.lease)
@@ -517,13 +561,13 @@ class Dispatcher:
     def tell(self, run: JobRun, outcome: Outcome, error: BaseException | None) -> None:
         """Tell who waits in this process, with the original exception; success they hear from the store."""
         waiter = self._waiters.get(run.record.id)
-        if waiter is None or waiter.told.done():
+        if waiter is None:
             return
         waiter.error = error
         if outcome is Outcome.TIMED_OUT and error is None:
-            waiter.told.set_result(JobTimedOut(run.record.id, run.task.name, run.timeout or 0.0))
+            waiter.tell(JobTimedOut(run.record.id, run.task.name, run.timeout or 0.0))
         elif outcome is Outcome.CANCELLED and error is None:
-            waiter.told.set_result(JobCancelled(run.record.id, run.task.name))
+            waiter.tell(JobCancelled(run.record.id, run.task.name))
 
     def _write(self, finish: Finish, record: JobRecord) -> None:
         self._outbox.append((finish, record))
@@ -585,6 +629,7 @@ class Dispatcher:
             else:
                 break
         if not run.is_marked:  # another worker has it: this one must not run it, nor has it anything to write
+            self._lose(run)
             raise asyncio.CancelledError
 
     def _let_report(self) -> None:
@@ -624,6 +669,8 @@ class Dispatcher:
         )
         for (run, _), is_marked in zip(news.values(), marked, strict=True):
             run.is_marked = is_marked
+            if not is_marked and self._runs.get(run.record.id) is run and run.run_in != "prepared":
+                self._lose(run)
 
     async def flush(self) -> None:
         """Hand what has ended to the store now. When the store raises, everything is kept for the next try."""
@@ -700,6 +747,27 @@ class Dispatcher:
         for job_id in job_ids:
             self.cancel_here(job_id)
 
+    def leases_held(self, tokens: Mapping[str, int]) -> None:
+        """Hear which jobs this worker has, as the store knows: what runs here beside those has been taken away."""
+        for job_id, run in list(self._runs.items()):
+            if tokens.get(job_id) != run.record.token:
+                self._lose(run)
+
+    def _lose(self, run: JobRun) -> None:
+        """End an attempt whose job another process has by now; nobody is told, since the job goes on there."""
+        if run.stop_reason is not None:
+            return
+        logger.warning(
+            "%s is cancelled here: its lease was over, and the job was taken away; it goes on elsewhere, if at all",
+            run.describe(),
+            extra=run.extra(),
+        )
+        if run.phase == WAITING:
+            run.stop_reason = "lost"
+            self._workers.cancel(run)
+        else:
+            self._workers.interrupt(run, "lost")
+
     def schedules_changed(self) -> None:
         """Hear from the store that another process has changed schedules."""
         self.on_schedules_changed()
@@ -709,28 +777,29 @@ class Dispatcher:
         run = self._runs.get(job_id)
         return run is not None and self._workers.cancel(run)
 
-    async def hear_end(self, job_id: str, seconds: float | None) -> tuple[JobRecord | None, Waiter]:
-        """Wait until a job has ended, or somebody is told of its end sooner, or so long at the most (None: for ever).
+    async def end_of(self, job_id: str) -> tuple[JobRecord, BaseException | None]:
+        """Wait until a job has ended.
 
         Returns:
-            The job as the store has it then, or None, and what this process was told.
+            The job as the store has it then, and the exception it raised, where that was in this process.
 
         Raises:
+            JobError: What this process knows sooner than the store.
             UnknownJob: There is no such job.
         """
         finished = self._store.finished(job_id)
         waiter = self._waiters.get(job_id)
         if waiter is None:
             waiter = self._waiters[job_id] = Waiter()
-        waiter.count += 1
+        waiter.futures.append(finished)
         try:
-            await _first_of(finished, waiter.told, seconds)
-            return (finished.result() if finished.done() else None), waiter
+            return await finished, waiter.error
         finally:
-            finished.cancel()
-            waiter.count -= 1
-            if not waiter.count:
-                self._waiters.pop(job_id, None)
+            waiter.futures.remove(finished)
+            if not waiter.futures:
+                del self._waiters[job_id]
+            if not finished.cancel() and not finished.cancelled():
+                finished.exception()  # it is seen, also when this was cancelled at the same moment
 
     def end_waiting(self) -> None:
         """Tell everybody who still waits that this app has stopped."""
@@ -739,8 +808,7 @@ class Dispatcher:
             self._mark_timer.cancel()
             self._mark_timer = None
         for job_id, waiter in self._waiters.items():
-            if not waiter.told.done():
-                waiter.told.set_result(JobCancelled(job_id, "?", "the app stopped before it had ended"))
+            waiter.tell(JobCancelled(job_id, "?", "the app stopped before it had ended"))
 
 
 def fingerprint(task: AnyTask) -> str:
@@ -771,27 +839,6 @@ def _ignore(name: str) -> None:
 
 def _ignore_all() -> None:
     """Likewise."""
-
-
-async def _first_of(one: asyncio.Future[Any], other: asyncio.Future[Any], seconds: float | None) -> None:
-    """Wait until one of two futures is done, or so long at the most (None: for ever)."""
-    loop = asyncio.get_running_loop()
-    heard: asyncio.Future[None] = loop.create_future()
-
-    def hear(_: object) -> None:
-        if not heard.done():
-            heard.set_result(None)
-
-    timer = None if seconds is None else loop.call_later(seconds, hear, None)
-    one.add_done_callback(hear)
-    other.add_done_callback(hear)
-    try:
-        await heard
-    finally:
-        one.remove_done_callback(hear)
-        other.remove_done_callback(hear)
-        if timer is not None:
-            timer.cancel()
 
 
 def value_of(record: JobRecord, task: AnyTask | None, original: BaseException | None) -> Any:

@@ -118,6 +118,7 @@ def verbs_of(db: sqlite3.Connection, clock: HandClock) -> Iterator[tuple[str, Ca
     yield "progress", lambda: verbs.progress(db, lease(claimed[0]), now, None)
     yield "renew", lambda: verbs.renew(db, now, "w", 60)
     yield "cancels_asked", lambda: verbs.cancels_asked(db, "w")
+    yield "leases_held", lambda: verbs.leases_held(db, "w")
     yield "has_overdue", lambda: verbs.has_overdue(db, now)
     yield "other_workers", lambda: verbs.other_workers(db, "me")
     yield (
@@ -125,7 +126,7 @@ def verbs_of(db: sqlite3.Connection, clock: HandClock) -> Iterator[tuple[str, Ca
         lambda: verbs.fire(db, now, firing(clock, 2, overlap="replace", fire_time=now + timedelta(1))),
     )
     yield "finish", lambda: verbs.finish(db, now, [ending(claimed[0], started_at=now)], {claimed[0].id})
-    failed = {"state": JobState.QUEUED, "outcome": Outcome.FAILED}
+    failed: dict[str, Any] = {"state": JobState.QUEUED, "outcome": Outcome.FAILED}
     yield "finish of a failure", lambda: verbs.finish(db, now, [ending(claimed[2], **failed)], set())
     yield "release", lambda: verbs.release(db, now, lease(claimed[1]))
     yield "rescue", lambda: verbs.rescue(db, now + timedelta(seconds=90), ["w"], timedelta(0), 3)
@@ -158,7 +159,7 @@ def verbs_of(db: sqlite3.Connection, clock: HandClock) -> Iterator[tuple[str, Ca
         "claim beside a paused queue",
         lambda: claimed.extend(verbs.claim(db, now, tasks={"t"}, queues=None, **options)),
     )
-    misfit = {"state": JobState.PARKED, "misfit": "one"}
+    misfit: dict[str, Any] = {"state": JobState.PARKED, "misfit": "one"}
     yield "park", lambda: verbs.finish(db, now, [ending(claimed[-1], **misfit)], set())
     yield "register", lambda: people.register(db, now, "w", {"t": "two"})
     yield "workers", lambda: people.workers(db)

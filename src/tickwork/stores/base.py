@@ -10,7 +10,6 @@ Each verb is one transaction: it is done wholly or not at all, also when its cal
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -21,6 +20,7 @@ from ..payloads import ErrorInfo
 from ..records import record
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
@@ -342,6 +342,9 @@ class Listener(Protocol):
     def cancel_asked(self, job_ids: Sequence[str]) -> None:
         """Hear that jobs which this worker runs are to be cancelled."""
 
+    def leases_held(self, tokens: Mapping[str, int]) -> None:
+        """Hear which jobs this worker has, each with the token of its lease; what else it runs was taken away."""
+
     def schedules_changed(self) -> None:
         """Hear that some schedule was declared anew, paused, resumed, or given another next fire time."""
 
@@ -413,6 +416,7 @@ class Store(ABC):
         tasks: Collection[str],
         limit: int,
         queues: Collection[str] | None = None,
+        jobs: Collection[str] | None = None,
         lease_seconds: float | None = None,
     ) -> list[JobRecord]:
         """Take up to `limit` due jobs: the highest priority first, within it the one that was enqueued first.
@@ -430,6 +434,7 @@ class Store(ABC):
             tasks: The names of the tasks it knows; jobs of others stay queued.
             limit: How many at the most.
             queues: From which queues; None: from all.
+            jobs: Only those of these ids; None: any.
             lease_seconds: How long the claim holds unless extended; None: as long as the process lives, and, in a
                 store of several processes, its loop turns.
 
@@ -515,7 +520,7 @@ class Store(ABC):
 
     @abstractmethod
     async def wait_claimable(self, limit: int = 1) -> None:
-        """Wait until a claim may find something. It may wake for nothing.
+        """Wait until a claim may find more than the last one, which found less than it was to. It may wake for nothing.
 
         Args:
             limit: For how many jobs who waits has room: a store may claim as many for it at once, with the arguments
@@ -523,16 +528,19 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def finished(self, job_id: str) -> asyncio.Future[JobRecord]:
+        """Return a future of a job's record once that is finished or parked; of UnknownJob where there is none.
+
+        It is the caller's own: who waits no more cancels it, or sets what is known sooner.
+        """
+
     async def wait_finished(self, job_id: str) -> JobRecord:
         """Wait until a job is finished or parked, and return it.
 
         Raises:
             UnknownJob: There is no such job.
         """
-
-    def finished(self, job_id: str) -> asyncio.Future[JobRecord]:
-        """Return a future of what `wait_finished` returns or raises; to be cancelled by who waits no more."""
-        return asyncio.ensure_future(self.wait_finished(job_id))
+        return await self.finished(job_id)
 
     # -- people ---------------------------------------------------------------------------------------------------
 
@@ -567,6 +575,8 @@ class Store(ABC):
     @abstractmethod
     async def delete(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
         """Forget jobs that do not run, with their history. One that waits is cancelled first, as the ledger tells.
+
+        Who waits for the end of one gets it as cancelled, or `UnknownJob`.
 
         Returns:
             Each job as it was; None where nothing was deleted: it runs, or is unknown.

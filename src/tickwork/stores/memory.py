@@ -12,6 +12,7 @@ import os
 from collections import deque
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DuplicateJob, NotRunning, QueueFull, UnknownJob, UnknownSchedule
@@ -96,7 +97,7 @@ class MemoryStore(Store):
         self._claimable = asyncio.Event()
         self._alarm: Timer | None = None
         self._alarm_at: datetime | None = None
-        self._ended: dict[str, list[asyncio.Future[None]]] = {}
+        self._ended: dict[str, list[asyncio.Future[JobRecord]]] = {}
         self._room: deque[tuple[asyncio.Future[None], int]] = deque()
         self._paused: dict[str, datetime] = {}  # queues, and since when
         self._attempts: dict[str, deque[Attempt]] = {}
@@ -366,6 +367,7 @@ class MemoryStore(Store):
         tasks: Collection[str],
         limit: int,
         queues: Collection[str] | None = None,
+        jobs: Collection[str] | None = None,
         lease_seconds: float | None = None,
     ) -> list[JobRecord]:
         """See `Store.claim`."""
@@ -386,7 +388,7 @@ class MemoryStore(Store):
             record = self._jobs.get(entry[2])
             if record is None or record.state is not JobState.QUEUED:
                 continue  # cancelled or gone: its entry stayed behind
-            if record.task not in tasks:
+            if record.task not in tasks or (jobs is not None and record.id not in jobs):
                 passed.append((line, entry))
                 continue
             if record.start_by is not None and now > record.start_by and not _has_begun(record):
@@ -406,7 +408,7 @@ class MemoryStore(Store):
             claimed.append(record)
         for line, entry in passed:
             heapq.heappush(line, entry)
-        if not claimed and limit > 0:
+        if len(claimed) < limit:
             self._claimable.clear()
         self._make_room()
         return claimed + too_late
@@ -542,7 +544,7 @@ class MemoryStore(Store):
                     self._forget(oldest)
         for waiting in self._ended.pop(record.id, ()):
             if not waiting.done():
-                waiting.set_result(None)
+                waiting.set_result(record)
 
     def _forget(self, job_id: str) -> None:
         """Keep no more of a job."""
@@ -662,22 +664,25 @@ class MemoryStore(Store):
         self._promote()
         await self._claimable.wait()
 
-    async def wait_finished(self, job_id: str) -> JobRecord:
-        """See `Store.wait_finished`."""
-        while True:
-            record = await self.job(job_id)
-            if record.state.is_finished or record.state is JobState.PARKED:
-                return record
-            ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            waiting = self._ended.setdefault(job_id, [])
-            waiting.append(ended)
-            try:
-                await ended
-            except asyncio.CancelledError:
-                waiting.remove(ended)
-                if not waiting and self._ended.get(job_id) is waiting:
-                    del self._ended[job_id]
-                raise
+    def finished(self, job_id: str) -> asyncio.Future[JobRecord]:
+        """See `Store.finished`."""
+        ended: asyncio.Future[JobRecord] = asyncio.get_running_loop().create_future()
+        record = self._jobs.get(job_id)
+        if record is None:
+            ended.set_exception(UnknownJob(job_id))
+        elif record.state.is_finished or record.state is JobState.PARKED:
+            ended.set_result(record)
+        else:
+            self._ended.setdefault(job_id, []).append(ended)
+            ended.add_done_callback(partial(self._forget_waiting, job_id))
+        return ended
+
+    def _forget_waiting(self, job_id: str, ended: asyncio.Future[JobRecord]) -> None:
+        waiting = self._ended.get(job_id, [])
+        if ended in waiting:
+            waiting.remove(ended)
+            if not waiting:
+                del self._ended[job_id]
 
     # -- people ---------------------------------------------------------------------------------------------------
 

@@ -451,14 +451,20 @@ def claim(
     tasks: Collection[str],
     limit: int,
     queues: Collection[str] | None,
+    jobs: Collection[str] | None = None,
     lease_seconds: float | None,
 ) -> list[JobRecord]:
     """Take due jobs; see `Store.claim`."""
     promote(db, now)
     paused = [name for (name,) in db.execute("SELECT name FROM queues")]
     known = f"task IN ({_marks(tasks)})" + ("" if queues is None else f" AND queue IN ({_marks(queues)})")
-    known += f" AND queue NOT IN ({_marks(paused)})" if paused else ""
-    names = (*tasks, *(queues or ()), *paused)
+    names: tuple[str, ...] = (*tasks, *(queues or ()))
+    if paused:
+        known += f" AND queue NOT IN ({_marks(paused)})"
+        names += tuple(paused)
+    if jobs is not None:
+        known += f" AND id IN ({_marks(jobs)})"
+        names += tuple(jobs)
     too_late = db.execute(
         f"SELECT id FROM jobs WHERE state = 'queued' AND start_by < ? AND attempt = 0 AND deaths = 0 AND {known}",
         (us(now), *names),
@@ -657,6 +663,8 @@ def rescue(
         (*dead, None if overdue is None else us(now - overdue)),
     ).fetchall()
     rescued = [_rescued(db, now, _job(entry), max_deaths) for entry in found]
+    if rescued:
+        db.execute("UPDATE meta SET value = value + 1 WHERE key = 'rescued'")  # their owners may live, and look
     db.execute(f"DELETE FROM workers WHERE name IN ({_marks(dead)})", tuple(dead))
     return rescued
 
@@ -792,6 +800,11 @@ def cancels_asked(db: sqlite3.Connection, worker: str) -> list[str]:
     """Return the jobs that a worker runs and somebody wants cancelled."""
     found = db.execute("SELECT id FROM jobs WHERE worker = ? AND state = 'running' AND cancel_requested = 1", (worker,))
     return [job_id for (job_id,) in found]
+
+
+def leases_held(db: sqlite3.Connection, worker: str) -> dict[str, int]:
+    """Return the jobs that a worker has, each with the token of its lease."""
+    return dict(db.execute("SELECT id, token FROM jobs WHERE worker = ? AND state = 'running'", (worker,)).fetchall())
 
 
 def ended_among(db: sqlite3.Connection, job_ids: Collection[str]) -> list[str]:
