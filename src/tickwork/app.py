@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from .clock import Clock
     from .context import Context
     from .holds import Hold
+    from .job_list import Jobs
     from .jobs import JobRecord
     from .runners.process import ProcessRunner
     from .stores.base import ScheduleRow, Store
@@ -437,6 +438,13 @@ class App(Declarations):
             return self._dispatcher.cancel_here(job_id) or record.worker != self._worker
         return record.state is JobState.CANCELLED
 
+    @property
+    def jobs(self) -> Jobs:
+        """The jobs of the app: look at them, retry, cancel and delete them, pause their queues."""
+        from .job_list import Jobs  # what most runs of an app never need
+
+        return Jobs(self)
+
     async def record_of(self, job_id: str) -> JobRecord:
         """Return what the store holds of a job."""
         return self._overlaid(await self._store_now().job(job_id))
@@ -667,10 +675,13 @@ class App(Declarations):
         )
 
     @asynccontextmanager
-    async def looking(self) -> AsyncIterator[Self]:
+    async def looking(self, instead: str = 'await app.schedules["name"].why("03:00")') -> AsyncIterator[Self]:
         """Open the app's store to look into it, without workers or schedules: what `tickwork history` does.
 
-        Inside the block, `schedules[name].history()`, `.why()` and `job(id)` can be asked.
+        Inside the block, `schedules[name].history()`, `.why()`, `job(id)` and all of `jobs` can be asked.
+
+        Args:
+            instead: What to write where an app in memory runs; for the message that says so.
 
         Raises:
             NotRunning: The app has started, or keeps its jobs in memory, where another process cannot look.
@@ -682,9 +693,9 @@ class App(Declarations):
         if not store.capabilities.durable:
             raise NotRunning(
                 "this app keeps its jobs and its ledger in memory, inside of the process that runs it: ask there, with "
-                'await app.schedules["name"].why("03:00"), or let the app keep them: App("sqlite:///jobs.db")'
+                f'{instead}, or let the app keep them: App("sqlite:///jobs.db")'
             )
-        if self._path is not None and not self._path.exists():
+        if self._path is not None and not await asyncio.to_thread(self._path.exists):
             remedy = "the app has not run yet, or was started in another folder"
             raise StoreUnavailable(str(self._path), "there is no such file", remedy)
         await store.open()

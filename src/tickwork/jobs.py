@@ -21,6 +21,7 @@ from random import Random
 from typing import Any
 
 from .errors import IllegalMove
+from .payloads import ErrorInfo
 from .records import changed, record
 
 
@@ -101,6 +102,11 @@ class Attempt:
     outcome: Outcome
     worker: str | None
     error: str | None
+
+    @property
+    def error_info(self) -> ErrorInfo | None:
+        """Its error, with its traceback; None: none is known."""
+        return None if self.error is None else ErrorInfo.from_json(self.error)
 
 
 @record
