@@ -102,7 +102,7 @@ _Told = tuple[str, Reason, "datetime | None", "str | None"]
 def _scheduled(facts: JobFacts, job: JobRecord) -> _Told:
     if job.run_at <= facts.now:  # the next claim moves it on
         return _queued(facts, job)
-    until = f"until {_shown(job.run_at, facts)}, for {_span(facts.now, job.run_at)} more"
+    until = f"until {_shown(job.run_at, facts)}, for {_age(facts.now, job.run_at)} more"
     paused = "" if facts.standing.queue_paused_at is None else f"; its queue {job.queue!r} is paused besides"
     if job.attempt:
         error = "" if job.error is None else f", which ended with {_error(job.error)}"
@@ -112,7 +112,7 @@ def _scheduled(facts: JobFacts, job: JobRecord) -> _Told:
 
 
 def _queued(facts: JobFacts, job: JobRecord) -> _Told:
-    standing, since = facts.standing, f"has been due for {_span(job.run_at, facts.now)}"
+    standing, since = facts.standing, f"has been due for {_age(job.run_at, facts.now)}"
     if standing.behind:
         return f"{since} and waits behind {_before(facts)}", "behind", None, standing.behind[0]
     if standing.queue_paused_at is not None:
@@ -170,7 +170,7 @@ def _running(facts: JobFacts, job: JobRecord) -> _Told:
     if job.started_at is None:
         told = f"is claimed by worker {worker}, and has begun there just now or waits for a free place{lease}{asked}"
         return told, "claimed", job.lease_expires_at, job.worker
-    told = f"runs on worker {worker} for {_span(job.started_at, facts.now)}, in its {_ordinal(job.attempt + 1)} attempt"
+    told = f"runs on worker {worker} for {_age(job.started_at, facts.now)}, in its {_ordinal(job.attempt + 1)} attempt"
     return f"{told}{_progress(job)}{lease}{asked}", "running", job.lease_expires_at, job.worker
 
 
@@ -243,6 +243,12 @@ def _ordinal(number: int) -> str:
     if 10 < number % 100 < 14:
         return f"{number}th"
     return f"{number}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th') }"
+
+
+def _age(start: datetime, end: datetime) -> str:
+    """Return how long something has gone on; beyond a second nobody reads the milliseconds."""
+    seconds = (end - start).total_seconds()
+    return format_about(max(0.0, seconds if seconds < 1 else round(seconds)))
 
 
 def _span(start: datetime, end: datetime) -> str:
