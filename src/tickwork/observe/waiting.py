@@ -5,7 +5,7 @@ Run before a deployment: what is found there would stay queued, or be parked by 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidPayload, nearest
@@ -28,25 +28,23 @@ WAITING = (JobState.SCHEDULED, JobState.QUEUED, JobState.RUNNING, JobState.PARKE
 
 @dataclass(slots=True)
 class _Group:
-    """Jobs of which the same is to be said."""
+    """Jobs of one task of which the same is to be said; the oldest of them is shown."""
 
     task: str
     example: str
     count: int = 0
-    parked: int = field(default=0)
+    parked_count: int = 0
+    reason: str = ""
 
-    def add(self, job: JobRecord) -> None:
+    def add(self, job: JobRecord, reason: str = "") -> None:
         self.count += 1
-        self.parked += job.state is JobState.PARKED
-        self.example = job.id  # in the end the oldest: the newest come first
+        self.parked_count += job.state is JobState.PARKED
+        self.example, self.reason = job.id, reason  # the newest come first
 
     def __str__(self) -> str:
         such = "1 job waits" if self.count == 1 else f"{self.count:,} jobs wait"
-        return (
-            f"{such} ({self.parked:,} of them parked), the oldest is {self.example}"
-            if self.parked
-            else (f"{such}, the oldest is {self.example}")
-        )
+        parked = f" ({self.parked_count:,} parked)" if self.parked_count else ""
+        return f"{such}{parked}, the oldest is {self.example}"
 
 
 async def check_waiting(store: Store, names: Mapping[str, AnyTask]) -> list[Finding]:
@@ -57,7 +55,7 @@ async def check_waiting(store: Store, names: Mapping[str, AnyTask]) -> list[Find
         names: The tasks, by name and alias.
     """
     unknown: dict[str, _Group] = {}
-    misfits: dict[tuple[str, str], _Group] = {}
+    misfits: dict[str, _Group] = {}
     query: JobQuery | None = JobQuery(states=WAITING, limit=PAGE)
     while query is not None:
         page = await store.page(query)
@@ -66,11 +64,11 @@ async def check_waiting(store: Store, names: Mapping[str, AnyTask]) -> list[Find
             if task is None:
                 unknown.setdefault(job.task, _Group(job.task, job.id)).add(job)
             elif (reason := _misfit(task, job)) is not None:
-                misfits.setdefault((job.task, reason), _Group(job.task, job.id)).add(job)
+                misfits.setdefault(job.task, _Group(job.task, job.id)).add(job, reason)
         query = None if page.next is None else JobQuery(states=WAITING, limit=PAGE, after=page.next)
     return [_unknown(group, names) for group in unknown.values()] + [
-        Finding("waiting-misfit", task, f"{group}, and no longer fit it: {reason}", _FIT)
-        for (task, reason), group in misfits.items()
+        Finding("waiting-misfit", group.task, f"{group}; its arguments do not fit: {group.reason}", _FIT)
+        for group in misfits.values()
     ]
 
 
