@@ -488,6 +488,11 @@ class App(Declarations):
     # -- life -------------------------------------------------------------------------------------------------------
 
     @property
+    def path(self) -> Path | None:
+        """The file in which jobs are kept; None: they are in memory."""
+        return self._path
+
+    @property
     def is_running(self) -> bool:
         """Whether the app has started and not begun to stop."""
         return self._store is not None and self._stopping is None

@@ -15,6 +15,7 @@ from .. import __version__
 from ..errors import TickworkError
 from ..program import OK, USAGE
 from .preview import add_preview
+from .store import add_store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,6 +121,8 @@ def _parser() -> argparse.ArgumentParser:
     why.add_argument("name", metavar="NAME", help="a schedule; its last part will do where it is unique")
     why.add_argument("time", metavar="TIME", help='"03:00" (the last one), or ISO 8601, in the schedule\'s zone')
     why.add_argument("--json", action="store_true", help="as JSON")
+
+    add_store(add)
 
     trigger = add("trigger", "Run a task once, here and now, and print its result as JSON.")
     trigger.add_argument("name", metavar="NAME", help="a task or schedule; its last part will do where it is unique")

@@ -22,6 +22,7 @@ from .history import run_history as run_history
 from .history import run_why as run_why
 from .output import as_json, log_to_stderr, table
 from .preview import run_preview as run_preview
+from .store import run_store as run_store
 from .target import load
 
 if TYPE_CHECKING:

@@ -141,6 +141,8 @@ VERSIONS: list[list[str]] = [
         # Counters by which processes notice what others have changed.
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
         "INSERT INTO meta VALUES ('schedules_changed', 0), ('rescued', 0)",
+        # Where all this was moved: then nothing begins here any more.
+        "CREATE TABLE moved (one INTEGER PRIMARY KEY CHECK (one = 1), target TEXT NOT NULL) STRICT",
     ],
 ]
 """For each version the statements that make it of the one before."""

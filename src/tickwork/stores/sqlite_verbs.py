@@ -774,6 +774,12 @@ def prune(
     return gone + rows, max(emptied, gone, rows) >= limit
 
 
+def moved_to(db: sqlite3.Connection) -> str | None:
+    """Return where the jobs of a store were moved; None: nowhere."""
+    found = db.execute("SELECT target FROM moved").fetchone()
+    return None if found is None else str(found[0])
+
+
 # -- what the thread looks for --------------------------------------------------------------------------------------
 
 
