@@ -668,6 +668,8 @@ class Dispatcher:
             await self._tell_progress()
         while self._outbox:
             batch = self._outbox[:]
+            if self._told:  # told while the store was waited for; after the end it would be refused
+                await self._tell_progress()
             accepted = await self._store.finish([finish for finish, _ in batch])
             del self._outbox[: len(batch)]
             for (_, record), was_accepted in zip(batch, accepted, strict=True):
