@@ -53,6 +53,9 @@ MARK_SECONDS = 0.1
 """How soon a durable store is told that jobs have begun which still run: none is told of a shorter one, so that it
 costs nothing. When the process dies before, nobody knows whether they had begun, and the death is not counted."""
 
+PATIENT_TURNS = 20
+"""For so many turns of the loop, ends are put off while jobs in memory begin: a thousand of them begin meanwhile."""
+
 
 class Waiter:
     """Those in this process who wait for a job: told of its end sooner, and with the original exception."""
@@ -592,9 +595,25 @@ class Dispatcher:
         """Hand ends to the store, for ever."""
         while True:
             await self._written.wait()
+            await self._let_begin()
             # What is under way is written to its end: the next flush must not do it again.
             if not await to_its_end(self._flushed()):
                 await self._pause()
+
+    async def _let_begin(self) -> None:
+        """Let jobs begin before the ends of others are written, where both cost time of the loop.
+
+        What has ended gets no later by it, except for those who wait for it: then nothing is put off.
+        """
+        for _ in range(0 if self._has_marks else PATIENT_TURNS):
+            if self._waiters or (self._is_drained and not self._workers.buffer.waiting):
+                return
+            await asyncio.sleep(0)
+
+    async def settle(self) -> None:
+        """Write the ends that were put off: whether its last job has ended decides on what a schedule does next."""
+        if self._outbox and not self._has_marks:
+            await self._flushed()
 
     async def write_last(self, seconds: float) -> None:
         """Hand what has ended to the store, for the last time; one that raises is asked for some seconds more."""

@@ -28,7 +28,7 @@ from .stores.base import Declare, Firing, Pause, Remove
 from .triggers import latest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from datetime import datetime
 
     from .clock import Clock
@@ -46,9 +46,9 @@ _LATE = timedelta(seconds=LATE_SECONDS)
 RETRY_STORE_SECONDS = 1.0
 """How soon a store that raised is asked again. The fire times wait: nothing is lost by it."""
 
-AT_ONCE = 50
-"""How many schedules are answered in one pass in memory: of a thousand that are due together, the first must not wait
-for the last. A durable store flushes once for all of them, so there they are answered together."""
+AT_ONCE = 1000
+"""How many schedules are answered in one pass in memory, which holds the loop for 20 ms: in smaller parts, the ends of the
+first jobs would make the last ones later. A durable store flushes once for all of them, so there is no limit."""
 
 
 @dataclass(slots=True, eq=False)
@@ -111,6 +111,8 @@ class Scheduler:
         self._tickets = itertools.count(1)
         self._changed = asyncio.Event()
         self._stale: set[str] = set()
+        self.settle: Callable[[], Awaitable[object]] = _nothing
+        """Awaited before fire times are answered: what is known of the ends of jobs is in the store then."""
         self._jumped: float = 0.0
         self.last_pass_at: datetime | None = None
         """When the last pass was made."""
@@ -130,7 +132,7 @@ class Scheduler:
             entry.row = row
             if policies.is_due_at_once(row, entry.policies, now):
                 firings.append((entry, _firing(entry, row.version, row.watermark, self._job(entry, now, now))))
-        answers = await self._store.fire([firing for _, firing in firings]) if firings else []
+        answers = await self._fire([firing for _, firing in firings])
         for (entry, firing), answer in zip(firings, answers, strict=True):
             self._take(entry, firing, answer)
         for entry in entries:
@@ -223,7 +225,7 @@ class Scheduler:
             job=self._job(entry, None, self._clock.now()),
             overlap=entry.policies.overlap,
         )
-        fired = (await self._store.fire([firing]))[0]
+        fired = (await self._fire([firing]))[0]
         self._stop_replaced(entry, fired)
         return fired
 
@@ -366,7 +368,7 @@ class Scheduler:
         """Fire all that is due in one call, and return whether the store took it."""
         decided = [(entry, firing) for entry in due for firing in self._decide(entry, now)]
         try:
-            answers = await self._store.fire([firing for _, firing in decided]) if decided else []
+            answers = await self._fire([firing for _, firing in decided])
         except BaseException as error:
             if is_meant_for_us(error):
                 raise
@@ -383,6 +385,12 @@ class Scheduler:
             if self.entries.get(entry.name) is entry:
                 self._plan(entry)
         return True
+
+    async def _fire(self, firings: list[Firing]) -> list[Fired]:
+        if not firings:
+            return []
+        await self.settle()
+        return await self._store.fire(firings)
 
     def _mono(self, at: datetime) -> float:
         """Return the reading that the monotonic clock shows at an instant, if nobody sets the wall clock."""
@@ -566,6 +574,10 @@ class Scheduler:
             "the trigger of schedule %s raised, so it stops; resume() tries it again", entry.name, exc_info=error
         )
         self._events.emit(ScheduleBroken(schedule=entry.name, error=error))
+
+
+async def _nothing() -> None:
+    """Nothing is put off."""
 
 
 def passed_in_pause(
