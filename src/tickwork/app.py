@@ -631,6 +631,7 @@ class App(Declarations):
                 watchdog=self._watchdog,
                 random=self._random,
             )
+            self._scheduler.settle = self._dispatcher.settle
             self._dispatcher.on_schedule_job_end = self._scheduler.job_ended
             self._dispatcher.on_schedules_changed = self._scheduler.schedules_changed
             await self._scheduler.add(*self._entries.values())

@@ -236,10 +236,10 @@ def fire(db: sqlite3.Connection, now: datetime, firing: Firing) -> Fired:
     """Answer fire times of a schedule; see `Store.fire`."""
     row = schedule(db, firing.schedule)
     if row is None:
-        return Fired(None, None)
+        return Fired(outcome=None, row=None)
     if firing.version is not None:
         if row.version != firing.version or row.paused:
-            return Fired(None, row)
+            return Fired(outcome=None, row=row)
         assert firing.watermark is not None
         row = _row(
             db.execute(
@@ -250,7 +250,7 @@ def fire(db: sqlite3.Connection, now: datetime, firing: Firing) -> Fired:
             ).fetchone()
         )
         if firing.job is not None and _is_answered(db, row.name, firing.job.fire_time):
-            return Fired(None, _row(_next_after(db, now, row)))
+            return Fired(outcome=None, row=_row(_next_after(db, now, row)))
     if firing.missed_first is not None:
         answer = Answer(
             schedule=row.name,
@@ -264,7 +264,7 @@ def fire(db: sqlite3.Connection, now: datetime, firing: Firing) -> Fired:
         )
         write_answer(db, answer)
     if firing.job is None:
-        return Fired("missed", row)
+        return Fired(outcome="missed", row=row)
     return _fire_job(db, now, firing, firing.job, row)
 
 
@@ -310,7 +310,9 @@ def _fire_job(db: sqlite3.Connection, now: datetime, firing: Firing, job: NewJob
         )
         write_answer(db, answer)
     running = tuple(entry.id for entry in unfinished if entry.id in verdict.cancel and entry.id in verdict.behind)
-    return Fired(verdict.outcome, row, record, verdict.blocked_by, running)
+    return Fired(
+        outcome=verdict.outcome, row=row, job=record, blocked_by=verdict.blocked_by, cancelled=running
+    )
 
 
 def _unfinished(db: sqlite3.Connection, name: str) -> list[JobRecord]:
