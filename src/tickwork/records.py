@@ -76,6 +76,9 @@ def _make_copier(cls: type, *names: str) -> Callable[..., Any]:
         if name not in kept:
             raise AttributeError(f"{cls.__qualname__} has no field {name!r}")
     lines = [f"    made.{name} = {name if name in names else f'record.{name}'}" for name in kept]
-    exec("\n".join([f"def copy({', '.join(('record', *names))}):", "    made = new(cls)", *lines, "    return made"]), known)
+    exec(
+        "\n".join([f"def copy({', '.join(('record', *names))}):", "    made = new(cls)", *lines, "    return made"]),
+        known,
+    )
     copier: Callable[..., Any] = known["copy"]
     return _copiers.setdefault((cls, *names), copier)

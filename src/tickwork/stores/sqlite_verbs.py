@@ -310,9 +310,7 @@ def _fire_job(db: sqlite3.Connection, now: datetime, firing: Firing, job: NewJob
         )
         write_answer(db, answer)
     running = tuple(entry.id for entry in unfinished if entry.id in verdict.cancel and entry.id in verdict.behind)
-    return Fired(
-        outcome=verdict.outcome, row=row, job=record, blocked_by=verdict.blocked_by, cancelled=running
-    )
+    return Fired(outcome=verdict.outcome, row=row, job=record, blocked_by=verdict.blocked_by, cancelled=running)
 
 
 def _unfinished(db: sqlite3.Connection, name: str) -> list[JobRecord]:
