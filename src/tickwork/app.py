@@ -496,6 +496,11 @@ class App(Declarations):
     # -- life -------------------------------------------------------------------------------------------------------
 
     @property
+    def path(self) -> Path | None:
+        """The file in which jobs are kept; None: they are in memory."""
+        return self._path
+
+    @property
     def is_running(self) -> bool:
         """Whether the app has started and not begun to stop."""
         return self._store is not None and self._stopping is None
@@ -636,6 +641,7 @@ class App(Declarations):
                 watchdog=self._watchdog,
                 random=self._random,
             )
+            self._scheduler.settle = self._dispatcher.settle
             self._dispatcher.on_schedule_job_end = self._scheduler.job_ended
             self._dispatcher.on_schedules_changed = self._scheduler.schedules_changed
             await self._scheduler.add(*self._entries.values())

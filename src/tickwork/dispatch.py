@@ -29,7 +29,7 @@ from .reports import Reports, progress_of
 from .retry import next_attempt_at
 from .shield import is_meant_for_us, to_its_end
 from .stores.base import Finish, Lease
-from .workers import WAITING, Run
+from .workers import FAIR_SECONDS, WAITING, Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +52,9 @@ RETRY_STORE_SECONDS = 1.0
 MARK_SECONDS = 0.1
 """How soon a durable store is told that jobs have begun which still run: none is told of a shorter one, so that it
 costs nothing. When the process dies before, nobody knows whether they had begun, and the death is not counted."""
+
+PATIENT_TURNS = 20
+"""For so many turns of the loop, ends are put off while jobs in memory begin: a thousand of them begin meanwhile."""
 
 
 class Waiter:
@@ -232,6 +235,9 @@ class Dispatcher:
         """Set whenever an end has been written or a claim has found nothing."""
         self._runs: dict[str, JobRun] = {}
         self._claimed: list[JobRun] = []
+        self._is_drained = False
+        """Whether the last claim found less than there was room for."""
+        self._refill_until = 0.0
         self._suspect: JobRun | None = None
         self._suspects: deque[JobRun] = deque()
         self._waiters: dict[str, Waiter] = {}
@@ -245,6 +251,8 @@ class Dispatcher:
         self._prefetch = Prefetch(workers.count, clock.monotonic())
         self._freed = asyncio.Event()
         self._has_marks: bool = store.capabilities.durable
+        if not store.capabilities.durable:
+            workers.refill = self._refill
         self._mark_timer: Timer | None = None
         self._marks_due = False
         self._reports = Reports(clock, self._let_report)
@@ -257,7 +265,6 @@ class Dispatcher:
 
     async def feed(self) -> None:
         """Claim what is due, for ever."""
-        buffer, is_drained = self._workers.buffer, False
         while True:
             room = self._room()
             if room <= 0:
@@ -265,13 +272,9 @@ class Dispatcher:
                 await self._freed.wait()
                 continue
             try:
-                if is_drained:
+                if self._is_drained:
                     await self._store.wait_claimable(room)
-                records = await self._store.claim(
-                    worker=self._name, tasks=self._tasks.keys(), limit=room, jobs=self.only
-                )
-                self.claim_error = None
-                is_drained = len(records) < room
+                records = await self._claim(room)
                 if not records:
                     self.changed.set()
             except BaseException as error:
@@ -282,11 +285,37 @@ class Dispatcher:
                 self._events.emit(StoreFailed(doing="claim", error=error))
                 await self._pause()
                 continue
-            self._claimed = [run for record in records if (run := self._admit(record)) is not None]
-            while self._claimed:
-                if not self._set_apart(self._claimed[0]):
-                    await buffer.put(self._claimed[0])
-                del self._claimed[0]
+            await self._take_in(records)
+            self._refill_until = self._clock.monotonic() + FAIR_SECONDS
+
+    async def _claim(self, room: int) -> list[JobRecord]:
+        records = await self._store.claim(worker=self._name, tasks=self._tasks.keys(), limit=room, jobs=self.only)
+        self.claim_error = None
+        self._is_drained = len(records) < room
+        return records
+
+    async def _take_in(self, records: Sequence[JobRecord]) -> None:
+        self._claimed = [run for record in records if (run := self._admit(record)) is not None]
+        while self._claimed:
+            if not self._set_apart(self._claimed[0]):
+                await self._workers.buffer.put(self._claimed[0])
+            del self._claimed[0]
+
+    async def _refill(self) -> None:
+        """Claim for a worker that finds the buffer empty: in memory that costs no wait, and less than to wake others.
+
+        Only for some milliseconds after a turn of the feeder, so that everybody else on the loop has turns, too.
+        """
+        room = self._room()
+        if self._is_drained or self._claimed or room <= 0 or self._clock.monotonic() >= self._refill_until:
+            return
+        try:
+            records = await self._claim(room)
+        except BaseException as error:
+            if is_meant_for_us(error):
+                raise
+            return  # the feeder is about to meet it, too, and tells
+        await self._take_in(records)
 
     async def take(self, job: NewJob) -> None:
         """Enqueue a job and claim it, before another process can; one that must wait for room goes to whoever is first.
@@ -577,9 +606,25 @@ class Dispatcher:
         """Hand ends to the store, for ever."""
         while True:
             await self._written.wait()
+            await self._let_begin()
             # What is under way is written to its end: the next flush must not do it again.
             if not await to_its_end(self._flushed()):
                 await self._pause()
+
+    async def _let_begin(self) -> None:
+        """Let jobs begin before the ends of others are written, where both cost time of the loop.
+
+        What has ended gets no later by it, except for those who wait for it: then nothing is put off.
+        """
+        for _ in range(0 if self._has_marks else PATIENT_TURNS):
+            if self._waiters or (self._is_drained and not self._workers.buffer.waiting):
+                return
+            await asyncio.sleep(0)
+
+    async def settle(self) -> None:
+        """Write the ends that were put off: whether its last job has ended decides on what a schedule does next."""
+        if self._outbox and not self._has_marks:
+            await self._flushed()
 
     async def write_last(self, seconds: float) -> None:
         """Hand what has ended to the store, for the last time; one that raises is asked for some seconds more."""
@@ -679,6 +724,8 @@ class Dispatcher:
             await self._tell_progress()
         while self._outbox:
             batch = self._outbox[:]
+            if self._told:  # told while the store was waited for; after the end it would be refused
+                await self._tell_progress()
             accepted = await self._store.finish([finish for finish, _ in batch])
             del self._outbox[: len(batch)]
             for (_, record), was_accepted in zip(batch, accepted, strict=True):

@@ -205,9 +205,17 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
+_stamp: tuple[datetime, str] = _EPOCH, "0" * 10
+
+
 def new_id(now: datetime) -> str:
     """Return a job id: 20 letters and digits that sort by creation time (milliseconds), with 50 random bits."""
-    return _text((now - _EPOCH) // _MILLISECOND) + _text(_random.getrandbits(50))
+    global _stamp
+    at, text = _stamp  # read at once: jobs are enqueued from many threads
+    if at is not now:  # the jobs of one moment share its text
+        text = _text((now - _EPOCH) // _MILLISECOND)
+        _stamp = now, text
+    return text + _text(_random.getrandbits(50))
 
 
 def _text(bits: int) -> str:

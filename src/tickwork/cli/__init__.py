@@ -15,6 +15,7 @@ from .. import __version__
 from ..errors import TickworkError
 from ..program import OK, USAGE
 from .preview import add_preview
+from .store import add_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -124,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     why.add_argument("--json", action="store_true", help="as JSON")
 
     _add_jobs(add)
+    add_store(add)
 
     trigger = add("trigger", "Run a task once, here and now, and print its result as JSON.")
     trigger.add_argument("name", metavar="NAME", help="a task or schedule; its last part will do where it is unique")

@@ -30,6 +30,7 @@ from .preview import run_preview as run_preview
 from .queues import run_pause as run_pause
 from .queues import run_queues as run_queues
 from .queues import run_resume as run_resume
+from .store import run_store as run_store
 from .target import load
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from ..errors import IllegalMove
 from ..jobs import MOVES, Attempt, JobState, Outcome
@@ -165,7 +165,7 @@ class Firing:
     next_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Fired:
     """What became of a firing.
 
@@ -236,8 +236,7 @@ class Answer:
         return replace(self, last=following.last, count=count, answered_at=following.answered_at, late_because=because)
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(NamedTuple):
     """The right to write about a job, until another claim."""
 
     job_id: str

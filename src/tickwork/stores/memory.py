@@ -142,7 +142,8 @@ class MemoryStore(Store):
                 raise
             is_first = True
         self._expect_new(jobs)
-        records = [self._insert(job) for job in jobs]
+        now = self._clock.now()
+        records = [self._insert(job, now) for job in jobs]
         self._make_room()
         return records
 
@@ -153,9 +154,7 @@ class MemoryStore(Store):
                 raise DuplicateJob(job.id)
             ids.add(job.id)
 
-    def _insert(self, job: NewJob, *, behind: Sequence[str] = ()) -> JobRecord:
-        now = self._clock.now()
-        due = job.run_at <= now
+    def _insert(self, job: NewJob, now: datetime, *, behind: Sequence[str] = ()) -> JobRecord:
         record = JobRecord(
             id=job.id,
             task=job.task,
@@ -167,7 +166,7 @@ class MemoryStore(Store):
             fire_time=job.fire_time,
             start_by=job.start_by,
             is_once=job.is_once,
-            state=JobState.QUEUED if due else JobState.SCHEDULED,
+            state=JobState.QUEUED if job.run_at <= now else JobState.SCHEDULED,
             enqueued_at=now,
         )
         self._jobs[job.id] = record
@@ -213,28 +212,37 @@ class MemoryStore(Store):
     async def fire(self, firings: Sequence[Firing]) -> list[Fired]:
         """See `Store.fire`."""
         self._expect_new([firing.job for firing in firings if firing.job is not None])
-        return [self._fire(firing) for firing in firings]
-
-    def _fire(self, firing: Firing) -> Fired:
-        row = self._schedules.get(firing.schedule)
-        if row is None:
-            return Fired(None, None)
         now = self._clock.now()
+        return [self._fire(firing, now) for firing in firings]
+
+    def _fire(self, firing: Firing, now: datetime) -> Fired:
+        name, job = firing.schedule, firing.job
+        row = self._schedules.get(name)
+        if row is None:
+            return Fired(outcome=None, row=None)
+        fire_time = None if job is None else job.fire_time
+        unfinished = [self._jobs[job_id] for job_id in ids] if (ids := self._unfinished.get(name)) else []
+        verdict = overlap(firing.overlap, unfinished)
         if firing.version is not None:
             if row.version != firing.version or row.paused:
-                return Fired(None, row)
+                return Fired(outcome=None, row=row)
             assert firing.watermark is not None
-            row = changed(row, version=row.version + 1, watermark=firing.watermark, next_at=firing.next_at)
-            if firing.job is not None and self._is_answered(row.name, firing.job.fire_time):
-                if row.after_seconds is not None:
-                    row = changed(row, next_at=now + timedelta(seconds=row.after_seconds))
-                self._schedules[row.name] = row
-                return Fired(None, row)
-            self._schedules[row.name] = row
+            is_again = self._is_answered(name, fire_time)
+            row = self._schedules[name] = changed(
+                row,
+                version=row.version + 1,
+                watermark=firing.watermark,
+                next_at=now + timedelta(seconds=row.after_seconds)
+                if is_again and row.after_seconds is not None
+                else firing.next_at,
+                runs=row.runs + (fire_time is not None and verdict.outcome == "ran" and not is_again),
+            )
+            if is_again:
+                return Fired(outcome=None, row=row)
         if firing.missed_first is not None:
             self._answer(
                 Answer(
-                    schedule=row.name,
+                    schedule=name,
                     first=firing.missed_first,
                     last=firing.missed_last or firing.missed_first,
                     count=firing.missed_count,
@@ -244,21 +252,19 @@ class MemoryStore(Store):
                     late_because=firing.late_because,
                 )
             )
-        if firing.job is None:
-            return Fired("missed", row)
-        unfinished = [self._jobs[job_id] for job_id in self._unfinished.get(row.name, ())]
-        verdict = overlap(firing.overlap, unfinished)
-        for job_id in verdict.cancel:
-            self._cancel(job_id)
-        record = self._insert(firing.job, behind=verdict.behind) if verdict.outcome == "ran" else None
-        fire_time = firing.job.fire_time
+        if job is None:
+            return Fired(outcome="missed", row=row)
+        running: tuple[str, ...] = ()
+        if verdict.cancel:
+            for job_id in verdict.cancel:
+                self._cancel(job_id)
+            row = self._schedules[name]  # that may have changed it
+            running = tuple(job.id for job in unfinished if job.id in verdict.cancel and job.id in verdict.behind)
+        record = self._insert(job, now, behind=verdict.behind) if verdict.outcome == "ran" else None
         if fire_time is not None:
-            if record is not None:
-                row = self._schedules[row.name]  # a job cancelled for this one may have changed it
-                row = self._schedules[row.name] = changed(row, runs=row.runs + 1)
             self._answer(
                 Answer(
-                    schedule=row.name,
+                    schedule=name,
                     first=fire_time,
                     last=fire_time,
                     count=1,
@@ -271,8 +277,7 @@ class MemoryStore(Store):
                     wanted_at=None if record is None else record.run_at,
                 )
             )
-        running = tuple(job.id for job in unfinished if job.id in verdict.cancel and job.id in verdict.behind)
-        return Fired(verdict.outcome, row, record, verdict.blocked_by, running)
+        return Fired(outcome=verdict.outcome, row=row, job=record, blocked_by=verdict.blocked_by, cancelled=running)
 
     def _is_answered(self, schedule: str, fire_time: datetime | None) -> bool:
         """Return whether the ledger has a row that begins with a fire time: not unless the clock was set back."""
@@ -382,8 +387,11 @@ class MemoryStore(Store):
             for name, line in self._queues.items()
             if (queues is None or name in queues) and name not in self._paused
         ]
-        while len(claimed) < limit and (open_lines := [line for line in lines if line]):
-            line = min(open_lines)  # by their first entries: priority, then arrival
+        while len(claimed) < limit:
+            # By their first entries: priority, then arrival.
+            line = lines[0] if len(lines) == 1 else min(filter(None, lines), default=None)
+            if not line:
+                break
             entry = heapq.heappop(line)
             record = self._jobs.get(entry[2])
             if record is None or record.state is not JobState.QUEUED:
@@ -395,15 +403,15 @@ class MemoryStore(Store):
                 self._cancel(record.id, "missed")
                 too_late.append(self._jobs[record.id])
                 continue
-            record = record.moved(
-                JobState.RUNNING,
+            record = self._jobs[record.id] = changed(  # as `moved` does, which would look at its state again
+                record,
+                state=JobState.RUNNING,
                 token=next(self._tokens),
                 worker=worker,
                 lease_expires_at=expires,
                 started_at=None,
                 progress=None,
             )
-            self._jobs[record.id] = record
             self._waiting_count -= 1
             claimed.append(record)
         for line, entry in passed:

@@ -333,6 +333,12 @@ class SQLiteStore(Store):
                 str(self.path), "it was removed or replaced while it was open", "put it back, or start the app anew"
             )
 
+    def _expect_here(self, db: sqlite3.Connection) -> None:
+        """Refuse to begin anything in a file whose jobs were moved elsewhere."""
+        target = verbs.moved_to(db)
+        if target is not None:
+            raise StoreUnavailable(str(self.path), f"its jobs were moved to {target}", "let the app open that")
+
     def _identify(self) -> list[tuple[int, int] | None]:
         """Return which files lie there: the database, and what is not yet written into it."""
         found: list[tuple[int, int] | None] = []
@@ -537,6 +543,10 @@ class SQLiteStore(Store):
 
     # -- producers --------------------------------------------------------------------------------------------------
 
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a function of the connection in a transaction of its own meaning; for `upkeep`."""
+        return await self._committer.run(work)
+
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await self._committer.run(work)
 
@@ -573,6 +583,7 @@ class SQLiteStore(Store):
 
     def _enqueue(self, db: sqlite3.Connection, asked: list[Sequence[NewJob]]) -> list[list[JobRecord] | None]:
         """Take in what several callers enqueue; in the thread."""
+        self._expect_here(db)
         answers = verbs.enqueue(db, self._clock.now(), asked, self._max_queued)
         self._has_queued = True
         return answers
@@ -591,6 +602,7 @@ class SQLiteStore(Store):
         replaces = any(firing.overlap == "replace" for firing in firings)
 
         def work(db: sqlite3.Connection) -> tuple[list[Fired], list[str]]:
+            self._expect_here(db)
             fired = [verbs.fire(db, now, firing) for firing in firings]
             return fired, verbs.ended_among(db, list(self._ended)) if replaces else []
 
@@ -647,6 +659,7 @@ class SQLiteStore(Store):
         return records
 
     def _claim(self, db: sqlite3.Connection, claim: _Claim) -> list[JobRecord]:
+        self._expect_here(db)
         return verbs.claim(
             db,
             self._clock.now(),

@@ -223,10 +223,10 @@ def fire(db: sqlite3.Connection, now: datetime, firing: Firing) -> Fired:
     """Answer fire times of a schedule; see `Store.fire`."""
     row = schedule(db, firing.schedule)
     if row is None:
-        return Fired(None, None)
+        return Fired(outcome=None, row=None)
     if firing.version is not None:
         if row.version != firing.version or row.paused:
-            return Fired(None, row)
+            return Fired(outcome=None, row=row)
         assert firing.watermark is not None
         row = _row(
             db.execute(
@@ -237,7 +237,7 @@ def fire(db: sqlite3.Connection, now: datetime, firing: Firing) -> Fired:
             ).fetchone()
         )
         if firing.job is not None and _is_answered(db, row.name, firing.job.fire_time):
-            return Fired(None, _row(_next_after(db, now, row)))
+            return Fired(outcome=None, row=_row(_next_after(db, now, row)))
     if firing.missed_first is not None:
         answer = Answer(
             schedule=row.name,
@@ -251,7 +251,7 @@ def fire(db: sqlite3.Connection, now: datetime, firing: Firing) -> Fired:
         )
         write_answer(db, answer)
     if firing.job is None:
-        return Fired("missed", row)
+        return Fired(outcome="missed", row=row)
     return _fire_job(db, now, firing, firing.job, row)
 
 
@@ -297,7 +297,7 @@ def _fire_job(db: sqlite3.Connection, now: datetime, firing: Firing, job: NewJob
         )
         write_answer(db, answer)
     running = tuple(entry.id for entry in unfinished if entry.id in verdict.cancel and entry.id in verdict.behind)
-    return Fired(verdict.outcome, row, record, verdict.blocked_by, running)
+    return Fired(outcome=verdict.outcome, row=row, job=record, blocked_by=verdict.blocked_by, cancelled=running)
 
 
 def _unfinished(db: sqlite3.Connection, name: str) -> list[JobRecord]:
@@ -595,9 +595,10 @@ def _note_misfit(db: sqlite3.Connection, job_id: str, fingerprint: str | None) -
         db.execute("UPDATE jobs SET misfit = NULL WHERE id = ?", (job_id,))
     else:
         db.execute(
-            "UPDATE jobs SET misfit = coalesce(misfit || ' ', '') || ?1 WHERE id = ?2"
-            " AND instr(coalesce(misfit, ''), ?1) = 0",
-            (fingerprint, job_id),
+            """
+            UPDATE jobs SET misfit = coalesce(misfit || ' ', '') || ? WHERE id = ? AND instr(coalesce(misfit, ''), ?) = 0
+            """,
+            (fingerprint, job_id, fingerprint),
         )
 
 
@@ -791,6 +792,12 @@ def prune(
         "DELETE FROM ledger WHERE seq IN (SELECT seq FROM ledger WHERE answered_at < ? LIMIT ?)", (us(ledger), limit)
     ).rowcount
     return gone + rows, max(emptied, gone, rows) >= limit
+
+
+def moved_to(db: sqlite3.Connection) -> str | None:
+    """Return where the jobs of a store were moved; None: nowhere."""
+    found = db.execute("SELECT target FROM moved").fetchone()
+    return None if found is None else str(found[0])
 
 
 # -- what the thread looks for --------------------------------------------------------------------------------------
