@@ -596,7 +596,8 @@ def _note_misfit(db: sqlite3.Connection, job_id: str, fingerprint: str | None) -
     else:
         db.execute(
             """
-            UPDATE jobs SET misfit = coalesce(misfit || ' ', '') || ? WHERE id = ? AND instr(coalesce(misfit, ''), ?) = 0
+            UPDATE jobs SET misfit = coalesce(misfit || ' ', '') || ?
+            WHERE id = ? AND instr(coalesce(misfit, ''), ?) = 0
             """,
             (fingerprint, job_id, fingerprint),
         )
