@@ -170,6 +170,10 @@ class JobRun(Run):
         """Hand the error to the store."""
         self._dispatcher.ended(self, outcome, None, error)
 
+    def secrets(self) -> list[str]:
+        """Return the texts among its arguments that no message may show."""
+        return self.task.codec.secrets_in(self.record.payload)
+
     def extra(self) -> dict[str, Any]:
         """Return what log records about the job carry."""
         return {"job_id": self.record.id, "task": self.task.name, "attempt": self.context_.attempt}
@@ -351,14 +355,16 @@ class Dispatcher:
         except BaseException as error:  # InvalidPayload, or whatever the user's own types raise: this job's fault alone
             if isinstance(error, KeyboardInterrupt):
                 raise
-            logger.error("park %s job=%s: %s", task.name, record.id, error)
-            self._events.emit(JobParked(**_about(record, record.attempt), reason=str(error)))
+            told = describe_exception(error).without(task.codec.secrets_in(record.payload))
+            logger.error("park %s job=%s: %s", task.name, record.id, told.message)
+            self._events.emit(JobParked(**_about(record, record.attempt), reason=told.message))
             finish = Finish(
                 lease=Lease(record.id, record.token),
                 state=JobState.PARKED,
                 attempt=record.attempt,
                 deaths=record.deaths,
-                error=describe_exception(error).to_json(),
+                error=told.to_json(),
+                misfit=fingerprint(task),
             )
             self._write(finish, record)
             return None
@@ -499,8 +505,9 @@ class Dispatcher:
             except BaseException as unfit:  # likewise
                 if isinstance(unfit, KeyboardInterrupt):
                     raise
-                problem = describe_exception(unfit).to_json()
-                logger.warning("%s succeeded, but its result cannot be kept: %s", run.describe(), unfit)
+                told = describe_exception(unfit).without(run.secrets())
+                problem = told.to_json()
+                logger.warning("%s succeeded, but its result cannot be kept: %s", run.describe(), told.message)
         else:
             error = error if error is not None else JobCancelled(record.id, run.task.name)
             if outcome is Outcome.TIMED_OUT:
@@ -509,7 +516,7 @@ class Dispatcher:
                 error = timed_out
             if state is JobState.FAILED:
                 state, run_at = self._retried(run, attempt, error)
-            problem = describe_exception(error).to_json()
+            problem = describe_exception(error).without(run.secrets()).to_json()
         self._report(run, outcome, state, error, run_at)
         if run_at is None:
             self.tell(run, outcome, error)
@@ -523,6 +530,7 @@ class Dispatcher:
             error=problem,
             run_at=run_at,
             late_because=run.late_because,
+            outcome=outcome,
         )
         self._write(finish, record)
 
@@ -551,11 +559,14 @@ class Dispatcher:
         self.failed_count += run_at is None
         if run_at is not None and error is not None:
             wait = format_seconds(round((run_at - self.now()).total_seconds(), 3))
-            told = describe_exception(error)
+            told = describe_exception(error).without(run.secrets())
             what = f"{told.type}: {told.message}"
             logger.warning("end %s %s took=%.3fs: %s; tried again in %s", *line[1:], what, wait, extra=run.extra())
         elif run.record.id in self._waiters:  # they raise it
             logger.warning(*line, extra=run.extra())
+        elif error is not None and (secrets := run.secrets()):  # the formatter would write them
+            text = describe_exception(error).without(secrets).traceback.rstrip()
+            logger.error(f"{line[0]}\n%s", *line[1:], text, extra=run.extra())  # noqa: G004 - a constant
         else:
             logger.error(*line, extra=run.extra(), exc_info=error)
         if state is JobState.QUEUED:
@@ -845,6 +856,14 @@ class Dispatcher:
             self._mark_timer = None
         for job_id, waiter in self._waiters.items():
             waiter.tell(JobCancelled(job_id, "?", "the app stopped before it had ended"))
+
+
+def fingerprint(task: AnyTask) -> str:
+    """Return the fingerprint of a task's signature; of one that cannot be read, a word for that."""
+    try:
+        return task.codec.fingerprint
+    except InvalidPayload:
+        return "unreadable"
 
 
 _KINDS: dict[Outcome, type[JobEnded]] = {Outcome.SUCCEEDED: JobSucceeded, Outcome.CANCELLED: JobEndCancelled}

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from random import Random
 from typing import Any
 
 from .errors import IllegalMove
+from .payloads import ErrorInfo
 from .records import changed, record
 
 
@@ -82,6 +84,32 @@ class Outcome(StrEnum):
 
 
 @record
+class Attempt:
+    """An attempt that did not succeed, as a store keeps it.
+
+    Attributes:
+        number: Which attempt it was, counted from 1. A person who has the job run again begins a new count.
+        started_at: When the function was called (UTC); None: nobody knows.
+        ended_at: When the store heard of its end (UTC).
+        outcome: How it ended.
+        worker: The name of the worker process that ran it.
+        error: Its error, as the JSON of `ErrorInfo`.
+    """
+
+    number: int
+    started_at: datetime | None
+    ended_at: datetime
+    outcome: Outcome
+    worker: str | None
+    error: str | None
+
+    @property
+    def error_info(self) -> ErrorInfo | None:
+        """Its error, with its traceback; None: none is known."""
+        return None if self.error is None else ErrorInfo.from_json(self.error)
+
+
+@record
 class Progress:
     """How far a job has come, as it told with `Context.progress`.
 
@@ -114,8 +142,8 @@ class NewJob:
 
     id: str
     task: str
-    payload: str
-    """The arguments, as the codec's JSON."""
+    payload: str = field(repr=False)
+    """The arguments, as the codec's JSON; not in `repr`, for they may be secret."""
     run_at: datetime
     """Not before this instant (UTC)."""
     queue: str = "default"

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import os
 from collections import deque
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,16 +19,32 @@ from ..errors import DuplicateJob, NotRunning, QueueFull, UnknownJob, UnknownSch
 from ..jobs import JobRecord, JobState, NewJob
 from ..policies import MAX_DEATHS, grace_of, overlap
 from ..records import changed
-from .base import Answer, Capabilities, Declare, Finish, Fired, Pause, Remove, ScheduleRow, Store, after_death
+from . import memory_people as people
+from .base import (
+    Answer,
+    Capabilities,
+    Declare,
+    Finish,
+    Fired,
+    Pause,
+    Remove,
+    ScheduleRow,
+    Store,
+    after_death,
+    attempt_of,
+    lost_attempt,
+)
 from .base import check_finishes as _check
+from .views import MAX_ATTEMPTS, RETRIABLE, WAITING, Standing, WorkerRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
     from ..clock import Clock, Timer
-    from ..jobs import Progress
+    from ..jobs import Attempt, Progress
     from .base import FireOutcome, Firing, Lease, ScheduleChange
+    from .views import JobQuery, Page, QueueRow
 
 KEEP = 1000
 """Finished jobs kept, and ledger rows for each schedule: enough to look back at, a few megabytes at the most."""
@@ -81,6 +99,10 @@ class MemoryStore(Store):
         self._alarm_at: datetime | None = None
         self._ended: dict[str, list[asyncio.Future[JobRecord]]] = {}
         self._room: deque[tuple[asyncio.Future[None], int]] = deque()
+        self._paused: dict[str, datetime] = {}  # queues, and since when
+        self._attempts: dict[str, deque[Attempt]] = {}
+        self._misfits: dict[str, set[str]] = {}  # of parked jobs, the fingerprints that have refused them
+        self._workers: dict[str, WorkerRow] = {}
 
     async def open(self) -> None:
         """Nothing to connect to."""
@@ -360,7 +382,11 @@ class MemoryStore(Store):
         claimed: list[JobRecord] = []
         too_late: list[JobRecord] = []
         passed: list[tuple[list[_Queued], _Queued]] = []
-        lines = [line for name, line in self._queues.items() if queues is None or name in queues]
+        lines = [
+            line
+            for name, line in self._queues.items()
+            if (queues is None or name in queues) and name not in self._paused
+        ]
         while len(claimed) < limit:
             # By their first entries: priority, then arrival.
             line = lines[0] if len(lines) == 1 else min(filter(None, lines), default=None)
@@ -478,6 +504,8 @@ class MemoryStore(Store):
         record = self._owned(finish.lease)
         if record is None:
             return False
+        if finish.state is not JobState.SUCCEEDED:
+            self._keep_trace(finish, record)
         waits = finish.state in (JobState.QUEUED, JobState.SCHEDULED)
         state = JobState.CANCELLED if waits and record.cancel_requested else finish.state
         changes: dict[str, Any] = {
@@ -521,11 +549,30 @@ class MemoryStore(Store):
                 if self._is_held(oldest):
                     self._finished.append(oldest)
                 else:
-                    self._jobs.pop(oldest, None)
-                    self._places.pop(oldest, None)
+                    self._forget(oldest)
         for waiting in self._ended.pop(record.id, ()):
             if not waiting.done():
                 waiting.set_result(record)
+
+    def _forget(self, job_id: str) -> None:
+        """Keep no more of a job."""
+        for kept in (self._jobs, self._places, self._attempts, self._misfits):
+            kept.pop(job_id, None)
+
+    def _keep_trace(self, finish: Finish, record: JobRecord) -> None:
+        """Keep what is to be known of an attempt that did not succeed, or of arguments that did not fit."""
+        if finish.leaves_trace:
+            self._keep_attempt(record.id, attempt_of(finish, record.worker, self._clock.now()))
+        if finish.misfit is not None:
+            self._misfits.setdefault(record.id, set()).add(finish.misfit)
+        elif finish.state is JobState.PARKED:
+            self._misfits.pop(record.id, None)
+
+    def _keep_attempt(self, job_id: str, attempt: Attempt) -> None:
+        kept = self._attempts.get(job_id)
+        if kept is None:
+            kept = self._attempts[job_id] = deque(maxlen=MAX_ATTEMPTS)
+        kept.append(attempt)
 
     def _end_of_schedule_job(self, record: JobRecord, schedule: str, told: dict[str, Any]) -> None:
         """Let what waits for this end go on, and write it where it belongs: into the ledger and the schedule's row."""
@@ -576,6 +623,10 @@ class MemoryStore(Store):
 
     def _rescue(self, record: JobRecord, now: datetime) -> JobRecord:
         state, deaths, error = after_death(record, self._max_deaths)
+        if record.started_at is not None:
+            self._keep_attempt(record.id, lost_attempt(record, now))
+        if state is JobState.PARKED:
+            self._misfits.pop(record.id, None)
         if record.fire_time is not None and not _has_begun(record):
             if record.started_at is not None:
                 self._amend(record, started_at=record.started_at)
@@ -592,6 +643,24 @@ class MemoryStore(Store):
         )
         self._place(moved)
         return moved
+
+    async def register(self, worker: str, tasks: Mapping[str, str]) -> list[JobRecord]:
+        """See `Store.register`."""
+        now = self._clock.now()
+        self._workers[worker] = WorkerRow(
+            name=worker, host="", pid=os.getpid(), started_at=now, beat_at=now, tasks=dict(tasks)
+        )
+        fit = [
+            self._jobs[job_id]
+            for job_id, refused in self._misfits.items()
+            if self._jobs[job_id].state is JobState.PARKED
+            and tasks.get(self._jobs[job_id].task, None) not in (None, *refused)
+        ]
+        return [self._queue_again(people.unparked(record)) for record in fit]
+
+    async def workers(self) -> list[WorkerRow]:
+        """See `Store.workers`: they live as long as this process does."""
+        return list(self._workers.values())
 
     async def beat(self, worker: str) -> None:
         """There is one worker process: this one."""
@@ -625,9 +694,93 @@ class MemoryStore(Store):
 
     # -- people ---------------------------------------------------------------------------------------------------
 
-    async def cancel(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
+    async def cancel(self, job_ids: Sequence[str], *, seen: JobState | None = None) -> list[JobRecord | None]:
         """See `Store.cancel`."""
-        return [self._cancel(job_id) for job_id in job_ids]
+        return [self._cancel(job_id) if self._is_in(job_id, seen) else None for job_id in job_ids]
+
+    def _is_in(self, job_id: str, seen: JobState | None) -> bool:
+        """Return whether a job is in the state in which somebody has seen it; None: in any."""
+        return seen is None or (job_id in self._jobs and self._jobs[job_id].state is seen)
+
+    async def retry(self, job_ids: Sequence[str], *, seen: JobState | None = None) -> list[JobRecord | None]:
+        """See `Store.retry`."""
+        return [self._retry(job_id) if self._is_in(job_id, seen) else None for job_id in job_ids]
+
+    def _retry(self, job_id: str) -> JobRecord | None:
+        record = self._jobs.get(job_id)
+        if record is None or record.state not in RETRIABLE:
+            return None
+        self._misfits.pop(job_id, None)
+        return self._queue_again(people.reopened(record, self._clock.now()))
+
+    def _queue_again(self, record: JobRecord) -> JobRecord:
+        """Let a job that had ended, or was parked, wait for a worker."""
+        with suppress(ValueError):  # one that was parked and cancelled stands there once
+            self._finished.remove(record.id)
+        if record.schedule is not None:
+            self._unfinished.setdefault(record.schedule, {})[record.id] = None
+            self._reopen_answer(record)
+        self._jobs[record.id] = record
+        self._waiting_count += 1
+        self._line_up(record)
+        return record
+
+    def _reopen_answer(self, record: JobRecord) -> None:
+        """Let the row of the ledger say that its job is unfinished again."""
+        answer = next((row for row in self._ledger.get(record.schedule or "", ()) if row.job_id == record.id), None)
+        if answer is not None:
+            again = {"outcome": "ran", "decided_by": ""} if answer.outcome in ("not_started", "missed") else {}
+            self._amend(record, finished_at=None, state=None, started_at=None, **again)
+
+    async def delete(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
+        """See `Store.delete`."""
+        return [self._delete(job_id) for job_id in job_ids]
+
+    def _delete(self, job_id: str) -> JobRecord | None:
+        record = self._jobs.get(job_id)
+        if record is None or record.state is JobState.RUNNING:
+            return None
+        if record.state in WAITING:
+            self._cancel(job_id)
+        with suppress(ValueError):
+            self._finished.remove(job_id)
+        self._forget(job_id)
+        return record
+
+    async def set_queue(self, name: str, *, paused: bool) -> bool:
+        """See `Store.set_queue`."""
+        if (name in self._paused) == paused:
+            return False
+        if paused:
+            self._paused[name] = self._clock.now()
+        else:
+            del self._paused[name]
+            self._claimable.set()
+        return True
+
+    async def queues(self) -> list[QueueRow]:
+        """See `Store.queues`."""
+        return people.queues(self._jobs.values(), self._paused, self._clock.now(), self._keep)
+
+    async def page(self, query: JobQuery) -> Page:
+        """See `Store.page`."""
+        return people.page(reversed(self._jobs.values()), self._places, query)
+
+    async def attempts(self, job_id: str) -> list[Attempt]:
+        """See `Store.attempts`."""
+        return list(self._attempts.get(job_id, ()))
+
+    async def standing(self, job_id: str) -> Standing:
+        """See `Store.standing`."""
+        record = await self.job(job_id)
+        if record.state not in WAITING:
+            return Standing(job=record)
+        return Standing(
+            job=record,
+            behind=tuple(sorted(self._behind.get(job_id, ()))),
+            queue_paused_at=self._paused.get(record.queue),
+            ahead=people.ahead(self._jobs.values(), self._places, record, lambda other: other not in self._behind),
+        )
 
     def _cancel(self, job_id: str, outcome: FireOutcome = "not_started") -> JobRecord | None:
         record = self._jobs.get(job_id)

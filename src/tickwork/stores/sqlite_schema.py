@@ -19,7 +19,8 @@ APPLICATION_ID = 0x7469636B
 
 VERSIONS: list[list[str]] = [
     [
-        # Instants are whole microseconds since the Unix epoch. `held` counts the jobs that must end before this one.
+        # Instants are whole microseconds since the Unix epoch. `held` counts the jobs that must end before this one;
+        # `misfit` holds the fingerprints of the tasks that have refused its arguments, apart by spaces.
         """
         CREATE TABLE jobs (
             seq INTEGER PRIMARY KEY,
@@ -47,7 +48,8 @@ VERSIONS: list[list[str]] = [
             error TEXT,
             cancel_requested INTEGER NOT NULL DEFAULT 0,
             held INTEGER NOT NULL DEFAULT 0,
-            progress TEXT
+            progress TEXT,
+            misfit TEXT
         ) STRICT
         """,
         # Each index holds only the rows that its question is about, so finished jobs weigh on none but the last five.
@@ -55,11 +57,29 @@ VERSIONS: list[list[str]] = [
         "CREATE INDEX jobs_later ON jobs (run_at) WHERE state = 'scheduled'",
         "CREATE INDEX jobs_grace ON jobs (start_by) WHERE state = 'queued' AND start_by IS NOT NULL",
         "CREATE INDEX jobs_leased ON jobs (worker) WHERE state = 'running'",
-        "CREATE INDEX jobs_by_state ON jobs (state, seq)",
+        # Task and queue stand in it so that a list of either need not look at the rows; none of it is written twice.
+        "CREATE INDEX jobs_by_state ON jobs (state, seq, task, queue)",
         "CREATE INDEX jobs_by_schedule ON jobs (schedule, seq) WHERE schedule IS NOT NULL",
         "CREATE INDEX jobs_by_both ON jobs (schedule, state, seq) WHERE schedule IS NOT NULL",
-        "CREATE INDEX jobs_ended ON jobs (finished_at) WHERE finished_at IS NOT NULL",
+        "CREATE INDEX jobs_ended ON jobs (finished_at, queue) WHERE finished_at IS NOT NULL",
         "CREATE INDEX jobs_results ON jobs (finished_at) WHERE result IS NOT NULL",
+        "CREATE INDEX jobs_misfit ON jobs (task, misfit) WHERE state = 'parked' AND misfit IS NOT NULL",
+        # Attempts that did not succeed; they go with their job.
+        """
+        CREATE TABLE attempts (
+            seq INTEGER PRIMARY KEY,
+            job_id TEXT NOT NULL,
+            number INTEGER NOT NULL,
+            started_at INTEGER,
+            ended_at INTEGER NOT NULL,
+            outcome TEXT NOT NULL,
+            worker TEXT,
+            error TEXT
+        ) STRICT
+        """,
+        "CREATE INDEX attempts_of_job ON attempts (job_id, seq)",
+        # Paused queues; one that is not has no row.
+        "CREATE TABLE queues (name TEXT PRIMARY KEY, paused_at INTEGER NOT NULL) STRICT, WITHOUT ROWID",
         """
         CREATE TABLE behind (
             job_id TEXT NOT NULL,
@@ -80,7 +100,10 @@ VERSIONS: list[list[str]] = [
         """,
         """
         CREATE TRIGGER jobs_deleted AFTER DELETE ON jobs
-        BEGIN UPDATE counts SET count = count - 1 WHERE state = OLD.state; END
+        BEGIN
+            UPDATE counts SET count = count - 1 WHERE state = OLD.state;
+            DELETE FROM attempts WHERE job_id = OLD.id;
+        END
         """,
         """
         CREATE TRIGGER jobs_moved AFTER UPDATE OF state ON jobs WHEN OLD.state <> NEW.state
@@ -135,7 +158,8 @@ VERSIONS: list[list[str]] = [
             host TEXT NOT NULL,
             pid INTEGER NOT NULL,
             started_at INTEGER NOT NULL,
-            beat_at INTEGER NOT NULL
+            beat_at INTEGER NOT NULL,
+            tasks TEXT NOT NULL DEFAULT '{}'
         ) STRICT, WITHOUT ROWID
         """,
         # Counters by which processes notice what others have changed.

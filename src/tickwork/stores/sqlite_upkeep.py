@@ -14,7 +14,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..errors import StoreUnavailable
-from .sqlite_verbs import UNFINISHED, counts, moved_to, us
+from .sqlite_values import at_or_none, us
+from .sqlite_verbs import UNFINISHED, counts, moved_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,7 +77,6 @@ class Finding:
 
 def stats(db: sqlite3.Connection, path: Path) -> StoreStats:
     """Measure a store."""
-    from .sqlite_verbs import _at_or_none
 
     def one(query: str) -> Any:
         return db.execute(query).fetchone()[0]
@@ -84,7 +84,7 @@ def stats(db: sqlite3.Connection, path: Path) -> StoreStats:
     page = one("PRAGMA page_size")
     return StoreStats(
         jobs={str(state): count for state, count in counts(db).items()},
-        oldest_queued=_at_or_none(one("SELECT min(run_at) FROM jobs WHERE state = 'queued'")),
+        oldest_queued=at_or_none(one("SELECT min(run_at) FROM jobs WHERE state = 'queued'")),
         schedules=one("SELECT count(*) FROM schedules"),
         ledger=one("SELECT count(*) FROM ledger"),
         workers=[name for (name,) in db.execute("SELECT name FROM workers ORDER BY name")],
