@@ -99,6 +99,8 @@ class JobRun(Run):
             state=state,
         )
         self.context_.listen(dispatcher.hear_progress, dispatcher.now)
+        if dispatcher.on_checkpoint is not None:
+            self.context_.on_checkpoint(dispatcher.on_checkpoint)
         if task.wants_context:
             args = (self.context_, *args)
         context = dispatcher.base_context.copy()
@@ -222,6 +224,8 @@ class Dispatcher:
         """Hears that another process has changed schedules."""
         self.only: set[str] | None = None
         """The ids of the only jobs that are claimed; None: any."""
+        self.on_checkpoint: Callable[[Context, str], None] | None = None
+        """Hears of the points that jobs name; for tests."""
         self.now: Callable[[], datetime] = clock.now
         self.base_context: Variables = copy_context()
         self.state: Any = None

@@ -15,7 +15,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DuplicateJob, NotRunning, QueueFull, UnknownJob, UnknownSchedule
+from ..errors import DuplicateJob, IllegalMove, NotRunning, QueueFull, UnknownJob, UnknownSchedule
 from ..jobs import JobRecord, JobState, NewJob
 from ..policies import MAX_DEATHS, grace_of, overlap
 from ..records import changed
@@ -588,6 +588,37 @@ class MemoryStore(Store):
         if row is not None and row.after_seconds is not None and row.next_at is None:
             next_at = now + timedelta(seconds=row.after_seconds)
             self._schedules[schedule] = changed(row, version=row.version + 1, next_at=next_at)
+
+    def redeliver(self, job_id: str) -> JobRecord:
+        """Let a job run again that runs or has ended, as if its worker had died before that end was written; for tests.
+
+        Raises:
+            UnknownJob: There is no such job.
+            IllegalMove: It waits.
+        """
+        record = self._jobs.get(job_id)
+        if record is None:
+            raise UnknownJob(job_id)
+        if record.state is not JobState.RUNNING and not record.state.is_finished:
+            raise IllegalMove(job_id, record.state, JobState.QUEUED)
+        if record.state.is_finished:
+            self._finished.remove(job_id)
+            record = changed(record, attempt=max(0, record.attempt - 1), deaths=record.deaths + 1)
+        again = changed(
+            record,
+            state=JobState.QUEUED,
+            lost=record.lost + 1,
+            worker=None,
+            lease_expires_at=None,
+            started_at=None,
+            finished_at=None,
+            result=None,
+            error=None,
+        )
+        if again.schedule is not None:
+            self._unfinished.setdefault(again.schedule, {})[job_id] = None
+        self._place(again)
+        return again
 
     async def release(self, leases: Sequence[Lease]) -> list[bool]:
         """See `Store.release`."""
