@@ -455,6 +455,28 @@ async def test_a_job_that_has_ended_a_moment_ago_is_in_nobodys_way() -> None:
         assert None not in answers  # what "skip" would have made of it
 
 
+async def test_an_end_that_is_being_written_is_written_once(caplog: pytest.LogCaptureFixture) -> None:
+    app = App(workers=2)
+
+    @app.every("1h", name="poll", overlap="allow")
+    async def poll(ctx: Context) -> None:
+        ctx.progress(1)
+
+    @app.task()
+    async def again() -> None:
+        for _ in range(50):
+            await app.schedules["poll"].run_now()
+            await asyncio.sleep(0)
+
+    async with app.testing() as t:
+        await app.enqueue(again)
+        await t.advance(0)
+
+        assert {job.state for job in t.jobs} == {JobState.SUCCEEDED}
+        assert len(t.jobs) == 51
+    assert caplog.messages == []
+
+
 async def test_jobs_begin_in_their_order_while_others_have_their_turns() -> None:
     app, turns = App(workers=3), list[int]()
     begun: list[int] = []

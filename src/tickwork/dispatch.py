@@ -251,6 +251,7 @@ class Dispatcher:
         self._outbox: list[tuple[Finish, JobRecord]] = []
         self._leases_back: list[Lease] = []
         self._written = asyncio.Event()
+        self._flushing = asyncio.Lock()
         self.claim_error: BaseException | None = None
         """What the store raised at the last claim; `finish_error` at the last ends. None: it did not."""
         self.finish_error: BaseException | None = None
@@ -673,7 +674,8 @@ class Dispatcher:
     async def _flushed(self) -> bool:
         """Hand what has ended to the store, and return whether it took it."""
         try:
-            await self.flush()
+            async with self._flushing:  # the scheduler asks for it, too, and nothing may be written twice
+                await self.flush()
         except BaseException as error:
             if is_meant_for_us(error):
                 raise
