@@ -47,8 +47,9 @@ RETRY_STORE_SECONDS = 1.0
 """How soon a store that raised is asked again. The fire times wait: nothing is lost by it."""
 
 AT_ONCE = 1000
-"""How many schedules are answered in one pass in memory, which holds the loop for 20 ms: in smaller parts, the ends of
-the first jobs would make the last ones later. A durable store flushes once for all of them, so there is no limit."""
+"""How many schedules are answered in one pass in memory: it takes some 20 ms, in which the loop does nothing else. In
+smaller parts, the ends of the first jobs would make the last ones begin later. A durable store flushes once for all of
+them, so there they are answered together."""
 
 
 @dataclass(slots=True, eq=False)

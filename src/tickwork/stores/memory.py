@@ -301,7 +301,7 @@ class MemoryStore(Store):
         for change in changes:  # all or none
             if isinstance(change, Pause) and change.name not in known:
                 raise UnknownSchedule(change.name, sorted(known))
-            known = known - {change.name} if isinstance(change, Remove) else known | {change.name}
+            (known.discard if isinstance(change, Remove) else known.add)(change.name)
         return [self._change(change) for change in changes]
 
     def _change(self, change: ScheduleChange) -> ScheduleRow | None:
