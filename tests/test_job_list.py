@@ -120,6 +120,12 @@ async def test_jobs_are_listed_in_pages_with_what_people_may_see(work: Work) -> 
         ({"limit": 1001}, "limit must be at most 1,000, got 1001; page through them with after=page.next"),
         ({"after": "zz"}, "after must be the `next` of another page, got 'zz'"),
         ({"task": " "}, "task must be a printable, non-empty text, got ' '"),
+        ({"queue": "\udcff"}, "queue must be a printable, non-empty text, got '\\udcff'"),
+        ({"schedule": 7}, "schedule must be a printable, non-empty text, got 7"),
+        (
+            {"state": 7},
+            "state must be one of scheduled, queued, running, succeeded, failed, cancelled, parked, got 7",
+        ),
     ],
 )
 async def test_what_cannot_be_listed_is_refused(work: Work, options: dict[str, Any], error: str) -> None:
@@ -198,6 +204,10 @@ async def test_what_a_job_in_its_state_cannot_do_is_refused_with_the_remedy(work
         with pytest.raises(UnknownJob) as unknown:
             await ask("nobody")
         assert str(unknown.value) == "no job 'nobody' in the store; it never existed or its retention has passed"
+        odds: list[Any] = ["\udcff", "", "a\0b", 7, None, "x" * 100_000]
+        for odd in odds:
+            with pytest.raises(UnknownJob):
+                await ask(odd)
 
 
 async def test_a_running_job_is_cancelled_and_then_deleted(work: Work) -> None:

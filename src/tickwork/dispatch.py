@@ -551,7 +551,7 @@ class Dispatcher:
             error=problem,
             run_at=run_at,
             late_because=run.late_because,
-            outcome=outcome,
+            outcome=None if run.started_at is None else outcome,
         )
         self._write(finish, record)
 

@@ -162,9 +162,7 @@ def _running(facts: JobFacts, job: JobRecord) -> _Told:
     worker = next((worker for worker in facts.workers if worker.name == job.worker), None)
     asked = "; its cancellation was asked for" if job.cancel_requested else ""
     if worker is None:
-        rescue = (
-            "another takes it away from it within seconds" if facts.workers else "the next worker to start takes it"
-        )
+        rescue = "another takes it over within seconds" if facts.workers else "the next one to start takes it over"
         return f"was in the hands of worker {job.worker}, which is gone; {rescue}{asked}", "lost", None, job.worker
     lease = "" if job.lease_expires_at is None else f"; its lease holds until {_shown(job.lease_expires_at, facts)}"
     if job.started_at is None:

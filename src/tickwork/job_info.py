@@ -150,9 +150,12 @@ def info_of(job: JobRecord, codec: Codec | None, *, shows_names: bool = False) -
 def _arguments(payload: str, codec: Codec | None, *, shows_names: bool) -> dict[str, Any]:
     if codec is not None:
         return codec.show(payload, hides_names=not shows_names)
-    data = json.loads(payload)
+    try:
+        data = json.loads(payload)
+    except ValueError:
+        data = None
     if not isinstance(data, dict):
-        return {}
+        return {HIDDEN: HIDDEN}
     return data if shows_names else dict.fromkeys(data, HIDDEN)
 
 

@@ -10,6 +10,7 @@ A web handler may do so in any process that has the app open: one that works, a 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidOption, UnknownJob, WrongState, nearest
@@ -23,7 +24,6 @@ from .tasks import Task
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Iterable
 
     from .app import App
     from .jobs import Attempt, JobRecord
@@ -75,8 +75,8 @@ class Jobs:
         query = JobQuery(
             states=_states(state),
             tasks=() if task is None else self._names_of(task),
-            queue=queue,
-            schedule=schedule,
+            queue=None if queue is None else text("queue", queue),
+            schedule=None if schedule is None else text("schedule", schedule),
             limit=_limit(limit),
             after=after,
         )
@@ -94,7 +94,7 @@ class Jobs:
         Raises:
             UnknownJob: The store does not know it.
         """
-        return self._info(await self._store.job(job_id), shows_names=shows_names)
+        return self._info(await self._job(job_id), shows_names=shows_names)
 
     async def attempts(self, job_id: str) -> builtins.list[Attempt]:
         """Return the attempts of a job that did not succeed, the oldest first; the newest 20 are kept.
@@ -102,7 +102,7 @@ class Jobs:
         Raises:
             UnknownJob: The store does not know it.
         """
-        await self._store.job(job_id)
+        await self._job(job_id)
         return await self._store.attempts(job_id)
 
     async def why(self, job_id: str) -> JobWhy:
@@ -112,7 +112,7 @@ class Jobs:
             UnknownJob: The store does not know it.
         """
         store = self._store
-        standing = await store.standing(job_id)
+        standing = await store.standing(_id(job_id))
         before: dict[str, JobRecord] = {}
         for other in standing.behind:
             try:
@@ -154,7 +154,7 @@ class Jobs:
             UnknownJob: The store does not know it.
             WrongState: It is in another state, or somebody else was quicker.
         """
-        seen = await self._store.job(job_id)
+        seen = await self._job(job_id)
         if seen.state not in RETRIABLE:
             raise WrongState(job_id, seen.state, "retried", *_NO_RETRY[seen.state])
         (again,) = await self._store.retry([job_id], seen=seen.state)
@@ -187,7 +187,7 @@ class Jobs:
             UnknownJob: The store does not know it.
             WrongState: It has ended, or somebody else was quicker.
         """
-        seen = await self._store.job(job_id)
+        seen = await self._job(job_id)
         if seen.state.is_finished:
             raise WrongState(job_id, seen.state, "cancelled", *_NO_CANCEL[seen.state])
         # What waits may begin in this moment, and is cancelled then; what is parked moves when a person moves it.
@@ -207,9 +207,9 @@ class Jobs:
             UnknownJob: The store does not know it.
             WrongState: It runs.
         """
-        (gone,) = await self._store.delete([job_id])
+        (gone,) = await self._store.delete([_id(job_id)])
         if gone is None:
-            found = await self._store.job(job_id)
+            found = await self._job(job_id)
             raise WrongState(job_id, found.state, "deleted", "it is in the hands of a worker", "cancel it first")
         self._tell_schedule(gone)
         return self._info(gone)
@@ -231,6 +231,9 @@ class Jobs:
     @property
     def _store(self) -> Store:
         return self._app._store_now()
+
+    async def _job(self, job_id: str) -> JobRecord:
+        return await self._store.job(_id(job_id))
 
     def _info(self, job: JobRecord, *, shows_names: bool = False) -> JobInfo:
         task = self._app._names.get(job.task)
@@ -266,11 +269,18 @@ _NO_CANCEL = {
 }
 
 
+def _id(job_id: Any) -> str:
+    """Return an id that a store can look for."""
+    if not isinstance(job_id, str) or not job_id.isprintable():
+        raise UnknownJob(job_id)
+    return job_id
+
+
 def _states(given: Any) -> tuple[JobState, ...]:
     """Return the states that are meant, in the order of a job's life."""
     if given is None:
         return ()
-    words = [given] if isinstance(given, str) else list(given)
+    words = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
     known = [str(state) for state in JobState]
     for word in words:
         if word not in known:

@@ -177,8 +177,8 @@ class JobRecord(NewJob):
     lease_expires_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    result: str | None = None
-    """The result, as JSON."""
+    result: str | None = field(default=None, repr=False)
+    """The result, as JSON; not in `repr`, for it may be secret, and long."""
     error: str | None = None
     """The last attempt's error, as the JSON of `ErrorInfo`."""
     cancel_requested: bool = False

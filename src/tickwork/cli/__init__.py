@@ -124,8 +124,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     why.add_argument("--json", action="store_true", help="as JSON")
 
-    add_store(add)
     _add_jobs(add)
+    add_store(add)
 
     trigger = add("trigger", "Run a task once, here and now, and print its result as JSON.")
     trigger.add_argument("name", metavar="NAME", help="a task or schedule; its last part will do where it is unique")

@@ -186,7 +186,10 @@ def run_trigger(options: argparse.Namespace) -> int:
             return OK  # it succeeded; that its result cannot be shown has been logged
         except JobError as error:
             cause = error.__cause__ if isinstance(error, JobFailed) else None
-            logger.error("%s", error, exc_info=cause)
+            if isinstance(error, JobFailed) and task.codec.has_secrets:  # which the store's text does not show
+                logger.error("%s\n%s", error, error.traceback.rstrip())
+            else:
+                logger.error("%s", error, exc_info=cause)
             return JOB_FAILED
         print(task.codec.encode_result(value))
         return OK

@@ -137,6 +137,11 @@ class Codec:
         shown = {label: shape.shown(label, raw) for label, raw in data.items()}
         return hide_by_name(shown) if hides_names else shown
 
+    @property
+    def has_secrets(self) -> bool:
+        """Whether an argument, or a part of one, is marked `Secret`."""
+        return (self._shape or self._build()).has_secrets
+
     def secrets_in(self, text: str) -> list[str]:
         """Return the texts among stored arguments that nobody is to see; never raises."""
         try:

@@ -17,8 +17,8 @@ def write_attempts(db: sqlite3.Connection, ended: Sequence[tuple[str, Attempt]])
     """Keep attempts of jobs, and of each job the newest `MAX_ATTEMPTS` only."""
     db.executemany(
         """
-        INSERT INTO attempts (job_id, number, started_at, ended_at, outcome, worker, error)
-        VALUES (?, ?, ?, ?, ?, ?, ?)
+        INSERT INTO attempts (job_id, place, number, started_at, ended_at, outcome, worker, error)
+        SELECT ?, coalesce(max(place), 0) + 1, ?, ?, ?, ?, ?, ? FROM attempts WHERE job_id = ?
         """,
         [
             (
@@ -29,17 +29,17 @@ def write_attempts(db: sqlite3.Connection, ended: Sequence[tuple[str, Attempt]])
                 attempt.outcome,
                 attempt.worker,
                 attempt.error,
+                job_id,
             )
             for job_id, attempt in ended
         ],
     )
     db.executemany(
         """
-        DELETE FROM attempts WHERE job_id = ?1 AND seq <= (
-            SELECT seq FROM attempts WHERE job_id = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2
-        )
+        DELETE FROM attempts
+        WHERE job_id = ? AND place <= (SELECT max(place) FROM attempts WHERE job_id = ?) - ?
         """,
-        [(job_id, MAX_ATTEMPTS) for job_id in {job_id for job_id, _ in ended}],
+        [(job_id, job_id, MAX_ATTEMPTS) for job_id in {job_id for job_id, _ in ended}],
     )
 
 
@@ -47,7 +47,7 @@ def attempts(db: sqlite3.Connection, job_id: str) -> list[Attempt]:
     """Return what is kept of the attempts of a job, the oldest first."""
     found = db.execute(
         """
-        SELECT number, started_at, ended_at, outcome, worker, error FROM attempts WHERE job_id = ? ORDER BY seq
+        SELECT number, started_at, ended_at, outcome, worker, error FROM attempts WHERE job_id = ? ORDER BY place
         """,
         (job_id,),
     )

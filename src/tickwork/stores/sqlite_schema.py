@@ -64,20 +64,20 @@ VERSIONS: list[list[str]] = [
         "CREATE INDEX jobs_ended ON jobs (finished_at, queue) WHERE finished_at IS NOT NULL",
         "CREATE INDEX jobs_results ON jobs (finished_at) WHERE result IS NOT NULL",
         "CREATE INDEX jobs_misfit ON jobs (task, misfit) WHERE state = 'parked' AND misfit IS NOT NULL",
-        # Attempts that did not succeed; they go with their job.
+        # Attempts that did not succeed, numbered for each job; they go with it.
         """
         CREATE TABLE attempts (
-            seq INTEGER PRIMARY KEY,
             job_id TEXT NOT NULL,
+            place INTEGER NOT NULL,
             number INTEGER NOT NULL,
             started_at INTEGER,
             ended_at INTEGER NOT NULL,
             outcome TEXT NOT NULL,
             worker TEXT,
-            error TEXT
-        ) STRICT
+            error TEXT,
+            PRIMARY KEY (job_id, place)
+        ) STRICT, WITHOUT ROWID
         """,
-        "CREATE INDEX attempts_of_job ON attempts (job_id, seq)",
         # Paused queues; one that is not has no row.
         "CREATE TABLE queues (name TEXT PRIMARY KEY, paused_at INTEGER NOT NULL) STRICT, WITHOUT ROWID",
         """

@@ -595,9 +595,11 @@ def _note_misfit(db: sqlite3.Connection, job_id: str, fingerprint: str | None) -
         db.execute("UPDATE jobs SET misfit = NULL WHERE id = ?", (job_id,))
     else:
         db.execute(
-            "UPDATE jobs SET misfit = coalesce(misfit || ' ', '') || ?1 WHERE id = ?2"
-            " AND instr(coalesce(misfit, ''), ?1) = 0",
-            (fingerprint, job_id),
+            """
+            UPDATE jobs SET misfit = coalesce(misfit || ' ', '') || ?
+            WHERE id = ? AND instr(coalesce(misfit, ''), ?) = 0
+            """,
+            (fingerprint, job_id, fingerprint),
         )
 
 
