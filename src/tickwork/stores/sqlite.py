@@ -35,15 +35,18 @@ from .base import Capabilities, Lease, Store, check_finishes
 from .committer import Committer
 from .filelock import FileLock
 from .presence import Presence
+from .sqlite_limits import declare
 from .sqlite_schema import expect_ours, migrate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from ..clock import Clock, Timer
     from ..jobs import JobRecord, NewJob, Progress
+    from ..limits import Limits
     from .base import Answer, Finish, Fired, Firing, Listener, ScheduleChange, ScheduleRow
+    from .blockers import Blocker
 
 logger: logging.Logger = logging.getLogger("tickwork.stores")
 
@@ -522,7 +525,10 @@ class SQLiteStore(Store):
             raise QueueFull("store", self._max_queued, f"{len(jobs)} jobs at once never fit; enqueue them in parts")
         if not jobs:
             return []
-        records = None if self._room.locked() else await self._try_enqueue(jobs)
+        if self._room.locked():  # others wait for room, which a job that is there already does not need
+            records = await self._known(jobs)
+        else:
+            records = await self._try_enqueue(jobs)
         if records is None and not wait:
             raise QueueFull("store", self._max_queued, "await enqueue(...) to wait for room, or raise max_queued")
         if records is None:
@@ -537,11 +543,21 @@ class SQLiteStore(Store):
         self._let_claim()
         return records
 
+    async def _known(self, jobs: Sequence[NewJob]) -> list[JobRecord] | None:
+        """Return the unfinished jobs that have the keys of these; None: not all are there."""
+        keys = [(job.task, job.key) for job in jobs if job.key is not None]
+        if len(keys) < len(jobs):
+            return None
+        found = await self._read(lambda db: [verbs.unfinished_of(db, *name) for name in keys])
+        known = [record for record in found if record is not None]
+        return known if len(known) == len(jobs) else None
+
     async def _try_enqueue(self, jobs: Sequence[NewJob]) -> list[JobRecord] | None:
         version = self._data_version  # of before, at the latest
         records = await self._committer.share(self._enqueue, jobs, undo=self._withdraw)
-        for record in records or ():
-            self._fresh[record.id] = version
+        for record, job in zip(records or (), jobs, strict=bool(records)):
+            if record.id == job.id:
+                self._fresh[record.id] = version
         while len(self._fresh) > FRESH_COUNT:
             del self._fresh[next(iter(self._fresh))]
         return records
@@ -553,8 +569,8 @@ class SQLiteStore(Store):
         return answers
 
     async def _withdraw(self, records: list[JobRecord] | None) -> None:
-        """Take out what a cancelled caller has enqueued."""
-        job_ids = [record.id for record in records or ()]
+        """Take out what a cancelled caller has enqueued; others may have been given what has a key."""
+        job_ids = [record.id for record in records or () if record.key is None]
         left = await self._committer.run(lambda db: verbs.withdraw(db, job_ids))
         self._changed.set()
         if left:
@@ -579,6 +595,11 @@ class SQLiteStore(Store):
         """See `Store.set_schedule`."""
         now = self._clock.now()
         return await self._committer.run(lambda db: [verbs.change_schedule(db, now, change) for change in changes])
+
+    async def set_limits(self, limits: Mapping[str, Limits]) -> None:
+        """See `Store.set_limits`."""
+        await self._committer.run(lambda db: declare(db, limits))
+        self._let_claim()
 
     async def schedules(self, names: Collection[str] | None = None) -> list[ScheduleRow]:
         """See `Store.schedules`."""
@@ -785,6 +806,11 @@ class SQLiteStore(Store):
     async def job(self, job_id: str) -> JobRecord:
         """See `Store.job`."""
         return await self._read(lambda db: verbs.job(db, job_id))
+
+    async def blockers(self, job_id: str) -> list[Blocker]:
+        """See `Store.blockers`."""
+        now = self._clock.now()
+        return await self._read(lambda db: verbs.blockers(db, now, job_id))
 
     async def jobs(
         self, *, state: JobState | None = None, schedule: str | None = None, limit: int = 100

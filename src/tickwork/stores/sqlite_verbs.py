@@ -14,12 +14,14 @@ from ..errors import DuplicateJob, UnknownJob, UnknownSchedule
 from ..jobs import JobRecord, JobState, NewJob, Progress
 from ..policies import grace_of, overlap
 from ..records import changed
+from . import sqlite_limits as limits
 from .base import Answer, Declare, Finish, Fired, Pause, Remove, ScheduleRow, after_death
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 
     from .base import FireOutcome, Firing, Lease, ScheduleChange
+    from .blockers import Blocker
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -31,7 +33,7 @@ UNFINISHED = "state IN ('queued', 'scheduled', 'running')"
 
 JOB = """seq, id, task, payload, run_at, queue, priority, schedule, fire_time, start_by, is_once, state, enqueued_at,
     attempt, deaths, token, worker, lease_expires_at, started_at, finished_at, result, error, cancel_requested, lost,
-    progress"""
+    progress, key, gate1, gate2"""
 ROW = """name, task, trigger, fingerprint, version, watermark, declared_at, paused, runs, after_seconds, next_at,
     succeeded_at"""
 ANSWER = """schedule, first, last, count, outcome, answered_at, job_id, blocked_by, decided_by, late_because, wanted_at,
@@ -95,6 +97,8 @@ def _job(found: tuple[Any, ...]) -> JobRecord:
         cancel_requested=bool(found[22]),
         lost=found[23],
         progress=None if found[24] is None else Progress.from_json(found[24]),
+        key=found[25],
+        gates=() if found[26] is None else (found[26],) if found[27] is None else (found[26], found[27]),
     )
 
 
@@ -145,15 +149,55 @@ def waiting_count(db: sqlite3.Connection) -> int:
 def enqueue(
     db: sqlite3.Connection, now: datetime, asked: Sequence[Sequence[NewJob]], max_queued: int
 ) -> list[list[JobRecord] | None]:
-    """Take jobs in, for each who asks all or none; None: there is no room for them."""
+    """Take jobs in, for each who asks all or none; None: there is no room for them.
+
+    A job whose key an unfinished one has is not taken in: that one stands in its place, and needs no room.
+    """
     room = max_queued - waiting_count(db)
     answers: list[list[JobRecord] | None] = []
+    new: list[tuple[JobRecord, int]] = []
+    by_key: dict[tuple[str, str], JobRecord] = {}
     for jobs in asked:
-        has_room = len(jobs) <= room
-        room -= len(jobs) if has_room else 0
-        answers.append([_taken(job, now) for job in jobs] if has_room else None)
-    _insert(db, [(record, 0) for records in answers for record in records or ()])
+        records = [_taken(job, now) for job in jobs]
+        fresh = records
+        if any(record.key is not None for record in records):
+            records, fresh = _keyed(db, records, by_key)
+        has_room = len(fresh) <= room
+        answers.append(records if has_room else None)
+        if has_room:
+            room -= len(fresh)
+            new += [(record, 0) for record in fresh]
+            by_key.update({(record.task, record.key): record for record in fresh if record.key is not None})
+    _insert(db, new)
+    if any(record.gates for record, _ in new):
+        limits.settle(db, us(now), limits.due(db, us(now)))
     return answers
+
+
+def _keyed(
+    db: sqlite3.Connection, records: Sequence[JobRecord], by_key: Mapping[tuple[str, str], JobRecord]
+) -> tuple[list[JobRecord], list[JobRecord]]:
+    """Return what stands for each of these jobs, and those that are new, with regard to their keys."""
+    known = dict(by_key)
+    answers, fresh = [], []
+    for record in records:
+        if record.key is not None:
+            name = record.task, record.key
+            held = known.get(name) or unfinished_of(db, *name)
+            known[name] = held or record
+            if held is not None:
+                answers.append(held)
+                continue
+        answers.append(record)
+        fresh.append(record)
+    return answers, fresh
+
+
+def unfinished_of(db: sqlite3.Connection, task: str, key: str) -> JobRecord | None:
+    """Return the unfinished job of a task that has a key, or None."""
+    found = db.execute(f"SELECT {JOB} FROM jobs WHERE task = ? AND key = ? AND finished_at IS NULL", (task, key))
+    entry = found.fetchone()
+    return None if entry is None else _job(entry)
 
 
 def insert(db: sqlite3.Connection, now: datetime, job: NewJob, behind: Sequence[str] = ()) -> JobRecord:
@@ -178,6 +222,8 @@ def _taken(job: NewJob, now: datetime) -> JobRecord:
         fire_time=job.fire_time,
         start_by=job.start_by,
         is_once=job.is_once,
+        key=job.key,
+        gates=job.gates,
         state=JobState.QUEUED if job.run_at <= now else JobState.SCHEDULED,
         enqueued_at=now,
     )
@@ -186,12 +232,13 @@ def _taken(job: NewJob, now: datetime) -> JobRecord:
 def _insert(db: sqlite3.Connection, records: Sequence[tuple[JobRecord, int]]) -> None:
     """Write new jobs, each with the number of jobs that must end before it."""
     last = ""
+    is_plain = not any(record.gates or record.key is not None for record, _ in records)
 
     def rows() -> Iterator[tuple[Any, ...]]:
         nonlocal last
         for record, held in records:
             last = record.id
-            yield (
+            row = (
                 last,
                 record.task,
                 _text(record.payload),
@@ -206,13 +253,14 @@ def _insert(db: sqlite3.Connection, records: Sequence[tuple[JobRecord, int]]) ->
                 us(record.enqueued_at),
                 held,
             )
+            yield row if is_plain else (*row, record.key, *_gates(record))
 
     try:
         db.executemany(
-            """
+            f"""
             INSERT INTO jobs (id, task, payload, run_at, queue, priority, schedule, fire_time, start_by, is_once, state,
-                enqueued_at, held)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                enqueued_at, held{"" if is_plain else ", key, gate1, gate2, gate"})
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?{"" if is_plain else ", ?, ?, ?, ?"})
             """,
             rows(),
         )
@@ -220,6 +268,12 @@ def _insert(db: sqlite3.Connection, records: Sequence[tuple[JobRecord, int]]) ->
         if str(error) != "UNIQUE constraint failed: jobs.id":
             raise
         raise DuplicateJob(last) from None
+
+
+def _gates(record: JobRecord) -> tuple[str | None, str | None, bool]:
+    """Return the gates of a job, and whether it waits before the first."""
+    first, second = (*record.gates, None, None)[:2]
+    return first, second, first is not None and record.state is JobState.QUEUED
 
 
 def withdraw(db: sqlite3.Connection, job_ids: Iterable[str]) -> list[str]:
@@ -470,23 +524,33 @@ def claim(
     promote(db, now)
     known = f"task IN ({_marks(tasks)})" + ("" if queues is None else f" AND queue IN ({_marks(queues)})")
     names = (*tasks, *(queues or ()))
-    too_late = db.execute(
-        f"SELECT id FROM jobs WHERE state = 'queued' AND start_by < ? AND attempt = 0 AND deaths = 0 AND {known}",
-        (us(now), *names),
+    # One look for two things that there seldom are: jobs that come too late, and gates that may have opened.
+    news = db.execute(
+        f"""
+        SELECT id, NULL FROM jobs WHERE state = 'queued' AND start_by < ? AND attempt = 0 AND deaths = 0 AND {known}
+        UNION ALL SELECT task, gate FROM (SELECT task, gate FROM gates WHERE opens_at <= ? LIMIT {limits.MAX_GATES})
+        """,
+        (us(now), *names, us(now)),
     ).fetchall()
-    missed = [cancel(db, now, job_id, "missed") for (job_id,) in too_late]
+    missed = [cancel(db, now, job_id, "missed") for job_id, gate in news if gate is None]
+    if news:
+        limits.settle(db, us(now), limits.due(db, us(now)))
     expires = None if lease_seconds is None else us(now + timedelta(seconds=lease_seconds))
     found = db.execute(
         f"""
         UPDATE jobs SET state = 'running', token = token + 1, worker = ?, lease_expires_at = ?, started_at = NULL,
             progress = NULL
         WHERE seq IN (
-            SELECT seq FROM jobs WHERE state = 'queued' AND held = 0 AND {known} ORDER BY priority DESC, seq LIMIT ?
+            SELECT seq FROM jobs WHERE state = 'queued' AND held = 0 AND gate = 0 AND {known}
+            ORDER BY priority DESC, seq LIMIT ?
         ) RETURNING {JOB}
         """,
         (worker, expires, *names, limit),
     ).fetchall()
     found.sort(key=lambda entry: (-entry[6], entry[0]))  # RETURNING promises no order
+    gated = [(entry[2], entry[0], entry[26], entry[27]) for entry in found if entry[26] is not None]
+    if gated:
+        limits.claimed(db, us(now), gated)
     return [_job(entry) for entry in found] + [record for record in missed if record is not None]
 
 
@@ -562,7 +626,7 @@ def finish(
     for _, ended, record in moved:
         if record.fire_time is not None:
             _amend(db, record.id, record.state, _us(record.started_at), ended.late_because)
-    frees = len(ends) < len(moved)
+    frees = len(ends) < len(moved) or any(record.gates for record in ends)
     for record in ends:
         frees |= _ended(db, now, record.id, record.state, record.schedule)
     return accepted, [record for record in ends if record.id in waited], frees
@@ -719,6 +783,11 @@ def jobs(db: sqlite3.Connection, state: JobState | None, name: str | None, limit
     return [_job(entry) for entry in found]
 
 
+def blockers(db: sqlite3.Connection, now: datetime, job_id: str) -> list[Blocker]:
+    """Return what a job waits for; see `Store.blockers`."""
+    return limits.blockers(db, us(now), job_id, _at)
+
+
 def counts(db: sqlite3.Connection) -> dict[JobState, int]:
     """Return how many jobs there are in each state."""
     return {JobState(state): count for state, count in db.execute("SELECT state, count FROM counts")}
@@ -786,10 +855,17 @@ def ended_among(db: sqlite3.Connection, job_ids: Collection[str]) -> list[str]:
 
 
 def next_claim(db: sqlite3.Connection) -> tuple[bool, datetime | None]:
-    """Return whether any job is ready for some worker, and when the next scheduled one is due."""
-    (is_ready,) = db.execute("SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'queued' AND held = 0)").fetchone()
-    (due,) = db.execute("SELECT min(run_at) FROM jobs WHERE state = 'scheduled'").fetchone()
-    return bool(is_ready), _at_or_none(due)
+    """Return whether any job may be ready for some worker, and when the next is due, or its rate lets it start."""
+    is_ready, due, opens_at = db.execute(
+        """
+        SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'queued' AND held = 0 AND gate = 0)
+            OR EXISTS (SELECT 1 FROM gates WHERE opens_at = 0),
+            (SELECT min(run_at) FROM jobs WHERE state = 'scheduled'),
+            iif(EXISTS (SELECT 1 FROM gates WHERE opens_at = 0), 0,
+                (SELECT min(opens_at) FROM gates WHERE waits = 1 AND opens_at IS NOT NULL))
+        """
+    ).fetchone()
+    return bool(is_ready), _at_or_none(min((at for at in (due, opens_at) if at is not None), default=None))
 
 
 def other_workers(db: sqlite3.Connection, worker: str) -> list[str]:
