@@ -1,6 +1,6 @@
 """Jobs that are kept: how fast they go through a file and are picked up, and what idling and the past cost.
 
-    python bench/durable.py                          # everything, 5 rounds
+    python bench/durable.py                          # everything, 5 rounds; about 15 minutes
     python bench/durable.py --quick                  # less of everything, 1 round, about a minute
     python bench/durable.py --only e2e --rounds 3    # tickwork beside plain sqlite3
     bench/packages                                   # as root: installs the Redis that some peers need
@@ -79,8 +79,9 @@ CONTESTANTS = {
         "files",
         "litequeue",
     ),
-    "saq": Contestant("SAQ, in one process, looks each 20 ms", durable_peers.saq, ALWAYS, "redis", "saq"),
-    "arq": Contestant("arq, in one process, looks each 5 ms", durable_peers.arq, ALWAYS, "redis", "arq"),
+    "saq": Contestant("SAQ, two processes, told by pub/sub", durable_peers.saq_told, ALWAYS, "redis", "saq"),
+    "looking": Contestant("SAQ, one process, looks each 20 ms", durable_peers.saq_looking, ALWAYS, "redis", "saq"),
+    "arq": Contestant("arq, two processes, looks each 20 ms", durable_peers.arq, ALWAYS, "redis", "arq"),
     "taskiq": Contestant(
         "taskiq-redis, stream and results, two processes, looks each 30 ms",
         durable_peers.taskiq,
@@ -358,6 +359,9 @@ def main() -> int:
             options.amount = int(options.amount)
         print(json.dumps(child(options)))
         return 0
+    if not options.folder.is_dir():
+        parser.error(f"--folder {options.folder} is no folder")
+    options.folder = options.folder.resolve()
     if options.quick:
         options.rounds, options.jobs, options.samples, options.seconds = 1, 4_000, 60, 4
         options.rows, options.verb_samples, options.peer_jobs = 100_000, 30, 500

@@ -1,10 +1,11 @@
 """The durable peers of `durable.py`, each run by a Python of its own environment, in its fastest sane configuration.
 
-What is fastest was found by trying: callers 1, 4, 16 and 64, workers 1, 2 and 4, the worker in the same process and in
-another one, and pauses between two looks for a result from 2 to 200 ms. Those on SQLite take one job a transaction and
-write under one lock, so more threads make them slower, and the fewest that show what the peer offers are used.
+What is fastest was found by trying, on two cores: callers 1, 4, 16 and 64, workers 1, 2 and 4, the worker in the same
+process and in another one, and pauses between two looks for a result from 2 to 200 ms. Those on SQLite take one job a
+transaction and write under one lock, so more threads make them slower, and the fewest that show what the peer offers
+are used. SAQ stands twice in the table, because its two ways are equally fast.
 
-    python durable_peers.py taskiq FOLDER      the process of a worker, until its standard input ends
+    python durable_peers.py PEER FOLDER      the process of a worker, until its standard input ends
 """
 
 import asyncio
@@ -16,12 +17,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from durable_raw import Times
+
+SLOTS = 64
+"""Jobs at the same time in a worker on Redis, and what else is counted there."""
 
 # --- on SQLite, each in threads: WAL and synchronous=FULL, so every transaction waits for the disk ---
 
@@ -58,11 +62,11 @@ def huey(folder: Path, jobs: int, callers: int) -> Times:
     queue = SqliteHuey(filename=str(folder / "huey.db"), fsync=True, timeout=60)
     ends: dict[str, threading.Event] = {}
 
-    @queue.task()
+    @queue.task()  # type: ignore[untyped-decorator,unused-ignore]
     def noop(x: int) -> int:
         return x
 
-    @queue.signal(SIGNAL_COMPLETE)
+    @queue.signal(SIGNAL_COMPLETE)  # type: ignore[untyped-decorator,unused-ignore]
     def complete(signal: str, task: Any) -> None:
         ends.pop(task.id).set()
 
@@ -196,22 +200,58 @@ async def throng(jobs: int, callers: int, one: Callable[[int], Awaitable[Any]]) 
     return time.perf_counter() - started, time.process_time() - cpu
 
 
-def saq(folder: Path, jobs: int, callers: int) -> Times:
-    """The worker in the same process; `apply` looks for the result every 20 ms."""
-    from saq import Worker  # type: ignore[import-not-found,unused-ignore]
-    from saq.queue.redis import RedisQueue  # type: ignore[import-not-found,unused-ignore]
+@asynccontextmanager
+async def worker_process(peer: str, folder: Path) -> AsyncIterator[None]:
+    """Run the worker of a peer in a process of its own."""
+    command = [sys.executable, __file__, peer, str(folder)]
+    process = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        if await process.stdout.readline() != b"ready\n":
+            raise RuntimeError(f"the worker process of {peer} ended")
+        yield
+    finally:
+        process.stdin.close()
+        await process.wait()
 
-    async def noop(ctx: Any, *, x: int) -> int:
-        return x
+
+async def be_worker(running: "asyncio.Task[Any]") -> None:
+    """Let a worker run in this process, until nobody holds the other end of its standard input."""
+    await asyncio.sleep(1)
+    if not running.done():
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+    os._exit(int(running.done()))
+
+
+def saq_told(folder: Path, jobs: int, callers: int) -> Times:
+    """A caller is told of the end by Redis; it also looks each half second, for it may listen too late to be told."""
 
     async def run() -> Times:
-        url = f"unix://{folder}/socket"
-        worker = Worker(
-            RedisQueue.from_url(url, max_concurrent_ops=callers), functions=[("noop", noop)], concurrency=callers
-        )
+        queue = open_saq(folder)
+
+        async def one(x: int) -> Any:
+            job = await queue.enqueue("noop", x=x)
+            while not job.completed:
+                with suppress(asyncio.TimeoutError):
+                    await job.refresh(0.5)
+            return job.result
+
+        async with worker_process("saq", folder):
+            return await throng(jobs, callers, one)
+
+    return asyncio.run(run())
+
+
+def saq_looking(folder: Path, jobs: int, callers: int) -> Times:
+    """The worker in the same process; `apply` looks for the result every 20 ms."""
+
+    async def run() -> Times:
+        worker = saq_worker(folder)
         running = asyncio.create_task(worker.start())
         await asyncio.sleep(1)  # what is enqueued while it starts may be swept away
-        queue = RedisQueue.from_url(url, max_concurrent_ops=callers)
+        queue = open_saq(folder)
         times = await throng(jobs, callers, lambda x: queue.apply("noop", x=x, poll_interval=0.02))
         await worker.stop()
         await running
@@ -220,71 +260,85 @@ def saq(folder: Path, jobs: int, callers: int) -> Times:
     return asyncio.run(run())
 
 
+def saq_worker(folder: Path) -> Any:
+    from saq import Worker  # type: ignore[import-not-found,unused-ignore]
+
+    async def noop(ctx: Any, *, x: int) -> int:
+        return x
+
+    return Worker(open_saq(folder), functions=[("noop", noop)], concurrency=SLOTS)
+
+
+def open_saq(folder: Path) -> Any:
+    from saq.queue.redis import RedisQueue  # type: ignore[import-not-found,unused-ignore]
+
+    return RedisQueue.from_url(f"unix://{folder}/socket", max_concurrent_ops=SLOTS)
+
+
 def arq(folder: Path, jobs: int, callers: int) -> Times:
-    """The worker in the same process; it looks for jobs, and a caller for the result, every 5 ms."""
+    """The worker looks for jobs, and a caller for the result, every 20 ms."""
     from arq import create_pool  # type: ignore[import-not-found,unused-ignore]
-    from arq.connections import RedisSettings  # type: ignore[import-not-found,unused-ignore]
+
+    async def run() -> Times:
+        pool = await create_pool(arq_settings(folder))
+
+        async def one(x: int) -> Any:
+            job = await pool.enqueue_job("noop", x)
+            return await job.result(poll_delay=0.02)
+
+        async with worker_process("arq", folder):
+            return await throng(jobs, callers, one)
+
+    return asyncio.run(run())
+
+
+def arq_worker(folder: Path) -> Any:
     from arq.worker import Worker, func  # type: ignore[import-not-found,unused-ignore]
 
     async def noop(ctx: Any, x: int) -> int:
         return x
 
-    async def run() -> Times:
-        settings = RedisSettings(unix_socket_path=f"{folder}/socket")
-        worker = Worker(
-            [func(noop, name="noop")],
-            redis_settings=settings,
-            max_jobs=callers,
-            poll_delay=0.005,
-            handle_signals=False,
-            log_results=False,
-        )
-        running = asyncio.create_task(worker.async_run())
-        pool = await create_pool(settings)
+    return Worker(
+        [func(noop, name="noop")],
+        redis_settings=arq_settings(folder),
+        max_jobs=SLOTS,
+        poll_delay=0.02,
+        handle_signals=False,
+        log_results=False,
+    )
 
-        async def one(x: int) -> Any:
-            job = await pool.enqueue_job("noop", x)
-            return await job.result(poll_delay=0.005)
 
-        times = await throng(jobs, callers, one)
-        running.cancel()
-        await asyncio.wait([running])
-        return times
+def arq_settings(folder: Path) -> Any:
+    from arq.connections import RedisSettings  # type: ignore[import-not-found,unused-ignore]
 
-    return asyncio.run(run())
+    return RedisSettings(unix_socket_path=f"{folder}/socket")
 
 
 def taskiq(folder: Path, jobs: int, callers: int) -> Times:
-    """The worker in another process; a caller looks for the result every 30 ms."""
+    """A caller looks for the result every 30 ms."""
 
     async def run() -> Times:
         broker, task = open_taskiq(folder)
         await broker.startup()
-        command = [sys.executable, __file__, "taskiq", str(folder)]
-        worker = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE)
 
         async def one(x: int) -> Any:
             job = await task.kiq(x)
             return (await job.wait_result(check_interval=0.03)).return_value
 
-        times = await throng(jobs, callers, one)
-        assert worker.stdin is not None
-        worker.stdin.close()
-        await worker.wait()
+        async with worker_process("taskiq", folder):
+            times = await throng(jobs, callers, one)
         await broker.shutdown()
         return times
 
     return asyncio.run(run())
 
 
-async def taskiq_worker(folder: Path) -> None:
+async def run_taskiq(folder: Path) -> None:
     from taskiq.api import run_receiver_task  # type: ignore[import-not-found,unused-ignore]
 
     broker, _ = open_taskiq(folder)
     await broker.startup()
-    running = asyncio.create_task(run_receiver_task(broker, max_async_tasks=64, max_prefetch=64))
-    await asyncio.to_thread(sys.stdin.read)
-    os._exit(int(running.done()))
+    await run_receiver_task(broker, max_async_tasks=SLOTS, max_prefetch=SLOTS)
 
 
 def open_taskiq(folder: Path) -> tuple[Any, Any]:
@@ -303,6 +357,17 @@ def open_taskiq(folder: Path) -> tuple[Any, Any]:
     return broker, broker.register_task(noop, task_name="noop")
 
 
+WORKERS: dict[str, Callable[[Path], Any]] = {
+    "saq": lambda folder: saq_worker(folder).start(),
+    "arq": lambda folder: arq_worker(folder).async_run(),
+    "taskiq": run_taskiq,
+}
+
+
+async def main(peer: str, folder: Path) -> None:
+    await be_worker(asyncio.ensure_future(WORKERS[peer](folder)))
+
+
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)
-    asyncio.run({"taskiq": taskiq_worker}[sys.argv[1]](Path(sys.argv[2])))
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2])))

@@ -49,7 +49,7 @@ def same_rows(folder: Path, jobs: int, callers: int) -> Times:
         db.execute("BEGIN IMMEDIATE")
         claimed = db.execute(
             """
-            UPDATE jobs SET state = 'running', token = token + 1, worker = 'raw', lease_expires_at = ?
+            UPDATE jobs SET state = 'running', token = token + 1, worker = 'host-12345-abcdef', lease_expires_at = ?
             WHERE seq IN (
                 SELECT seq FROM jobs WHERE state = 'queued' AND held = 0 AND task = 'noop'
                 ORDER BY priority DESC, seq LIMIT ?

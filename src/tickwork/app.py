@@ -49,7 +49,7 @@ from .workers import Workers
 from .zones import zone_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
     from pathlib import Path
@@ -73,6 +73,9 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 MIN_BLOCK_WARN_SECONDS = 0.01
 """Below, the watchdog would ask the loop more than 500 times a second while jobs run."""
+
+LOOK_SECONDS = 0.25
+"""How often whoever waits for the end of all jobs looks for those of other processes."""
 
 IDLE = (JobState.QUEUED, JobState.RUNNING)
 """With no job in these states an app is idle."""
@@ -177,6 +180,7 @@ class App(Declarations):
         self._failed: asyncio.Future[BaseException] | None = None
         self._starting: asyncio.Future[None] | None = None
         self._stopping: asyncio.Future[Stopped] | None = None
+        self._is_client = False
         self._testing: Testing | None = None
         self.include(*tasks)
 
@@ -308,6 +312,21 @@ class App(Declarations):
         """
         job: Job[R] = await self.enqueue_task(task, args, kwargs, EnqueueOptions(), wait=True)
         return job
+
+    async def enqueue_here(self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
+        """Enqueue a job that this process takes for itself at once; what `tickwork trigger` does.
+
+        Raises:
+            UnknownTask: The app does not include the task.
+            NotRunning: The app has not started, or is a client, which runs nothing.
+        """
+        self._store_now()
+        if self._is_client:
+            raise NotRunning("a client runs no jobs; use app.enqueue(task, ...)")
+        assert self._dispatcher is not None
+        job = self._new_job(self._known(task), args, kwargs, EnqueueOptions())
+        await self._dispatcher.take(job)
+        return self._handle(job.id, job.task)
 
     async def enqueue_task(
         self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], options: EnqueueOptions, *, wait: bool
@@ -509,24 +528,69 @@ class App(Declarations):
 
         return run(self, loop_factory=loop_factory)
 
-    async def start(self, *, schedules: bool = True) -> None:
+    @asynccontextmanager
+    async def client(self, web_app: Any = None) -> AsyncIterator[dict[str, Any]]:
+        """Only enqueue here, and await what other processes run: `async with app.client(): ...`.
+
+        For a process beside the workers, such as a web service: `FastAPI(lifespan=app.client)`. It fires no schedule
+        and claims no job; neither the app's lifespan nor its `on_start` functions are called, which are for jobs.
+
+        Raises:
+            NotRunning: The app has started, or keeps its jobs in memory, where no other process runs them.
+        """
+        if self._path is None:
+            raise NotRunning(
+                "an app in memory has no clients: no other process could run what they enqueue; let it keep its jobs: "
+                'App("sqlite:///jobs.db")'
+            )
+        self._expect_stopped()
+        self._is_client = True
+        try:
+            await self._begin(self._start_client())
+            try:
+                yield {"tickwork": self}
+            finally:
+                await self.stop()
+        finally:
+            self._is_client = False
+
+    async def _start_client(self) -> None:
+        store = self._make_store()
+        await store.open()
+        self._store = store
+        self._dispatcher = self._make_dispatcher(store)
+        for task in self._tasks.values():
+            task.bind(self)
+
+    async def start(self, *, schedules: bool = True, claims: bool = True) -> None:
         """Open the store and the user's resources, start workers and scheduler.
 
         Args:
             schedules: Fire schedules too; without, the app only runs what is enqueued.
+            claims: Run what anybody has enqueued; without, only what `enqueue_here` gets. In memory, where nobody else
+                could run the rest, everything is run.
 
         Raises:
             NotRunning: It has started already.
             Exception: Whatever the user's lifespan or an `on_start` function raises; everything is closed again.
         """
+        self._expect_stopped()
+        await self._begin(self._start(schedules, claims))
+        self._events.emit(AppStarted())
+        logger.info("started: %d tasks, %d schedules, %d workers", len(self._tasks), len(self._entries), self.workers)
+
+    def _expect_stopped(self) -> None:
         if self._loop is not None:
             raise NotRunning("the app has started already; one app runs once at a time")
+
+    async def _begin(self, start: Coroutine[Any, Any, None]) -> None:
+        """Await a start, and stop what it has begun when it fails."""
         self._loop = asyncio.get_running_loop()
         self._failed = self._loop.create_future()
         self._stopping = None
         starting = self._starting = self._loop.create_future()
         try:
-            await self._start(schedules)
+            await start
         except BaseException:
             self._stopping = asyncio.ensure_future(self._stop(0.0))
             await to_its_end(self._stopping, on_cancel=self.hurry)
@@ -534,36 +598,20 @@ class App(Declarations):
         finally:
             self._starting = None
             starting.set_result(None)
-        self._events.emit(AppStarted())
-        logger.info("started: %d tasks, %d schedules, %d workers", len(self._tasks), len(self._entries), self.workers)
 
-    async def _start(self, schedules: bool) -> None:
+    async def _start(self, schedules: bool, claims: bool) -> None:
         self._worker = f"{os.getpid()}-{os.urandom(4).hex()}"
         store = self._make_store()
         await store.open()
         self._store = store
-        self._engine = Workers(
-            self.workers,
-            self.workers,
-            cancel_seconds=self.cancel_seconds,
-            time=self._clock.monotonic,
-            call_later=self._clock.call_later,
-            processes=self._make_processes,
-        )
-        self._dispatcher = Dispatcher(
-            store,
-            self._engine,
-            self._clock,
-            self._names,
-            name=self._worker or "",
-            max_deaths=self.max_deaths,
-            events=self._events,
-            on_error=self._on_attempt_failed,
-        )
+        self._dispatcher = self._make_dispatcher(store)
+        if not claims and store.capabilities.multi_process:
+            self._dispatcher.only = set()
         store.listen(self._dispatcher)
         self._watchdog = self._dispatcher.watchdog = self._make_watchdog(self._dispatcher)
         if self._user_lifespan is not None:
             self._dispatcher.state = await self._resources.enter_async_context(_opened(self._user_lifespan, self))
+        assert self._engine is not None
         self._engine.start()
         for task in self._tasks.values():
             task.bind(self)
@@ -587,6 +635,26 @@ class App(Declarations):
         for hook in self._start_hooks:
             if inspect.isawaitable(made := hook()):
                 await made
+
+    def _make_dispatcher(self, store: Store) -> Dispatcher:
+        self._engine = Workers(
+            self.workers,
+            self.workers,
+            cancel_seconds=self.cancel_seconds,
+            time=self._clock.monotonic,
+            call_later=self._clock.call_later,
+            processes=self._make_processes,
+        )
+        return Dispatcher(
+            store,
+            self._engine,
+            self._clock,
+            self._names,
+            name=self._worker or "",
+            max_deaths=self.max_deaths,
+            events=self._events,
+            on_error=self._on_attempt_failed,
+        )
 
     @asynccontextmanager
     async def looking(self) -> AsyncIterator[Self]:
@@ -755,7 +823,8 @@ class App(Declarations):
     async def _stop(self, drain_seconds: float) -> Stopped:
         engine, dispatcher, store = self._engine, self._dispatcher, self._store
         self._scheduler = None
-        self._events.emit(AppStopping())
+        if not self._is_client:
+            self._events.emit(AppStopping())
         await self._end_loops("scheduler", "feeder")
         unstarted, cut = 0, []
         try:
@@ -783,7 +852,7 @@ class App(Declarations):
                     self._store = self._loop = self._worker = None
                     for entry in self._entries.values():
                         entry.row = entry.next_at = None
-        level = logging.WARNING if cut else logging.INFO
+        level = logging.DEBUG if self._is_client else logging.WARNING if cut else logging.INFO
         logger.log(level, "stopped: %d unstarted jobs given back, %d cut%s", unstarted, len(cut), _listed(cut))
         return Stopped(unstarted, cut)
 
@@ -811,7 +880,14 @@ class App(Declarations):
             counts = await store.counts()
             if not any(counts[state] for state in IDLE):
                 return
-            await dispatcher.changed.wait()
+            timer = None
+            if store.capabilities.multi_process:  # what others run ends without a word to this process
+                timer = self._clock.call_later(LOOK_SECONDS, dispatcher.changed.set)
+            try:
+                await dispatcher.changed.wait()
+            finally:
+                if timer is not None:
+                    timer.cancel()
 
     def _store_now(self) -> Store:
         if self._store is None:

@@ -269,6 +269,16 @@ class StoreConformance:
         assert (await store.job(other.id)).state is JobState.QUEUED
         assert ids(await self.claim(store, tasks={"unknown", "t"}, limit=1)) == [other.id]
 
+    async def test_a_claim_of_named_jobs_takes_no_others(self, store: Store, clock: HandClock) -> None:
+        first, wanted, later, unknown = new_job(clock), new_job(clock), new_job(clock, delay=60), new_job(clock, "u")
+        await store.enqueue([first, wanted, later, unknown])
+
+        assert await self.claim(store, jobs=set()) == []
+        assert ids(await self.claim(store, jobs={wanted.id, later.id, unknown.id, "nobody"})) == [wanted.id]
+        clock.advance(61)
+        assert ids(await self.claim(store, jobs={wanted.id, later.id})) == [later.id]
+        assert ids(await self.claim(store)) == [first.id]
+
     async def test_each_job_goes_to_one_of_many_who_claim_at_once(self, store: Store, clock: HandClock) -> None:
         jobs = [new_job(clock) for _ in range(MAX_QUEUED)]
         await store.enqueue(jobs)

@@ -24,6 +24,7 @@ from .events import JobCancelled as JobEndCancelled
 from .jobs import JobState, Outcome
 from .payloads import ErrorInfo, describe_exception
 from .policies import MAX_DEATHS, state_after
+from .prefetch import Prefetch
 from .reports import Reports, progress_of
 from .retry import next_attempt_at
 from .shield import is_meant_for_us, to_its_end
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from .clock import Clock, Timer
     from .events import Events
     from .holds import Hold
-    from .jobs import JobRecord, Progress
+    from .jobs import JobRecord, NewJob, Progress
     from .stores.base import Store
     from .tasks import AnyTask
     from .watchdog import Watchdog
@@ -153,6 +154,8 @@ class JobRun(Run):
     def overran(self, outcome: Outcome) -> None:
         """Tell who waits here, unless it is tried again; the store hears of it when the thread has ended."""
         options, attempt = self.task.options_, self.context_.attempt
+        if self.stop_reason == "lost":
+            return
         if outcome is Outcome.CANCELLED or options.retry is None or attempt >= options.retry.attempts:
             self._dispatcher.tell(self, outcome, None)
 
@@ -210,6 +213,8 @@ class Dispatcher:
         """Hears the name of a schedule when a job of it has ended, or was cancelled before it began."""
         self.on_schedules_changed: Callable[[], object] = _ignore_all
         """Hears that another process has changed schedules."""
+        self.only: set[str] | None = None
+        """The ids of the only jobs that are claimed; None: any."""
         self.now: Callable[[], datetime] = clock.now
         self.base_context: Variables = copy_context()
         self.state: Any = None
@@ -228,11 +233,13 @@ class Dispatcher:
         self._waiters: dict[str, Waiter] = {}
         self._outbox: list[tuple[Finish, JobRecord]] = []
         self._leases_back: list[Lease] = []
-        self._has_room = asyncio.Event()
         self._written = asyncio.Event()
         self.claim_error: BaseException | None = None
         """What the store raised at the last claim; `finish_error` at the last ends. None: it did not."""
         self.finish_error: BaseException | None = None
+        self._is_shared = store.capabilities.multi_process
+        self._prefetch = Prefetch(workers.count, clock.monotonic())
+        self._freed = asyncio.Event()
         self._has_marks: bool = store.capabilities.durable
         self._mark_timer: Timer | None = None
         self._marks_due = False
@@ -246,19 +253,23 @@ class Dispatcher:
 
     async def feed(self) -> None:
         """Claim what is due, for ever."""
-        buffer = self._workers.buffer
+        buffer, is_drained = self._workers.buffer, False
         while True:
             room = self._room()
-            if not room:
-                self._has_room.clear()
-                await self._has_room.wait()
+            if room <= 0:
+                self._freed.clear()
+                await self._freed.wait()
                 continue
             try:
-                records = await self._store.claim(worker=self._name, tasks=self._tasks.keys(), limit=room)
+                if is_drained:
+                    await self._store.wait_claimable(room)
+                records = await self._store.claim(
+                    worker=self._name, tasks=self._tasks.keys(), limit=room, jobs=self.only
+                )
                 self.claim_error = None
+                is_drained = len(records) < room
                 if not records:
                     self.changed.set()
-                    await self._store.wait_claimable(self._room())
             except BaseException as error:
                 if is_meant_for_us(error):
                     raise
@@ -273,10 +284,32 @@ class Dispatcher:
                     await buffer.put(self._claimed[0])
                 del self._claimed[0]
 
+    async def take(self, job: NewJob) -> None:
+        """Enqueue a job and claim it, before another process can; one that must wait for room goes to whoever is first.
+
+        The feeder claims it again for further attempts, and in `only` nothing else.
+        """
+        if self.only is not None:
+            self.only.add(job.id)
+        # What is asked of a store in the same turn of the loop is one transaction, or the next best thing.
+        _, records = await asyncio.gather(
+            self._store.enqueue([job]),
+            self._store.claim(worker=self._name, tasks=self._tasks.keys(), limit=1, jobs={job.id}),
+        )
+        for record in records:
+            run = self._admit(record)
+            if run is not None and not self._set_apart(run):
+                await self._workers.buffer.put(run)
+
     def _room(self) -> int:
-        """Return how many more jobs this process may have in hand."""
-        buffer = self._workers.buffer
-        return max(0, buffer.maxsize - buffer.qsize() - len(self._suspects))
+        """Return how many jobs may be claimed; none when it is not above zero."""
+        buffer, workers = self._workers.buffer, self._workers
+        if not self._is_shared:
+            return buffer.maxsize - buffer.qsize() - len(self._suspects)
+        ended = workers.succeeded_count + workers.failed_count + workers.cancelled_count
+        most = workers.count + self._prefetch.allowed(ended, self._clock.monotonic())
+        # Suspects wait for each other: as many again as there are workers, so that others run meanwhile.
+        return most + min(workers.count, len(self._suspects)) - len(self._runs)
 
     def _admit(self, record: JobRecord) -> JobRun | None:
         """Make a run of a claimed job, or park it when its arguments do not fit the function."""
@@ -376,7 +409,7 @@ class Dispatcher:
 
     def began(self, run: JobRun, now: datetime) -> None:
         """Hear that an attempt begins, and tell of it."""
-        self._has_room.set()
+        self._freed.set()
         if run.run_in in ("loop", "call"):
             self.watch(run)
         if self._has_marks and self._mark_timer is None:
@@ -409,13 +442,19 @@ class Dispatcher:
     def ended(self, run: JobRun, outcome: Outcome, value: Any, error: BaseException | None) -> None:
         """Take the end of an attempt: log it, tell who waits, and queue it for the store."""
         record = run.record
-        self._runs.pop(record.id, None)
-        self._has_room.set()
+        if self._runs.get(record.id) is run:  # else it was lost, and has come again
+            del self._runs[record.id]
+        self._freed.set()
         if run.context_.has_news:
             self._take_progress(run)
         if run.is_watched and self.watchdog is not None:
             run.is_watched = False
             self.watchdog.leave()
+        if run.stop_reason == "lost":
+            if run is self._suspect:
+                self._next_suspect()
+            self._written.set()
+            return
         if run.stop_reason == "stop" and outcome is Outcome.CANCELLED and not record.is_once:
             logger.warning("gave back %s: it had not ended when the app stopped", run.describe(), extra=run.extra())
             self._leases_back.append(run.lease)
@@ -579,6 +618,7 @@ class Dispatcher:
             else:
                 break
         if not run.is_marked:  # another worker has it: this one must not run it, nor has it anything to write
+            self._lose(run)
             raise asyncio.CancelledError
 
     def _let_report(self) -> None:
@@ -618,6 +658,8 @@ class Dispatcher:
         )
         for (run, _), is_marked in zip(news.values(), marked, strict=True):
             run.is_marked = is_marked
+            if not is_marked and self._runs.get(run.record.id) is run and run.run_in != "prepared":
+                self._lose(run)
 
     async def flush(self) -> None:
         """Hand what has ended to the store now. When the store raises, everything is kept for the next try."""
@@ -693,6 +735,27 @@ class Dispatcher:
         """Hear from the store that somebody wants jobs cancelled which this process holds."""
         for job_id in job_ids:
             self.cancel_here(job_id)
+
+    def leases_held(self, tokens: Mapping[str, int]) -> None:
+        """Hear which jobs this worker has, as the store knows: what runs here beside those has been taken away."""
+        for job_id, run in list(self._runs.items()):
+            if tokens.get(job_id) != run.record.token:
+                self._lose(run)
+
+    def _lose(self, run: JobRun) -> None:
+        """End an attempt whose job another process has by now; nobody is told, since the job goes on there."""
+        if run.stop_reason is not None:
+            return
+        logger.warning(
+            "%s is cancelled here: its lease was over, and the job was taken away; it goes on elsewhere, if at all",
+            run.describe(),
+            extra=run.extra(),
+        )
+        if run.phase == WAITING:
+            run.stop_reason = "lost"
+            self._workers.cancel(run)
+        else:
+            self._workers.interrupt(run, "lost")
 
     def schedules_changed(self) -> None:
         """Hear from the store that another process has changed schedules."""

@@ -51,7 +51,7 @@ def run(
     app: App,
     *,
     work: Callable[[], Coroutine[Any, Any, int]] | None = None,
-    schedules: bool = True,
+    alone: bool = False,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     is_last: bool = False,
 ) -> int:
@@ -60,14 +60,14 @@ def run(
     Args:
         app: The app.
         work: Called when the app has started; its status is the program's. None: only a signal ends it.
-        schedules: Fire schedules, too.
+        alone: Fire no schedules, and leave the jobs of others to others; see `App.start`.
         loop_factory: Makes the loop; None: asyncio's own.
         is_last: The process has nothing else to do: signals that come afterwards are ignored.
 
     Raises:
         NotRunning: This is not the main thread, which alone hears signals, or a loop runs in it already.
     """
-    program = Program(app, work=work, schedules=schedules, is_last=is_last)
+    program = Program(app, work=work, alone=alone, is_last=is_last)
     return program.run(loop_factory or asyncio.new_event_loop)
 
 
@@ -75,11 +75,11 @@ class Program:
     """One run of an app in the main thread; see `run`."""
 
     def __init__(
-        self, app: App, *, work: Callable[[], Coroutine[Any, Any, int]] | None, schedules: bool, is_last: bool
+        self, app: App, *, work: Callable[[], Coroutine[Any, Any, int]] | None, alone: bool, is_last: bool
     ) -> None:
         self._app = app
         self._work = work
-        self._schedules = schedules
+        self._alone = alone
         self._is_last = is_last
         self._signals = 0
         self._stop: asyncio.Event
@@ -118,7 +118,7 @@ class Program:
 
     async def _start(self) -> int | None:
         """Start the app, and return the status of the program where that is its end."""
-        start = asyncio.ensure_future(self._app.start(schedules=self._schedules))
+        start = asyncio.ensure_future(self._app.start(schedules=not self._alone, claims=not self._alone))
         stop = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait({start, stop}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()

@@ -46,7 +46,7 @@ Place = Literal["loop", "call", "thread", "process", "prepared"]
 """RunIn, where "loop" means a coroutine function, and "call" a plain one to be called on the loop. A run that must wait
 for something before its function may be called is "prepared": `Run.prepare` says where it runs then."""
 RUN_IN: tuple[RunIn, ...] = get_args(RunIn)
-StopReason = Literal["timeout", "cancel", "stop"]
+StopReason = Literal["timeout", "cancel", "stop", "lost"]
 
 FAIR_SECONDS = 0.005
 """A worker whose jobs never wait gives the loop a turn after this long: jobs that return at once would otherwise

@@ -112,6 +112,7 @@ def verbs_of(db: sqlite3.Connection, clock: HandClock) -> Iterator[tuple[str, Ca
     yield "progress", lambda: verbs.progress(db, lease(claimed[0]), now, None)
     yield "renew", lambda: verbs.renew(db, now, "w", 60)
     yield "cancels_asked", lambda: verbs.cancels_asked(db, "w")
+    yield "leases_held", lambda: verbs.leases_held(db, "w")
     yield "has_overdue", lambda: verbs.has_overdue(db, now)
     yield "other_workers", lambda: verbs.other_workers(db, "me")
     yield (

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,10 +138,14 @@ class Heard:
 
     def __init__(self) -> None:
         self.cancels: list[str] = []
+        self.held: list[dict[str, int]] = []
         self.changes = 0
 
     def cancel_asked(self, job_ids: Sequence[str]) -> None:
         self.cancels += job_ids
+
+    def leases_held(self, tokens: Mapping[str, int]) -> None:
+        self.held.append(dict(tokens))
 
     def schedules_changed(self) -> None:
         self.changes += 1

@@ -170,7 +170,7 @@ def run_trigger(options: argparse.Namespace) -> int:
     args, kwargs = _arguments(task, options.args)  # what does not fit is said before anything starts
 
     async def once() -> int:
-        job = await app.enqueue(task, *args, **kwargs)
+        job = await app.enqueue_here(task, args, kwargs)
         try:
             value = await job.result()
         except InvalidPayload:
@@ -182,7 +182,7 @@ def run_trigger(options: argparse.Namespace) -> int:
         print(task.codec.encode_result(value))
         return OK
 
-    return _run(app, work=once, schedules=False)
+    return _run(app, work=once, alone=True)
 
 
 def _find(app: App, name: str) -> AnyTask:

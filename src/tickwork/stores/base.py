@@ -306,6 +306,9 @@ class Listener(Protocol):
     def cancel_asked(self, job_ids: Sequence[str]) -> None:
         """Hear that jobs which this worker runs are to be cancelled."""
 
+    def leases_held(self, tokens: Mapping[str, int]) -> None:
+        """Hear which jobs this worker has, each with the token of its lease; what else it runs was taken away."""
+
     def schedules_changed(self) -> None:
         """Hear that some schedule was declared anew, paused, resumed, or given another next fire time."""
 
@@ -388,6 +391,7 @@ class Store(ABC):
         tasks: Collection[str],
         limit: int,
         queues: Collection[str] | None = None,
+        jobs: Collection[str] | None = None,
         lease_seconds: float | None = None,
     ) -> list[JobRecord]:
         """Take up to `limit` due jobs: the highest priority first, within it the one that was enqueued first.
@@ -408,6 +412,7 @@ class Store(ABC):
             tasks: The names of the tasks it knows; jobs of others stay queued.
             limit: How many at the most.
             queues: From which queues; None: from all.
+            jobs: Only those of these ids; None: any.
             lease_seconds: How long the claim holds unless extended; None: as long as the process lives, and, in a
                 store of several processes, its loop turns.
 
@@ -474,7 +479,7 @@ class Store(ABC):
 
     @abstractmethod
     async def wait_claimable(self, limit: int = 1) -> None:
-        """Wait until a claim may find something. It may wake for nothing.
+        """Wait until a claim may find more than the last one, which found less than it was to. It may wake for nothing.
 
         Args:
             limit: For how many jobs who waits has room: a store may claim as many for it at once, with the arguments

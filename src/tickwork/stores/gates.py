@@ -8,6 +8,7 @@ The room is counted: a limit less the jobs that run, a rate less the starts of i
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -41,6 +42,10 @@ class _Gate:
     """Queued jobs by id."""
     running: dict[str, None] = field(default_factory=dict)
     starts: deque[tuple[datetime, str]] = field(default_factory=deque)
+    job_count: int = 0
+    """How many queued and running jobs have it, wherever they are."""
+    alarm: tuple[datetime, bool] | None = None
+    """When the next start no longer counts, and whether jobs wait for that: what stands in one of the heaps."""
 
     def first_waiting(self) -> _Entry | None:
         while self.waiting:
@@ -91,8 +96,11 @@ class Gates:
         self._gates: dict[tuple[str, str], _Gate] = {}
         self._entries: dict[str, _Entry] = {}
         self._changed: dict[_Gate, None] = {}
-        self._opening: dict[_Gate, datetime] = {}
-        """Gates of rates that jobs wait at, and when the next may pass."""
+        self._opening: list[tuple[datetime, int, _Gate]] = []
+        """A heap of gates that jobs wait at, by the time when the next may pass."""
+        self._fading: list[tuple[datetime, int, _Gate]] = []
+        """A heap of those that no job waits at, by the time when a start is to be forgotten."""
+        self._order = itertools.count()
 
     def __bool__(self) -> bool:
         """Return whether there is anything to look at."""
@@ -109,6 +117,8 @@ class Gates:
         gates = tuple(self._gates.setdefault(name, _Gate(*name)) for name in names)
         entry = self._entries[record.id] = _Entry(record.id, (-record.priority, place), gates)
         gates[0].let_wait(entry)
+        for gate in gates:
+            gate.job_count += 1
         self._changed.update(dict.fromkeys(gates))
 
     def has_passed(self, job_id: str) -> bool:
@@ -136,6 +146,7 @@ class Gates:
             entry.gates[entry.passed_count].waiting_count -= 1
         entry.has_left = True
         for gate in entry.gates:
+            gate.job_count -= 1
             gate.passed.pop(record.id, None)
             gate.running.pop(record.id, None)
             if is_given_back:
@@ -144,7 +155,9 @@ class Gates:
 
     def settle(self, now: datetime) -> list[str]:
         """Let jobs pass where there is room, and back where too many have; return those that may be claimed now."""
-        self._changed.update((gate, None) for gate, at in self._opening.items() if at <= now)
+        for heap in (self._opening, self._fading):
+            while heap and heap[0][0] <= now:
+                self._changed[heapq.heappop(heap)[2]] = None
         ready: list[str] = []
         while self._changed:
             gate, _ = self._changed.popitem()
@@ -164,11 +177,17 @@ class Gates:
                 self._turn_back(last, gate)
             self._let_pass(first, ready)
             first = gate.first_waiting()
-        self._opening.pop(gate, None)
-        if first is not None and opens_at is not None:
-            self._opening[gate] = opens_at
-        if first is None and not gate.passed and not gate.running and not gate.starts:
-            self._gates.pop((gate.task, gate.name), None)
+        self._watch(gate, opens_at, is_waited_for=first is not None)
+
+    def _watch(self, gate: _Gate, opens_at: datetime | None, *, is_waited_for: bool) -> None:
+        """Let a gate be looked at when that is due, or forget it when nothing is left of it."""
+        alarm = None if opens_at is None else (opens_at, is_waited_for)
+        if alarm is not None and alarm != gate.alarm:
+            heapq.heappush(self._opening if is_waited_for else self._fading, (alarm[0], next(self._order), gate))
+        gate.alarm = alarm
+        name = gate.task, gate.name
+        if alarm is None and not gate.job_count and self._gates.get(name) is gate:
+            del self._gates[name]
 
     def _room(self, gate: _Gate, now: datetime) -> tuple[int | None, datetime | None]:
         """Return how many jobs may have passed, None: any number; and when a start of the period no longer counts."""
@@ -209,7 +228,9 @@ class Gates:
 
     def next_at(self) -> datetime | None:
         """Return when the next gate opens at which jobs wait; None: not by time."""
-        return min(self._opening.values(), default=None)
+        while self._opening and self._opening[0][2].alarm != (self._opening[0][0], True):
+            heapq.heappop(self._opening)
+        return self._opening[0][0] if self._opening else None
 
     def blocker(self, job_id: str, now: datetime) -> Blocker | None:
         """Return the gate that a queued job waits at, or None."""

@@ -345,6 +345,7 @@ class MemoryStore(Store):
         tasks: Collection[str],
         limit: int,
         queues: Collection[str] | None = None,
+        jobs: Collection[str] | None = None,
         lease_seconds: float | None = None,
     ) -> list[JobRecord]:
         """See `Store.claim`."""
@@ -361,7 +362,7 @@ class MemoryStore(Store):
             record = self._jobs.get(entry[2])
             if record is None or record.state is not JobState.QUEUED:
                 continue  # cancelled or gone: its entry stayed behind
-            if record.task not in tasks:
+            if record.task not in tasks or (jobs is not None and record.id not in jobs):
                 passed.append((line, entry))
                 continue
             if record.start_by is not None and now > record.start_by and not _has_begun(record):
@@ -381,7 +382,7 @@ class MemoryStore(Store):
             claimed.append(record)
         for line, entry in passed:
             heapq.heappush(line, entry)
-        if not claimed and limit > 0:
+        if len(claimed) < limit:
             self._claimable.clear()
         self._make_room()
         return claimed + too_late

@@ -3,7 +3,7 @@
 The verbs themselves are in `sqlite_verbs`, the thread and its transactions in `committer`. Here is the file: opening it
 beside other processes, the lock around each transaction, and what the thread does between two of them:
 
-- it notices what other processes have committed (`PRAGMA data_version`, some tens of times a second) and wakes who
+- it notices what other processes have committed (`PRAGMA data_version`, twenty times a second) and wakes who
   waits for it;
 - it renews the leases of this worker while the loop turns;
 - it looks after workers that have died on this host, and gives their jobs back.
@@ -54,7 +54,7 @@ T = TypeVar("T")
 
 BUSY_SECONDS = 60.0
 """How long a transaction waits for another process before it gives up: longer than any of ours takes."""
-LOOK_SECONDS = 0.03
+LOOK_SECONDS = 0.05
 """How often the thread looks for what others have committed: half of it is the delay that a waiting worker adds, and
 one look costs some tens of microseconds."""
 HOUSEKEEPING_SECONDS = 1.0
@@ -82,6 +82,7 @@ class _Claim:
     worker: str
     tasks: frozenset[str]
     queues: frozenset[str] | None
+    jobs: frozenset[str] | None
     lease_seconds: float
     limit: int = field(compare=False)
 
@@ -161,6 +162,8 @@ class SQLiteStore(Store):
         self._last_claim: _Claim | None = None
         self._hungry: _Hungry | None = None
         self._caught: list[JobRecord] = []
+        self._caught_ids: set[str] = set()
+        """The last jobs that were claimed as they were enqueued: nobody need look for them."""
         self._changed = asyncio.Event()
         self._room = asyncio.Lock()
         self._is_closing = False
@@ -175,6 +178,7 @@ class SQLiteStore(Store):
         self._identity: list[tuple[int, int] | None] = []
         self._data_version = -1
         self._schedules_changed = -1
+        self._rescued = -1
         self._next_housekeeping = 0.0
         self._housekept_mono = 0.0
         self._offset = timedelta(0)
@@ -390,10 +394,13 @@ class SQLiteStore(Store):
     def _notice(self, db: sqlite3.Connection) -> None:
         """Tell the loop what another process has changed that somebody here waits for."""
         tell = self._committer.call_on_loop
-        (changes,) = db.execute("SELECT value FROM meta WHERE key = 'schedules_changed'").fetchone()
-        if changes != self._schedules_changed:
-            self._schedules_changed = changes
+        counters = dict(db.execute("SELECT key, value FROM meta").fetchall())
+        if counters["schedules_changed"] != self._schedules_changed:
+            self._schedules_changed = counters["schedules_changed"]
             tell(self._tell_listener, "schedules_changed")
+        if counters["rescued"] != self._rescued:
+            self._rescued = counters["rescued"]
+            self._notice_lost(db)
         self._notice_cancels(db)
         ended = verbs.ended_among(db, list(self._ended))
         tell(self._others_committed, verbs.next_claim(db), ended)
@@ -401,6 +408,15 @@ class SQLiteStore(Store):
     def _notice_cancels(self, db: sqlite3.Connection) -> None:
         if self._worker is not None and (asked := verbs.cancels_asked(db, self._worker)):
             self._committer.call_on_loop(self._tell_listener, "cancel_asked", asked)
+
+    def _notice_lost(self, db: sqlite3.Connection) -> None:
+        """Tell the loop which jobs are still this worker's.
+
+        What it has claimed since, it hears of after this, and what it has claimed before it knows: both come from this
+        thread, in their order.
+        """
+        if self._worker is not None:
+            self._committer.call_on_loop(self._tell_listener, "leases_held", verbs.leases_held(db, self._worker))
 
     def _keep_house(self, db: sqlite3.Connection, worker: str, mono: float) -> None:
         now = self._clock.now()
@@ -441,6 +457,7 @@ class SQLiteStore(Store):
         except BaseException:
             self._renew_mono = mono
             raise
+        self._notice_lost(db)
 
     def _tell_rescued(self, dead: Sequence[str], rescued: Sequence[JobRecord]) -> None:
         for worker in dead:
@@ -540,7 +557,8 @@ class SQLiteStore(Store):
                     records = await self._try_enqueue(jobs)
                     if records is None:
                         await self._changed.wait()
-        self._let_claim()
+        if not self._caught_ids.issuperset(record.id for record in records):
+            self._let_claim()
         return records
 
     async def _known(self, jobs: Sequence[NewJob]) -> list[JobRecord] | None:
@@ -614,6 +632,7 @@ class SQLiteStore(Store):
         tasks: Collection[str],
         limit: int,
         queues: Collection[str] | None = None,
+        jobs: Collection[str] | None = None,
         lease_seconds: float | None = None,
     ) -> list[JobRecord]:
         """See `Store.claim`."""
@@ -622,13 +641,14 @@ class SQLiteStore(Store):
             tasks=frozenset(tasks),
             limit=limit,
             queues=None if queues is None else frozenset(queues),
+            jobs=None if jobs is None else frozenset(jobs),
             lease_seconds=self._lease_seconds if lease_seconds is None else lease_seconds,
         )
         self._is_claimable = False  # whatever is enqueued from here on sets it again
         records = await self._take_caught(claim)
         if not records:
             records, due = await self._committer.run(
-                lambda db: (found := self._claim(db, claim), None if found else verbs.next_claim(db)[1]),
+                lambda db: (found := self._claim(db, claim), None if len(found) >= limit else verbs.next_claim(db)[1]),
                 undo=self._give_back,
             )
             self._set_alarm(due)
@@ -648,6 +668,7 @@ class SQLiteStore(Store):
             tasks=claim.tasks,
             limit=claim.limit,
             queues=claim.queues,
+            jobs=claim.jobs,
             lease_seconds=claim.lease_seconds,
         )
 
@@ -658,6 +679,7 @@ class SQLiteStore(Store):
     def _catch(self, hungry: _Hungry, caught: list[JobRecord]) -> None:
         """Keep what was claimed for who waited, for its next claim; or give it back, when it waits no more."""
         self._caught.extend(caught)
+        self._caught_ids = {record.id for record in caught}
         if not hungry.told.cancelled():
             hungry.wake()
         elif not self._is_closing:

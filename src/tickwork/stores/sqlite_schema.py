@@ -228,7 +228,7 @@ VERSIONS: list[list[str]] = [
         """,
         # Counters by which processes notice what others have changed.
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
-        "INSERT INTO meta VALUES ('schedules_changed', 0)",
+        "INSERT INTO meta VALUES ('schedules_changed', 0), ('rescued', 0)",
     ],
 ]
 """For each version the statements that make it of the one before."""

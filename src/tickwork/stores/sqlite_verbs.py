@@ -518,12 +518,16 @@ def claim(
     tasks: Collection[str],
     limit: int,
     queues: Collection[str] | None,
+    jobs: Collection[str] | None = None,
     lease_seconds: float | None,
 ) -> list[JobRecord]:
     """Take due jobs; see `Store.claim`."""
     promote(db, now)
     known = f"task IN ({_marks(tasks)})" + ("" if queues is None else f" AND queue IN ({_marks(queues)})")
-    names = (*tasks, *(queues or ()))
+    names: tuple[str, ...] = (*tasks, *(queues or ()))
+    if jobs is not None:
+        known += f" AND id IN ({_marks(jobs)})"
+        names += tuple(jobs)
     # One look for two things that there seldom are: jobs that come too late, and gates that may have opened.
     news = db.execute(
         f"""
@@ -713,6 +717,8 @@ def rescue(
         (*dead, None if overdue is None else us(now - overdue)),
     ).fetchall()
     rescued = [_rescued(db, now, _job(entry), max_deaths) for entry in found]
+    if rescued:
+        db.execute("UPDATE meta SET value = value + 1 WHERE key = 'rescued'")  # their owners may live, and look
     db.execute(f"DELETE FROM workers WHERE name IN ({_marks(dead)})", tuple(dead))
     return rescued
 
@@ -844,6 +850,11 @@ def cancels_asked(db: sqlite3.Connection, worker: str) -> list[str]:
     """Return the jobs that a worker runs and somebody wants cancelled."""
     found = db.execute("SELECT id FROM jobs WHERE worker = ? AND state = 'running' AND cancel_requested = 1", (worker,))
     return [job_id for (job_id,) in found]
+
+
+def leases_held(db: sqlite3.Connection, worker: str) -> dict[str, int]:
+    """Return the jobs that a worker has, each with the token of its lease."""
+    return dict(db.execute("SELECT id, token FROM jobs WHERE worker = ? AND state = 'running'", (worker,)).fetchall())
 
 
 def ended_among(db: sqlite3.Connection, job_ids: Collection[str]) -> list[str]:
