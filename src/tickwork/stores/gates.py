@@ -101,6 +101,7 @@ class Gates:
         self._fading: list[tuple[datetime, int, _Gate]] = []
         """A heap of those that no job waits at, by the time when a start is to be forgotten."""
         self._order = itertools.count()
+        self._newest_start: datetime | None = None
 
     def __bool__(self) -> bool:
         """Return whether there is anything to look at."""
@@ -130,6 +131,7 @@ class Gates:
         """Let a job that has passed all its gates run."""
         entry = self._entries[job_id]
         entry.is_running = True
+        self._newest_start = now
         for gate in entry.gates:
             del gate.passed[job_id]
             gate.running[job_id] = None
@@ -137,8 +139,16 @@ class Gates:
                 gate.starts.append((now, job_id))
                 self._changed[gate] = None
 
-    def leave(self, record: JobRecord, *, is_given_back: bool = False) -> None:
-        """Let a job go that is queued or runs no more; one that is given back before it began has not started."""
+    def take_back(self, record: JobRecord) -> None:
+        """Let the start of a running job not count: it is given back, and had not begun as far as was told."""
+        for gate in self._entries[record.id].gates:
+            for number in range(len(gate.starts) - 1, -1, -1):
+                if gate.starts[number][1] == record.id:
+                    del gate.starts[number]
+                    break
+
+    def leave(self, record: JobRecord) -> None:
+        """Let a job go that is queued or runs no more."""
         entry = self._entries.pop(record.id, None)
         if entry is None:
             return
@@ -149,12 +159,13 @@ class Gates:
             gate.job_count -= 1
             gate.passed.pop(record.id, None)
             gate.running.pop(record.id, None)
-            if is_given_back:
-                _take_back(gate.starts, record.id)
             self._changed[gate] = None
 
     def settle(self, now: datetime) -> list[str]:
         """Let jobs pass where there is room, and back where too many have; return those that may be claimed now."""
+        if self._newest_start is not None and self._newest_start > now:  # the clock was set back
+            self._newest_start = now
+            self._changed.update((gate, None) for gate in self._gates.values() if gate.starts)
         for heap in (self._opening, self._fading):
             while heap and heap[0][0] <= now:
                 self._changed[heapq.heappop(heap)[2]] = None
@@ -200,7 +211,7 @@ class Gates:
         per = timedelta(seconds=limits.rate.per)
         while gate.starts and gate.starts[0][0] <= now - per:
             gate.starts.popleft()
-        if gate.starts and gate.starts[-1][0] > now:  # the clock was set back
+        if gate.starts and gate.starts[-1][0] > now:
             gate.starts = deque((min(at, now), job_id) for at, job_id in gate.starts)
         return max(0, limits.rate.starts - len(gate.starts)), gate.starts[0][0] + per if gate.starts else None
 
@@ -246,10 +257,3 @@ class Gates:
         kind = "rate" if is_rate(gate.name) else "limit"
         return Blocker(kind, key_of(gate.name), held_by, opens_at if kind == "rate" and is_closed else None)
 
-
-def _take_back(starts: deque[tuple[datetime, str]], job_id: str) -> None:
-    """Forget the last start of a job."""
-    for number in range(len(starts) - 1, -1, -1):
-        if starts[number][1] == job_id:
-            del starts[number]
-            return

@@ -108,9 +108,17 @@ def declare(db: sqlite3.Connection, limits: Mapping[str, Limits]) -> None:
         db.execute("UPDATE gates SET opens_at = 0 WHERE task = ?", (task,))
 
 
+DUE = f"""
+    SELECT * FROM (SELECT task, gate FROM gates WHERE opens_at <= ? LIMIT {MAX_GATES})
+    UNION ALL SELECT * FROM (SELECT task, gate FROM starts WHERE at > ? LIMIT {MAX_GATES})
+"""
+"""Gates that are to be looked at, task and gate, at a time that is given twice. Starts that lie in the future tell of a
+clock that was set back."""
+
+
 def due(db: sqlite3.Connection, now: int) -> list[tuple[str, str]]:
     """Return gates that are to be looked at: task and gate."""
-    return db.execute("SELECT task, gate FROM gates WHERE opens_at <= ? LIMIT ?", (now, MAX_GATES)).fetchall()
+    return db.execute(DUE, (now, now)).fetchall()
 
 
 def settle(db: sqlite3.Connection, now: int, gates: Iterable[tuple[str, str]]) -> None:

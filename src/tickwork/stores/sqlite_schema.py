@@ -139,6 +139,7 @@ VERSIONS: list[list[str]] = [
         ) STRICT
         """,
         "CREATE INDEX starts_at ON starts (task, gate, at)",
+        "CREATE INDEX starts_newest ON starts (at)",
         # Whatever happens to a job with gates, by whichever verb: it waits at its first one, and they are looked at.
         *(
             f"""

@@ -532,9 +532,9 @@ def claim(
     news = db.execute(
         f"""
         SELECT id, NULL FROM jobs WHERE state = 'queued' AND start_by < ? AND attempt = 0 AND deaths = 0 AND {known}
-        UNION ALL SELECT task, gate FROM (SELECT task, gate FROM gates WHERE opens_at <= ? LIMIT {limits.MAX_GATES})
+        UNION ALL {limits.DUE}
         """,
-        (us(now), *names, us(now)),
+        (us(now), *names, us(now), us(now)),
     ).fetchall()
     missed = [cancel(db, now, job_id, "missed") for job_id, gate in news if gate is None]
     if news:
