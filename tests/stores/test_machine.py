@@ -200,7 +200,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     def look_at_starts(self) -> None:
         """Forget those whose period is over; what lies in the future, since the clock was set back, has started now."""
-        if self.limits.rate is not None:
+        if self.limits.rate is None:
+            self.starts.clear()
+        else:
             since = self.now - timedelta(seconds=self.limits.rate.per)
             for gate, starts in self.starts.items():
                 self.starts[gate] = [(min(at, self.now), job_id) for at, job_id in starts if at > since]
@@ -280,11 +282,10 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(limits=st.sampled_from(LIMITS))
     def set_limits(self, limits: Limits) -> None:
+        self.take(0)  # starts that no longer count are forgotten at the next claim, if not before
         self.call(self.store.set_limits({"t": limits}))
-        self.take(0)  # starts that no longer count for a rate that is gone are forgotten at the next claim
-        if limits.rate is None:
-            self.starts.clear()
         self.limits = limits
+        self.take(0)
 
     @rule(
         names=st.sampled_from(["a", "b", "ab"]),
@@ -521,7 +522,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert job.has_begun or job.new.start_by is None or self.now <= job.new.start_by
             job.state, job.token, job.started_at = JobState.RUNNING, record.token, None
             for gate in job.new.gates:
-                if gate.startswith("rate:"):
+                if gate.startswith("rate:") and self.limits.rate is not None:
                     self.starts.setdefault(gate, []).append((self.now, job.new.id))
             job.expires = self.now + timedelta(seconds=LEASE_SECONDS)
         return claimed
