@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from .jobs import JobRecord as JobRecord
     from .jobs import JobState as JobState
     from .jobs import Progress as Progress
+    from .limits import Limit as Limit
+    from .limits import Rate as Rate
     from .pool import Loaded as Loaded
     from .pool import Pool as Pool
     from .pool import PoolJob as PoolJob
@@ -73,6 +75,7 @@ _HOMES = {
     "handle": ("Job",),
     "health": ("Health",),
     "jobs": ("JobRecord", "JobState", "Progress"),
+    "limits": ("Limit", "Rate"),
     "pool": ("Loaded", "Pool", "PoolJob", "PoolStats", "Saved"),
     "retry": ("GiveUp", "Retry", "RetryAfter"),
     "schedules": ("Schedule",),
@@ -92,7 +95,9 @@ __all__ = [
     "JobFilter",
     "JobRecord",
     "JobState",
+    "Limit",
     "Progress",
+    "Rate",
     "Retry",
     "Schedule",
     "Stopped",

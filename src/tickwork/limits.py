@@ -132,7 +132,8 @@ def check_key(given: object) -> str:
     if not isinstance(given, str) or not given.strip():
         raise InvalidOption("key", "a text that is not blank", given)
     if len(given) > MAX_KEY:
-        raise InvalidOption("key", f"at most {MAX_KEY} characters long", given[:20] + "...", remedy="hash what is longer")
+        shown = given[:20] + "..."
+        raise InvalidOption("key", f"at most {MAX_KEY} characters long", shown, remedy="hash what is longer")
     return _writable(given)
 
 
@@ -188,20 +189,23 @@ class Labels:
         self._wants_values = any(entry.fields for entry in keys)
         self._rest = next((entry.name for entry in parameters if entry.kind is entry.VAR_KEYWORD), None)
 
-    def of(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
+    def of(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, key: str | None = None
+    ) -> tuple[str | None, tuple[str, ...]]:
         """Return the idempotency key of a call, or None, and its gates in the order in which it passes them.
 
         Args:
             args: Positional arguments, without one that somebody else fills in.
             kwargs: Named ones. They must fit the function.
+            key: The key, where the caller gives one; None: the task's.
 
         Raises:
             InvalidPayload: A key cannot be made of these arguments.
         """
         values = self._values(args, kwargs) if self._wants_values else {}
         return (
-            None if self._key is None else self._key.of(values),
-            tuple(f"{kind}:{key.of(values)}" for kind, key in self._gates),
+            key or (None if self._key is None else self._key.of(values)),
+            tuple(f"{kind}:{label.of(values)}" for kind, label in self._gates),
         )
 
     def _values(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -221,9 +225,7 @@ class _Key:
         self.text = text
         self.task = task
         self.fields: frozenset[tuple[str, str, str | None]] = frozenset(
-            (name, spec or "", conversion)
-            for _, name, spec, conversion in Formatter().parse(text)
-            if name is not None
+            (name, spec or "", conversion) for _, name, spec, conversion in Formatter().parse(text) if name is not None
         )
         if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             return  # whatever is named may be given
@@ -265,7 +267,9 @@ def _hint(name: str, known: list[str]) -> str:
     near = nearest(name, known)
     if near:
         return f"did you mean {{{near}}}?"
-    return f"it has {', '.join(f'{{{entry}}}' for entry in known)}" if known else "it has none; write a key without braces"
+    if not known:
+        return "it has none, so write the key without braces"
+    return "it has " + ", ".join(f"{{{entry}}}" for entry in known)
 
 
 def _first_name(field: str) -> str:

@@ -87,14 +87,14 @@ class ModelSchedule:
 GATES = [
     (),
     (),
-    ("limit:a",),
-    ("rate:a",),
+    ("limit:",),
+    ("rate:x",),
     ("limit:a", "rate:"),
     ("limit:b", "rate:"),
     ("rate:a", "limit:"),
     ("rate:b", "limit:"),
 ]
-"""No gate is the first of some jobs and the second of others: which of these go first, nothing promises."""
+"""Jobs that share their first gate share the second: else nothing promises which of them goes first."""
 LIMITS = [
     Limits(Limit(1), Rate(2, per=10)),
     Limits(Limit(2), Rate(1, per=4)),
@@ -268,7 +268,8 @@ class StoreMachine(RuleBasedStateMachine):
             expected.append(held or job.id)
             if held is None:
                 new.append(job)
-                known[job.task, key] = job.id
+                if key is not None:
+                    known[job.task, key] = job.id
         has_room = not new or self.waiting_count() + len(new) <= MAX_QUEUED
         try:
             taken = self.call(self.store.enqueue(jobs, wait=False))
@@ -506,11 +507,7 @@ class StoreMachine(RuleBasedStateMachine):
                 self.amend(job, decided_by='grace="5s"')
                 self.cancel_waiting(job, "missed")
         expected = [
-            job
-            for job in self.jobs.values()
-            if job.state is JobState.QUEUED
-            and job.new.task == "t"
-            and not job.behind
+            job for job in self.jobs.values() if job.state is JobState.QUEUED and job.new.task == "t" and not job.behind
         ]
         expected.sort(key=lambda job: (-job.new.priority, job.place))
         expected = [job for job in self.let_through(expected) if queues is None or job.new.queue in queues]
@@ -669,7 +666,7 @@ class StoreMachine(RuleBasedStateMachine):
         if name in self.schedules and not self.schedules[name].is_paused:
             for _ in range(2):
                 self.clock.advance(3)
-                self.fire(name, overlap, 0, False, True, 0, None, False, False, ("limit:a",))
+                self.fire(name, overlap, 0, False, True, 0, None, False, False, ("limit:",))
                 self.take(3)
 
     # -- people and time --------------------------------------------------------------------------------------------

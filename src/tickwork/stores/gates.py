@@ -249,11 +249,10 @@ class Gates:
         if entry is None or entry.passed_count == len(entry.gates):
             return None
         gate = entry.gates[entry.passed_count]
-        room, opens_at = self._room(gate, now)
         held_by = tuple([*gate.running, *gate.passed][:MAX_HOLDERS])
-        starts = len(gate.starts)
+        if not is_rate(gate.name):
+            return Blocker("limit", key_of(gate.name), held_by)
+        _, opens_at = self._room(gate, now)
         rate = self._limits.get(gate.task, _NO_LIMITS).rate
-        is_closed = rate is not None and starts >= rate.starts and room is not None
-        kind = "rate" if is_rate(gate.name) else "limit"
-        return Blocker(kind, key_of(gate.name), held_by, opens_at if kind == "rate" and is_closed else None)
-
+        is_used_up = rate is not None and len(gate.starts) >= rate.starts
+        return Blocker("rate", key_of(gate.name), held_by, opens_at if is_used_up else None)

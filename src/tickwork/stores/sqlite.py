@@ -646,6 +646,8 @@ class SQLiteStore(Store):
         )
         self._is_claimable = False  # whatever is enqueued from here on sets it again
         records = await self._take_caught(claim)
+        if any(record.gates for record in records):
+            self._let_claim()  # to hear when the next of them may start
         if not records:
             records, due = await self._committer.run(
                 lambda db: (found := self._claim(db, claim), None if len(found) >= limit else verbs.next_claim(db)[1]),

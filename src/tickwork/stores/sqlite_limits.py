@@ -1,16 +1,16 @@
 """Limits and rates in a SQLite store: which of the queued jobs stand before a closed gate, and when it opens.
 
 A job passes its gates one after the other (`tickwork.limits` says what they are). `jobs.gate` tells where it is: 1, it
-waits at the first; 2, at the second; 0, it has passed them and may be claimed. A claim looks at none but the last, so it
-costs the same however many jobs wait for a key.
+waits at the first; 2, at the second; 0, it has passed them and may be claimed. A claim looks at these alone, so that
+it costs the same however many jobs wait for a key.
 
 At any gate as many queued jobs have passed as the gate has room for, or all there are, and those are the first ones by
 priority and arrival. The room is counted, never kept: a limit less the jobs that run, a rate less the starts of its
 period. So nothing can leak when a process dies; what its jobs held is free when they are rescued.
 
 Whatever changes a job with gates, by whichever verb, triggers of the schema put it before its first gate and let the
-gates be looked at (`gates.opens_at` = 0). `settle` does that, before a claim and after an enqueue: it lets jobs pass, or
-back when an older or more urgent one has come meanwhile.
+gates be looked at (`gates.opens_at` = 0). `settle` does that, before a claim and after an enqueue: it lets jobs pass,
+and turns some back when older or more urgent ones have come meanwhile.
 """
 
 from __future__ import annotations
