@@ -33,41 +33,42 @@ once; the rest follows at the next claim, which comes at once."""
 MAX_PASS = 10_000
 """So many jobs pass a gate in one go, when its limit is lifted."""
 
-_AT = "task = :task AND {column} = :gate AND finished_at IS NULL"
+_AT = "jobs INDEXED BY jobs_at_{column} WHERE task = :task AND {column} = :gate AND finished_at IS NULL"
 _AT1, _AT2 = _AT.format(column="gate1"), _AT.format(column="gate2")
+"""Jobs that have the gate as their first, or as their second."""
 
 _COUNTS = f"""
-    SELECT (SELECT count(*) FROM jobs WHERE {_AT1} AND state = 'running')
-        + (SELECT count(*) FROM jobs WHERE {_AT2} AND state = 'running'),
-        (SELECT count(*) FROM jobs WHERE {_AT1} AND state = 'queued' AND gate IN (0, 2))
-        + (SELECT count(*) FROM jobs WHERE {_AT2} AND state = 'queued' AND gate = 0)
+    SELECT (SELECT count(*) FROM {_AT1} AND state = 'running')
+        + (SELECT count(*) FROM {_AT2} AND state = 'running'),
+        (SELECT count(*) FROM {_AT1} AND state = 'queued' AND gate IN (0, 2))
+        + (SELECT count(*) FROM {_AT2} AND state = 'queued' AND gate = 0)
 """
 # Each part is one look into an index, which is in this order.
 _WAITING = f"""
     SELECT * FROM (
-        SELECT priority, seq FROM jobs WHERE {_AT1} AND state = 'queued' AND gate = 1 AND held = 0
+        SELECT priority, seq FROM {_AT1} AND state = 'queued' AND gate = 1 AND held = 0
         ORDER BY priority DESC, seq LIMIT :limit
     )
     UNION ALL
     SELECT * FROM (
-        SELECT priority, seq FROM jobs WHERE {_AT2} AND state = 'queued' AND gate = 2 AND held = 0
+        SELECT priority, seq FROM {_AT2} AND state = 'queued' AND gate = 2 AND held = 0
         ORDER BY priority DESC, seq LIMIT :limit
     )
     ORDER BY priority DESC, seq LIMIT :limit
 """
 _PASSED = f"""
     SELECT * FROM (
-        SELECT priority, seq FROM jobs WHERE {_AT1} AND state = 'queued' AND gate = 0
+        SELECT priority, seq FROM {_AT1} AND state = 'queued' AND gate = 0
         ORDER BY priority, seq DESC LIMIT :limit
     )
     UNION ALL
     SELECT * FROM (
-        SELECT priority, seq FROM jobs WHERE {_AT1} AND state = 'queued' AND gate = 2
+        SELECT priority, seq FROM {_AT1} AND state = 'queued' AND gate = 2
         ORDER BY priority, seq DESC LIMIT :limit
     )
     UNION ALL
     SELECT * FROM (
-        SELECT priority, seq FROM jobs WHERE {_AT2} AND state = 'queued' AND gate = 0
+        SELECT priority, seq FROM {_AT2} AND state = 'queued' AND gate = 0
         ORDER BY priority, seq DESC LIMIT :limit
     )
     ORDER BY priority, seq DESC LIMIT :limit
@@ -81,10 +82,10 @@ _TURN_BACK = f"""
     WHERE seq IN (SELECT seq FROM ({_PASSED})) RETURNING iif(gate = 1, gate2, NULL)
 """
 _HOLDERS = f"""
-    SELECT id FROM jobs WHERE {_AT1} AND state = 'running'
-    UNION ALL SELECT id FROM jobs WHERE {_AT2} AND state = 'running'
-    UNION ALL SELECT id FROM jobs WHERE {_AT1} AND state = 'queued' AND gate IN (0, 2)
-    UNION ALL SELECT id FROM jobs WHERE {_AT2} AND state = 'queued' AND gate = 0
+    SELECT id FROM {_AT1} AND state = 'running'
+    UNION ALL SELECT id FROM {_AT2} AND state = 'running'
+    UNION ALL SELECT id FROM {_AT1} AND state = 'queued' AND gate IN (0, 2)
+    UNION ALL SELECT id FROM {_AT2} AND state = 'queued' AND gate = 0
     LIMIT {MAX_HOLDERS}
 """
 

@@ -507,7 +507,9 @@ def note_schedule_change(db: sqlite3.Connection) -> None:
 
 def promote(db: sqlite3.Connection, now: datetime) -> None:
     """Queue the scheduled jobs that are due."""
-    db.execute("UPDATE jobs SET state = 'queued' WHERE state = 'scheduled' AND run_at <= ?", (us(now),))
+    db.execute(
+        "UPDATE jobs INDEXED BY jobs_later SET state = 'queued' WHERE state = 'scheduled' AND run_at <= ?", (us(now),)
+    )
 
 
 def claim(
@@ -528,10 +530,12 @@ def claim(
     if jobs is not None:
         known += f" AND id IN ({_marks(jobs)})"
         names += tuple(jobs)
+    # Unasked, SQLite takes the index of states, and walks over all that is queued, here and for the claim itself.
     # One look for two things that there seldom are: jobs that come too late, and gates that may have opened.
     news = db.execute(
         f"""
-        SELECT id, NULL FROM jobs WHERE state = 'queued' AND start_by < ? AND attempt = 0 AND deaths = 0 AND {known}
+        SELECT id, NULL FROM jobs INDEXED BY jobs_grace
+        WHERE state = 'queued' AND start_by < ? AND attempt = 0 AND deaths = 0 AND {known}
         UNION ALL {limits.DUE}
         """,
         (us(now), *names, us(now), us(now)),
@@ -545,7 +549,7 @@ def claim(
         UPDATE jobs SET state = 'running', token = token + 1, worker = ?, lease_expires_at = ?, started_at = NULL,
             progress = NULL
         WHERE seq IN (
-            SELECT seq FROM jobs WHERE state = 'queued' AND held = 0 AND gate = 0 AND {known}
+            SELECT seq FROM jobs INDEXED BY jobs_ready WHERE state = 'queued' AND held = 0 AND gate = 0 AND {known}
             ORDER BY priority DESC, seq LIMIT ?
         ) RETURNING {JOB}
         """,
@@ -595,7 +599,7 @@ def finish(
         find something because of it.
     """
     among = _array([ended.lease.job_id for ended in finishes])
-    held = db.execute(f"SELECT {JOB} FROM jobs WHERE state = 'running' AND id {_AMONG}", (among,))
+    held = db.execute(f"SELECT {JOB} FROM jobs WHERE +state = 'running' AND id {_AMONG}", (among,))  # +: go by the ids
     found = {entry[1]: entry for entry in held}
     accepted: list[bool] = []
     moved: list[tuple[int, Finish, JobRecord]] = []
@@ -861,7 +865,7 @@ def ended_among(db: sqlite3.Connection, job_ids: Collection[str]) -> list[str]:
     """Return those of these jobs that are finished, parked or gone."""
     if not job_ids:
         return []
-    found = db.execute(f"SELECT id FROM jobs WHERE id {_AMONG} AND {UNFINISHED}", (_array(job_ids),))
+    found = db.execute(f"SELECT id FROM jobs WHERE id {_AMONG} AND +{UNFINISHED}", (_array(job_ids),))
     return list(set(job_ids).difference(job_id for (job_id,) in found))
 
 
@@ -869,9 +873,9 @@ def next_claim(db: sqlite3.Connection) -> tuple[bool, datetime | None]:
     """Return whether any job may be ready for some worker, and when the next is due, or its rate lets it start."""
     is_ready, due, opens_at = db.execute(
         """
-        SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'queued' AND held = 0 AND gate = 0)
+        SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_ready WHERE state = 'queued' AND held = 0 AND gate = 0)
             OR EXISTS (SELECT 1 FROM gates WHERE opens_at = 0),
-            (SELECT min(run_at) FROM jobs WHERE state = 'scheduled'),
+            (SELECT min(run_at) FROM jobs INDEXED BY jobs_later WHERE state = 'scheduled'),
             iif(EXISTS (SELECT 1 FROM gates WHERE opens_at = 0), 0,
                 (SELECT min(opens_at) FROM gates WHERE waits = 1 AND opens_at IS NOT NULL))
         """
