@@ -273,11 +273,11 @@ async def test_missed_by_grace_when_it_was_noticed() -> None:
 
 async def test_missed_by_grace_when_a_worker_could_have_taken_it() -> None:
     async with Teller(grace="5m", workers=1) as s:
-        await s.occupy(3)
+        await s.occupy(2)
         await s.advance("3h")
 
         assert (
-            await s.told("00:10") == 'missed: its job #3 could not begin until 00:50:00, 40m late; grace="5m" decided'
+            await s.told("00:10") == 'missed: its job #2 could not begin until 00:50:00, 40m late; grace="5m" decided'
         )
 
 

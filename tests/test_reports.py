@@ -190,6 +190,24 @@ async def test_a_further_attempt_begins_without_progress_and_a_failed_one_keeps_
         assert told((await job.record()).progress) == (2, None, None)
 
 
+async def test_what_is_told_last_is_kept_also_when_something_is_just_being_written(url: str | None) -> None:
+    app = App(url, workers=100)
+
+    @app.task()
+    async def work(ctx: Context, number: int) -> None:
+        ctx.progress(1)
+        await asyncio.sleep(0.25 + number / 4000)  # the first reports are written then, and the ends come meanwhile
+        ctx.progress(2)
+
+    async with app:
+        jobs = await work.enqueue_many([(number,) for number in range(100)])
+        for job in jobs:
+            await job
+        records = [await job.record() for job in jobs]
+
+    assert {told(record.progress) for record in records} == {(2, None, None)}
+
+
 PROGRAM = """
 app = App("sqlite:///jobs.db")
 

@@ -29,14 +29,20 @@ if TYPE_CHECKING:
     from .errors import JobTimedOut as JobTimedOut
     from .errors import QueueFull as QueueFull
     from .errors import TickworkError as TickworkError
+    from .errors import WrongState as WrongState
     from .explain import Why as Why
+    from .explain_job import JobWhy as JobWhy
     from .handle import Job as Job
     from .health import Health as Health
+    from .job_info import JobInfo as JobInfo
+    from .job_info import JobPage as JobPage
+    from .jobs import Attempt as Attempt
     from .jobs import JobRecord as JobRecord
     from .jobs import JobState as JobState
     from .jobs import Progress as Progress
     from .limits import Limit as Limit
     from .limits import Rate as Rate
+    from .payloads import Secret as Secret
     from .pool import Loaded as Loaded
     from .pool import Pool as Pool
     from .pool import PoolJob as PoolJob
@@ -70,12 +76,16 @@ _HOMES = {
         "JobTimedOut",
         "QueueFull",
         "TickworkError",
+        "WrongState",
     ),
     "explain": ("Why",),
+    "explain_job": ("JobWhy",),
     "handle": ("Job",),
     "health": ("Health",),
-    "jobs": ("JobRecord", "JobState", "Progress"),
+    "job_info": ("JobInfo", "JobPage"),
+    "jobs": ("Attempt", "JobRecord", "JobState", "Progress"),
     "limits": ("Limit", "Rate"),
+    "payloads.secrets": ("Secret",),
     "pool": ("Loaded", "Pool", "PoolJob", "PoolStats", "Saved"),
     "retry": ("GiveUp", "Retry", "RetryAfter"),
     "schedules": ("Schedule",),
@@ -89,17 +99,22 @@ __all__ = [
     # an app
     "App",
     "Answer",
+    "Attempt",
     "Context",
     "Health",
     "Job",
     "JobFilter",
+    "JobInfo",
+    "JobPage",
     "JobRecord",
     "JobState",
+    "JobWhy",
     "Limit",
     "Progress",
     "Rate",
     "Retry",
     "Schedule",
+    "Secret",
     "Stopped",
     "Task",
     "Why",
@@ -131,6 +146,7 @@ __all__ = [
     "QueueFull",
     "RetryAfter",
     "TickworkError",
+    "WrongState",
 ]
 
 

@@ -29,7 +29,7 @@ from weakref import WeakValueDictionary
 
 from .clock import SystemClock, virtual_loops
 from .context import _current
-from .dispatch import Dispatcher, value_of
+from .dispatch import Dispatcher, fingerprint, value_of
 from .durations import seconds
 from .errors import DuplicateName, InvalidOption, InvalidPayload, NotRunning, StoreUnavailable, UnknownTask
 from .events import AppStarted, AppStopping, Event, Events, JobFailed, LoopHeld
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from .clock import Clock
     from .context import Context
     from .holds import Hold
+    from .job_list import Jobs
     from .jobs import JobRecord
     from .runners.process import ProcessRunner
     from .stores.base import ScheduleRow, Store
@@ -445,6 +446,13 @@ class App(Declarations):
             return self._dispatcher.cancel_here(job_id) or record.worker != self._worker
         return record.state is JobState.CANCELLED
 
+    @property
+    def jobs(self) -> Jobs:
+        """The jobs of the app: look at them, retry, cancel and delete them, pause their queues."""
+        from .job_list import Jobs  # what most runs of an app never need
+
+        return Jobs(self)
+
     async def record_of(self, job_id: str) -> JobRecord:
         """Return what the store holds of a job."""
         return self._overlaid(await self._store_now().job(job_id))
@@ -494,6 +502,11 @@ class App(Declarations):
         )
 
     # -- life -------------------------------------------------------------------------------------------------------
+
+    @property
+    def path(self) -> Path | None:
+        """The file in which jobs are kept; None: they are in memory."""
+        return self._path
 
     @property
     def is_running(self) -> bool:
@@ -616,6 +629,8 @@ class App(Declarations):
         self._dispatcher = self._make_dispatcher(store)
         if not claims and store.capabilities.multi_process:
             self._dispatcher.only = set()
+        else:
+            await store.register(self._worker, self._fingerprints(store))
         store.listen(self._dispatcher)
         self._watchdog = self._dispatcher.watchdog = self._make_watchdog(self._dispatcher)
         if self._user_lifespan is not None:
@@ -635,6 +650,7 @@ class App(Declarations):
                 watchdog=self._watchdog,
                 random=self._random,
             )
+            self._scheduler.settle = self._dispatcher.settle
             self._dispatcher.on_schedule_job_end = self._scheduler.job_ended
             self._dispatcher.on_schedules_changed = self._scheduler.schedules_changed
             await self._scheduler.add(*self._entries.values())
@@ -644,6 +660,14 @@ class App(Declarations):
         for hook in self._start_hooks:
             if inspect.isawaitable(made := hook()):
                 await made
+
+    def _fingerprints(self, store: Store) -> dict[str, str]:
+        """Return the names of the tasks, with the fingerprints of their signatures where a store keeps jobs for long.
+
+        What memory holds has no former signatures, and reading one takes a millisecond.
+        """
+        is_kept = store.capabilities.durable
+        return {name: fingerprint(task) if is_kept else "" for name, task in self._names.items()}
 
     def _make_dispatcher(self, store: Store) -> Dispatcher:
         self._engine = Workers(
@@ -666,10 +690,13 @@ class App(Declarations):
         )
 
     @asynccontextmanager
-    async def looking(self) -> AsyncIterator[Self]:
+    async def looking(self, instead: str = 'await app.schedules["name"].why("03:00")') -> AsyncIterator[Self]:
         """Open the app's store to look into it, without workers or schedules: what `tickwork history` does.
 
-        Inside the block, `schedules[name].history()`, `.why()` and `job(id)` can be asked.
+        Inside the block, `schedules[name].history()`, `.why()`, `job(id)` and all of `jobs` can be asked.
+
+        Args:
+            instead: What to write where an app in memory runs; for the message that says so.
 
         Raises:
             NotRunning: The app has started, or keeps its jobs in memory, where another process cannot look.
@@ -681,9 +708,9 @@ class App(Declarations):
         if not store.capabilities.durable:
             raise NotRunning(
                 "this app keeps its jobs and its ledger in memory, inside of the process that runs it: ask there, with "
-                'await app.schedules["name"].why("03:00"), or let the app keep them: App("sqlite:///jobs.db")'
+                f'{instead}, or let the app keep them: App("sqlite:///jobs.db")'
             )
-        if self._path is not None and not self._path.exists():
+        if self._path is not None and not await asyncio.to_thread(self._path.exists):
             remedy = "the app has not run yet, or was started in another folder"
             raise StoreUnavailable(str(self._path), "there is no such file", remedy)
         await store.open()

@@ -15,6 +15,7 @@
     ├── InvalidTarget (ValueError)          `tickwork run TARGET`: nothing usable there
     ├── NotRunning (RuntimeError)           the app or pool is not started, or already stopped
     ├── IllegalMove (RuntimeError)          a job state that does not follow from the last one
+    ├── WrongState (RuntimeError)           a person wants something that a job in its state cannot do
     ├── QueueFull (asyncio.QueueFull)
     ├── DuplicateJob (ValueError)           a store knows the id of a new job already
     ├── StoreUnavailable (RuntimeError)     the file of a store cannot be opened, read or written
@@ -242,6 +243,24 @@ class IllegalMove(TickworkError, RuntimeError):
         super().__init__(f"job {job_id} is {current} and cannot become {wanted}")
 
 
+class WrongState(TickworkError, RuntimeError):
+    """A job cannot be retried, cancelled or deleted as it stands; nothing was changed.
+
+    Attributes:
+        job_id: The job's id.
+        state: The state it is in.
+        wanted: What was to be done with it: "retried", "cancelled" or "deleted".
+    """
+
+    job_id: str
+    state: str
+    wanted: str
+
+    def __init__(self, job_id: str, state: str, wanted: str, reason: str, remedy: str) -> None:
+        self.job_id, self.state, self.wanted = job_id, str(state), wanted
+        super().__init__(f"job {job_id} is {state} and cannot be {wanted}: {reason}; {remedy}")
+
+
 class StoreUnavailable(TickworkError, RuntimeError):
     """A store cannot do its work: its file cannot be opened, read or written. Nothing was changed.
 
@@ -278,6 +297,20 @@ class QueueFull(TickworkError, asyncio.QueueFull):
     def __init__(self, what: str, limit: int, remedy: str) -> None:
         self.limit = limit
         super().__init__(f"the {what} is full ({limit} entries); {remedy}")
+
+
+class Killed(BaseException):
+    """A test lets the attempt die here, as its whole process would. Nobody is to catch it.
+
+    Attributes:
+        checkpoint: The point that the job named.
+    """
+
+    checkpoint: str
+
+    def __init__(self, checkpoint: str) -> None:
+        self.checkpoint = checkpoint
+        super().__init__(f"killed by the test at checkpoint {checkpoint!r}")
 
 
 class ProcessDied(TickworkError, RuntimeError):

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from random import Random
 from typing import Any
 
 from .errors import IllegalMove
+from .payloads import ErrorInfo
 from .records import changed, record
 
 
@@ -82,6 +84,32 @@ class Outcome(StrEnum):
 
 
 @record
+class Attempt:
+    """An attempt that did not succeed, as a store keeps it.
+
+    Attributes:
+        number: Which attempt it was, counted from 1. A person who has the job run again begins a new count.
+        started_at: When the function was called (UTC); None: nobody knows.
+        ended_at: When the store heard of its end (UTC).
+        outcome: How it ended.
+        worker: The name of the worker process that ran it.
+        error: Its error, as the JSON of `ErrorInfo`.
+    """
+
+    number: int
+    started_at: datetime | None
+    ended_at: datetime
+    outcome: Outcome
+    worker: str | None
+    error: str | None
+
+    @property
+    def error_info(self) -> ErrorInfo | None:
+        """Its error, with its traceback; None: none is known."""
+        return None if self.error is None else ErrorInfo.from_json(self.error)
+
+
+@record
 class Progress:
     """How far a job has come, as it told with `Context.progress`.
 
@@ -114,8 +142,8 @@ class NewJob:
 
     id: str
     task: str
-    payload: str
-    """The arguments, as the codec's JSON."""
+    payload: str = field(repr=False)
+    """The arguments, as the codec's JSON; not in `repr`, for they may be secret."""
     run_at: datetime
     """Not before this instant (UTC)."""
     queue: str = "default"
@@ -153,8 +181,8 @@ class JobRecord(NewJob):
     lease_expires_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    result: str | None = None
-    """The result, as JSON."""
+    result: str | None = field(default=None, repr=False)
+    """The result, as JSON; not in `repr`, for it may be secret, and long."""
     error: str | None = None
     """The last attempt's error, as the JSON of `ErrorInfo`."""
     cancel_requested: bool = False
@@ -181,9 +209,17 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
+_stamp: tuple[datetime, str] = _EPOCH, "0" * 10
+
+
 def new_id(now: datetime) -> str:
     """Return a job id: 20 letters and digits that sort by creation time (milliseconds), with 50 random bits."""
-    return _text((now - _EPOCH) // _MILLISECOND) + _text(_random.getrandbits(50))
+    global _stamp
+    at, text = _stamp  # read at once: jobs are enqueued from many threads
+    if at is not now:  # the jobs of one moment share its text
+        text = _text((now - _EPOCH) // _MILLISECOND)
+        _stamp = now, text
+    return text + _text(_random.getrandbits(50))
 
 
 def _text(bits: int) -> str:

@@ -213,7 +213,13 @@ class Due:
     known: tuple[datetime, datetime | None] | None = None
 
 
-def due(trigger: Trigger, row: ScheduleRow, now: datetime, policies: Policies) -> Due | None:
+def due(
+    trigger: Trigger,
+    row: ScheduleRow,
+    now: datetime,
+    policies: Policies,
+    known: tuple[datetime, datetime | None] | None = None,
+) -> Due | None:
     """Decide about the fire times of a schedule in (watermark, now]; None when there are none.
 
     Args:
@@ -221,13 +227,14 @@ def due(trigger: Trigger, row: ScheduleRow, now: datetime, policies: Policies) -
         row: Where the store says it stands.
         now: The instant of the decision.
         policies: The schedule's.
+        known: A fire time and the next one, which the trigger need not be asked for again.
     """
     left = runs_left(row, policies)
     if row.paused or left == 0:
         return None
     if policies.after == "end":
         return _due_after_end(trigger, row, now, policies)
-    first = trigger.next(row.watermark)
+    first = known[1] if known is not None and known[0] == row.watermark else trigger.next(row.watermark)
     if first is None or first > now:
         return None
     second = trigger.next(first)

@@ -221,10 +221,11 @@ class Every(_Declared):
 
     def next(self, after: datetime) -> datetime | None:
         """Return the first point of the grid strictly later than an instant; None past the year 9999."""
-        after = _as_utc(after)
+        if type(after) is not datetime or after.tzinfo is not UTC:
+            after = _as_utc(after)
         try:
             # Exact: a timedelta is whole microseconds.
-            return self._origin + ((after - self._origin) // self._period + 1) * self._period
+            return after + (self._period - (after - self._origin) % self._period)
         except OverflowError:
             return None
 

@@ -28,7 +28,7 @@ from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .clock import outside
-from .errors import InvalidOption, ProcessDied
+from .errors import InvalidOption, Killed, ProcessDied
 from .jobs import Outcome
 from .runners.thread import ThreadRunner
 
@@ -335,6 +335,8 @@ class Workers:
         self._alarm: Timer | None = None
         self._alarm_at = 0.0
         self._stopping = False
+        self.refill: Callable[[], Coroutine[Any, Any, None]] | None = None
+        """Fills the buffer for a worker that finds it empty, if that costs no wait; None: nobody does."""
         self.unfinished: int = 0
         """Runs taken in and not settled: waiting and running."""
         self.succeeded_count: int = 0
@@ -559,6 +561,8 @@ class Workers:
         buffer, waiting, time, cancelling = self.buffer, self.buffer.waiting, self._time, task.cancelling
         now = resumed = time()
         while True:
+            if not waiting and self.refill is not None:
+                await self.refill()
             if waiting:
                 run = buffer.get_nowait()
             else:
@@ -713,4 +717,4 @@ def _outcome(run: Run, error: BaseException | None) -> Outcome:
         return Outcome.SUCCEEDED
     if isinstance(error, asyncio.CancelledError):
         return Outcome.CANCELLED
-    return Outcome.LOST if isinstance(error, ProcessDied) else Outcome.FAILED
+    return Outcome.LOST if isinstance(error, ProcessDied | Killed) else Outcome.FAILED

@@ -522,7 +522,7 @@ def test_an_empty_app_is_clean() -> None:
 
 def test_every_rule_is_listed_and_every_listed_rule_is_used() -> None:
     package = Path(tickwork.__file__).parent / "observe"
-    source = "".join((package / name).read_text() for name in ("check.py", "processes.py"))
+    source = "".join((package / name).read_text() for name in ("check.py", "processes.py", "waiting.py"))
     refusals = (package / "findings.py").read_text().partition("_REFUSALS")[2]
     used = set(re.findall(r'Finding\(\s*"([\w-]+)"', source)) | set(re.findall(r'rule = "([\w-]+)"', source))
     used |= set(re.findall(r'^    \(\w+, "([\w-]+)"', refusals, re.M))

@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 
 from tickwork.conformance import HandClock, declare, new_job
 from tickwork.errors import QueueFull
-from tickwork.jobs import JobRecord, JobState, NewJob
+from tickwork.jobs import JobRecord, JobState, NewJob, Progress
 from tickwork.limits import Limit, Limits, Rate
 from tickwork.policies import MAX_DEATHS
 from tickwork.stores.base import Answer, Finish, Firing, Lease, Pause, Remove, Store
@@ -63,6 +63,7 @@ class ModelJob:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     is_cancel_asked: bool = False
+    progress: Progress | None = None
     behind: set[str] = field(default_factory=set)
 
     @property
@@ -521,17 +522,21 @@ class StoreMachine(RuleBasedStateMachine):
             for gate in job.new.gates:
                 if gate.startswith("rate:") and self.limits.rate is not None:
                     self.starts.setdefault(gate, []).append((self.now, job.new.id))
+            job.progress = None
             job.expires = self.now + timedelta(seconds=LEASE_SECONDS)
         return claimed
 
-    @rule(records=claims)
-    def begin_jobs(self, records: list[JobRecord]) -> None:
+    @rule(records=claims, begins=st.booleans(), done=st.none() | st.integers(0, 9))
+    def begin_jobs(self, records: list[JobRecord], begins: bool = True, done: int | None = None) -> None:
+        began = self.now if begins else None
+        told = None if done is None else Progress(done=done, updated_at=self.now)
         for record in records:
             lease = Lease(record.id, record.token)
             job = self.owned(lease)
-            assert self.call(self.store.progress(lease, started_at=self.now)) is (job is not None)
+            assert self.call(self.store.progress(lease, started_at=began, progress=told)) is (job is not None)
             if job is not None:
-                job.started_at = self.now
+                job.started_at = began or job.started_at
+                job.progress = told or job.progress
 
     @rule(records=claims, seconds=st.sampled_from([5.0, 60.0]))
     def extend(self, records: list[JobRecord], seconds: float) -> None:
@@ -739,6 +744,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert state is job.state
         assert (record.attempt, record.deaths, record.token) == (job.attempt, job.deaths, job.token)
         assert (record.lease_expires_at, record.finished_at) == (job.expires, job.finished_at)
+        assert record.progress == job.progress
         assert (record.run_at, record.cancel_requested) == (job.run_at, job.is_cancel_asked)
         assert record.worker == (WORKER if state is JobState.RUNNING else None)
         if state is JobState.RUNNING:

@@ -15,9 +15,10 @@ from .. import __version__
 from ..errors import TickworkError
 from ..program import OK, USAGE
 from .preview import add_preview
+from .store import add_store
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 EPILOG = """\
 TARGET is module:app, module, or path/file.py (imported by its stem, its folder first on sys.path);
@@ -36,14 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     try:
-        options = parser.parse_args(arguments)
+        options = parser.parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     except SystemExit as ended:  # argparse has said what is wrong, or has helped
         return ended.code if isinstance(ended.code, int) else USAGE
     from . import commands
 
     status = OK
     try:
-        status = getattr(commands, f"run_{options.command}")(options)
+        status = getattr(commands, f"run_{options.command.replace(' ', '_')}")(options)
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where a failure can still be said
     except TickworkError as error:
@@ -116,15 +117,59 @@ def _parser() -> argparse.ArgumentParser:
     history.add_argument("--tz", metavar="ZONE", help="the zone to show them in (the schedule's)")
     history.add_argument("--json", action="store_true", help="as JSON")
 
-    why = add("why", "Say why a fire time ran, or did not.")
-    why.add_argument("name", metavar="NAME", help="a schedule; its last part will do where it is unique")
-    why.add_argument("time", metavar="TIME", help='"03:00" (the last one), or ISO 8601, in the schedule\'s zone')
+    why = add("why", "Say why a fire time ran, or did not; or why a job does not run.")
+    why.add_argument("name", metavar="NAME", help="a job's id; or a schedule: its last part will do where it is unique")
+    why.add_argument(
+        "time", metavar="TIME", nargs="?", help='of a schedule: "03:00" (the last one), or ISO 8601, in its zone'
+    )
     why.add_argument("--json", action="store_true", help="as JSON")
+
+    _add_jobs(add)
+    add_store(add)
 
     trigger = add("trigger", "Run a task once, here and now, and print its result as JSON.")
     trigger.add_argument("name", metavar="NAME", help="a task or schedule; its last part will do where it is unique")
     trigger.add_argument("--args", default="[]", metavar="JSON", help="a list of arguments, or an object of named ones")
     return parser
+
+
+def _add_jobs(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add what people do with jobs and queues. `jobs show` is one word here: see `_joined`."""
+    listing = add("jobs", "List jobs, the newest first; `jobs show`, `retry`, `cancel` and `delete` take ids.")
+    listing.add_argument("--state", action="append", metavar="S", help="in this state; several may be given")
+    listing.add_argument("--task", metavar="T", help="of this task; its last part will do where it is unique")
+    listing.add_argument("--queue", metavar="Q", help="in this queue")
+    listing.add_argument("--schedule", metavar="NAME", help="made by this schedule")
+    listing.add_argument("-n", "--limit", type=_count, default=50, metavar="N", help="how many, up to 1,000 (50)")
+    listing.add_argument("--after", metavar="CURSOR", help="those behind a page that said so")
+    show = add("jobs show", "Show a job: its arguments, its attempts with tracebacks, its progress and its lease.")
+    show.add_argument("id", metavar="ID", help="the job's id")
+    show.add_argument("--tz", metavar="ZONE", help="the zone to show times in (the app's)")
+    show.add_argument(
+        "--show-args", action="store_true", help="also those that only their name makes a secret, such as password"
+    )
+    retry = add("jobs retry", "Have jobs run again that have failed, were cancelled, or are parked.")
+    retry.add_argument("--failed", action="store_true", help="all that have failed")
+    retry.add_argument("--task", metavar="T", help="with --failed: those of this task")
+    cancel = add("jobs cancel", "Cancel jobs that wait, run, or are parked.")
+    delete = add("jobs delete", "Forget jobs that do not run.")
+    for command, least in ((retry, "*"), (cancel, "+"), (delete, "+")):
+        command.add_argument("ids", metavar="ID", nargs=least, help="the ids of the jobs")
+    queues = add("queues", "List queues: what waits and runs, since when, how much ends a minute, what is paused.")
+    for command in (listing, show, retry, cancel, delete, queues):
+        command.add_argument("--json", action="store_true", help="as JSON")
+    for name, summary in (
+        ("pause", "Let no process claim jobs of a queue, until it is resumed."),
+        ("resume", "Let jobs of a queue be claimed again."),
+    ):
+        add(name, summary).add_argument("queue", metavar="QUEUE", help="its name")
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """Return the words with `jobs show` and its like as one: argparse knows a command by one word."""
+    if len(words) > 1 and words[0] == "jobs" and words[1] in ("show", "retry", "cancel", "delete"):
+        return [f"jobs {words[1]}", *words[2:]]
+    return list(words)
 
 
 def _count(word: str) -> int:

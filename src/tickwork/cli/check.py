@@ -55,6 +55,14 @@ def _look(app: App, target: str, now: datetime) -> list[Finding]:
         found += asyncio.run(check_processes(tasks))
     if tasks and not app._make_store().capabilities.multi_process and (seen := visible_workers(os.environ)):
         found.append(apart(seen, target))
+    if app._path is not None and app._path.exists():
+        from ..observe.waiting import check_waiting
+
+        async def look() -> list[Finding]:
+            async with app.looking():
+                return await check_waiting(app._store_now(), app._names)
+
+        found += asyncio.run(look())
     return found
 
 

@@ -20,8 +20,17 @@ from ..triggers import Cron, upcoming
 from ..zones import clock_change, zone_key
 from .history import run_history as run_history
 from .history import run_why as run_why
+from .jobs import run_jobs as run_jobs
+from .jobs import run_jobs_cancel as run_jobs_cancel
+from .jobs import run_jobs_delete as run_jobs_delete
+from .jobs import run_jobs_retry as run_jobs_retry
+from .jobs import run_jobs_show as run_jobs_show
 from .output import as_json, log_to_stderr, table
 from .preview import run_preview as run_preview
+from .queues import run_pause as run_pause
+from .queues import run_queues as run_queues
+from .queues import run_resume as run_resume
+from .store import run_store as run_store
 from .target import load
 
 if TYPE_CHECKING:
@@ -177,7 +186,10 @@ def run_trigger(options: argparse.Namespace) -> int:
             return OK  # it succeeded; that its result cannot be shown has been logged
         except JobError as error:
             cause = error.__cause__ if isinstance(error, JobFailed) else None
-            logger.error("%s", error, exc_info=cause)
+            if isinstance(error, JobFailed) and task.codec.has_secrets:  # which the store's text does not show
+                logger.error("%s\n%s", error, error.traceback.rstrip())
+            else:
+                logger.error("%s", error, exc_info=cause)
             return JOB_FAILED
         print(task.codec.encode_result(value))
         return OK

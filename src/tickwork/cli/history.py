@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from ..durations import format_about, format_seconds
-from ..errors import UnknownSchedule
+from ..errors import InvalidOption, UnknownSchedule
 from ..program import OK
 from ..zones import zone_key
+from .jobs import why_data
 from .output import as_json, lines, table
 from .target import load
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import argparse
 
     from ..app import App
+    from ..explain_job import JobWhy
     from ..schedules import Schedule
     from ..stores.base import Answer
 
@@ -44,8 +46,10 @@ def run_history(options: argparse.Namespace) -> int:
 
 
 def run_why(options: argparse.Namespace) -> int:
-    """Say in a sentence what became of one fire time."""
+    """Say in a sentence what became of one fire time, or why a job does not run."""
     app = load(options.target, show_traceback=options.verbose)
+    if options.time is None:
+        return _why_job(app, options)
     schedule = _find(app, options.name)
 
     async def ask() -> Any:
@@ -55,6 +59,24 @@ def run_why(options: argparse.Namespace) -> int:
     why = asyncio.run(ask())
     if options.json:
         as_json({"sentence": why.sentence, "answer": None if why.answer is None else _as_data(why.answer)})
+    else:
+        lines([why.sentence])
+    return OK
+
+
+def _why_job(app: App, options: argparse.Namespace) -> int:
+    if options.name in app.schedules:
+        expected = "given for a schedule, with the fire time that is meant"
+        remedy = f"as in `tickwork why {options.target} {options.name} 03:00`"
+        raise InvalidOption("TIME", expected, None, remedy=remedy)
+
+    async def ask() -> JobWhy:
+        async with app.looking(f'await app.jobs.why("{options.name}")'):
+            return await app.jobs.why(options.name)
+
+    why = asyncio.run(ask())
+    if options.json:
+        as_json(why_data(why))
     else:
         lines([why.sentence])
     return OK

@@ -23,6 +23,8 @@ RULES: Final[dict[str, str]] = {
     "process-import": "a function that a fresh child process cannot import",
     "process-pickle": "a parameter or result whose class cannot be pickled for a child process",
     "several-workers": "an app in memory, beside signs of several web workers",
+    "waiting-unknown": "unfinished jobs in the app's file whose task the app does not have",
+    "waiting-misfit": "unfinished jobs in the app's file whose arguments do not fit their task any more",
 }
 """Every rule, by the code that `--ignore` takes, with what it finds. Codes are stable."""
 

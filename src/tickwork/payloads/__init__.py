@@ -16,6 +16,7 @@ What the text looks like, by hint:
 - `X | None` looks like `X`. In other unions what JSON has itself (text, numbers) travels bare and the rest is
   wrapped: in `str | date` a date is `{"$":"date","v":"2026-05-01"}`. What is not wrapped is read by the first member
   that takes it, so that a member can be added at the end.
+- A value marked `Annotated[..., Secret]` travels as it would without the mark.
 - Without a hint, or with `Any`: plain JSON as it is, well-known types wrapped as in a union. So is a dict that holds
   the key "$" or keys that are not text.
 
@@ -26,5 +27,6 @@ values are in `values.py`, of containers in `containers.py`, the way from a hint
 from .codec import Codec as Codec
 from .errors_as_data import ErrorInfo as ErrorInfo
 from .errors_as_data import describe_exception as describe_exception
+from .secrets import Secret as Secret
 
-__all__ = ["Codec", "ErrorInfo", "describe_exception"]
+__all__ = ["Codec", "ErrorInfo", "Secret", "describe_exception"]

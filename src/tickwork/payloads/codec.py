@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InvalidPayload
 from . import containers
 from .hints import Compiler, signature_of
-from .plan import Misfit, Plan, as_misfit, brief, dump, each_field, expected, load
+from .plan import HIDDEN, Misfit, Plan, as_misfit, brief, dump, each_field, expected, load
+from .secrets import hidden_texts, hide_by_name
 from .values import PLAIN
 
 if TYPE_CHECKING:
@@ -116,6 +117,40 @@ class Codec:
         except Exception as error:
             raise self._result_refusal(error) from error.__cause__
 
+    def show(self, text: str, *, hides_names: bool = True) -> dict[str, Any]:
+        """Return stored arguments by name, as JSON data that people may see; never raises.
+
+        What is marked `Secret` is hidden, and so is what an older signature stored under a name that today's does not
+        have, where today's has any secret: it may be a former name of that.
+
+        Args:
+            text: What `encode` wrote.
+            hides_names: Also hide what stands under a name such as "password", "token" or "api_key".
+        """
+        try:
+            data = load(text)
+            shape = self._shape or self._build()
+        except Exception:  # what cannot be read cannot be told apart, either
+            return {HIDDEN: HIDDEN}
+        if type(data) is not dict:
+            return {HIDDEN: HIDDEN}
+        shown = {label: shape.shown(label, raw) for label, raw in data.items()}
+        return hide_by_name(shown) if hides_names else shown
+
+    @property
+    def has_secrets(self) -> bool:
+        """Whether an argument, or a part of one, is marked `Secret`."""
+        return (self._shape or self._build()).has_secrets
+
+    def secrets_in(self, text: str) -> list[str]:
+        """Return the texts among stored arguments that nobody is to see; never raises."""
+        try:
+            shape = self._shape or self._build()
+            data = load(text) if shape.has_secrets else {}
+            return [found for label, raw in data.items() for found in hidden_texts(raw, shape.shown(label, raw))]
+        except Exception:
+            return []
+
     @property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that change with the signature, the hints, or a field of a class there.
@@ -176,9 +211,23 @@ class _Shape:
         travelling = {self._labels[param.name]: _star(param, plans[param.name]) for param in params}
         self.encoders = [(label, plan.encode) for label, plan in travelling.items()]
         self.decoders = [(label, plan.decode) for label, plan in travelling.items()]
+        self._hiders = {label: plan.hide for label, plan in travelling.items()}
+        self.has_secrets = any(self._hiders.values())
         self.text = str(inspect.Signature([_shown(param, plans[param.name]) for param in params]))
         outline = str(inspect.Signature([_shown(param, plans[param.name], "...") for param in params]))
         self.described = [outline, self.result.name, *compiler.details]
+
+    def shown(self, label: str, raw: Any) -> Any:
+        """Return what people may see of the raw argument under a label."""
+        if label not in self._hiders:
+            return HIDDEN if self.has_secrets else raw
+        hide = self._hiders[label]
+        if hide is None:
+            return raw
+        try:
+            return hide(raw, 0)
+        except Exception:  # it does not fit, so its secrets may stand anywhere
+            return HIDDEN
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments of a call by label."""
@@ -244,5 +293,8 @@ class _Shown(str):
 
 
 def _shown(param: inspect.Parameter, plan: Plan, default: str = "") -> inspect.Parameter:
-    value = _EMPTY if param.default is _EMPTY else _Shown(default or brief(param.default))
+    value: Any = _EMPTY
+    if param.default is not _EMPTY:
+        is_hidden = plan.hide is not None and param.default is not None
+        value = _Shown(default or (HIDDEN if is_hidden else brief(param.default)))
     return param.replace(annotation=_EMPTY if plan is containers.ANY else _Shown(plan.name), default=value)

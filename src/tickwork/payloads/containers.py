@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import abc
 from typing import TYPE_CHECKING, Any
 
 from . import values
-from .plan import DEEP, TAG, VALUE, Misfit, Plan, as_misfit, brief, class_name, dump, each, each_field, expected, load
+from .plan import (
+    DEEP,
+    HIDDEN,
+    TAG,
+    VALUE,
+    Misfit,
+    Plan,
+    as_misfit,
+    brief,
+    class_name,
+    dump,
+    each,
+    each_field,
+    expected,
+    load,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +45,41 @@ def _only(name: str, kind: Any, way: Way) -> Way:
     return only
 
 
+def _hide(_raw: Any, _depth: int) -> Any:
+    return HIDDEN
+
+
+def _show(raw: Any, _depth: int) -> Any:
+    return raw
+
+
+def hidden(plan: Plan) -> Way:
+    """Return the way from JSON data to what people may see of it."""
+    return plan.hide or _show
+
+
+def hidden_items(item: Plan) -> Way | None:
+    """Return the same for a list of items; None: all may be seen."""
+    if item.hide is None:
+        return None
+    return _only("a list", list, lambda raws, depth: each(raws, hidden(item), depth))
+
+
+def secret(plan: Plan) -> Plan:
+    """Return the plan of a value that nobody is to see: it travels like any other, and no message shows it."""
+
+    def quiet(way: Way) -> Way:
+        def walk(value: Any, depth: int) -> Any:
+            try:
+                return way(value, depth)
+            except Exception:  # its text, and that of its causes, may hold the value
+                raise Misfit(f"expected {plan.name}, got {HIDDEN}, which is secret") from None
+
+        return walk
+
+    return dataclasses.replace(plan, encode=quiet(plan.encode), decode=quiet(plan.decode), is_plain=False, hide=_hide)
+
+
 def series(cls: Any, item: Plan) -> Plan:
     """Return the plan of a list, a set, a frozenset, or a tuple of any length."""
     name = f"{cls.__name__}[{item.name}{', ...' if cls is tuple else ''}]"
@@ -48,7 +99,7 @@ def series(cls: Any, item: Plan) -> Plan:
         return items if cls is list else cls(items)
 
     is_set = issubclass(cls, abc.Set)
-    return Plan(name, _only(name, cls, encode), _only(name, list, decode), cls)
+    return Plan(name, _only(name, cls, encode), _only(name, list, decode), cls, hide=hidden_items(item))
 
 
 def tuple_of(items: Sequence[Plan]) -> Plan:
@@ -63,7 +114,11 @@ def tuple_of(items: Sequence[Plan]) -> Plan:
     encoders, decoders = [item.encode for item in items], [item.decode for item in items]
     encode = _only(name, tuple, lambda value, depth: walk(value, encoders, depth))
     decode = _only(name, list, lambda raw, depth: tuple(walk(raw, decoders, depth)))
-    return Plan(name, encode, decode, tuple)
+    hide = None
+    if any(item.hide for item in items):
+        ways = [hidden(item) for item in items]
+        hide = _only(name, list, lambda raw, depth: walk(raw, ways, depth))
+    return Plan(name, encode, decode, tuple, hide=hide)
 
 
 def dict_of(key: Plan, value: Plan) -> Plan:
@@ -72,7 +127,9 @@ def dict_of(key: Plan, value: Plan) -> Plan:
     write: Way = key.encode if key.is_text else lambda entry, depth: dump(key.encode(entry, depth))
     read: Way = key.decode if key.is_text else lambda text, depth: key.decode(load(text), depth)
     encode, decode = _entries(write, value.encode), _entries(read, value.decode)
-    return Plan(name, _only(name, dict, encode), _only(name, dict, decode), dict)
+    hide = None if value.hide is None else _only(name, dict, _entries(_show, value.hide))
+    plan = Plan(name, _only(name, dict, encode), _only(name, dict, decode), dict, hide=hide)
+    return plan if key.hide is None else secret(plan)  # hidden keys would fall together, and paths show keys
 
 
 def _entries(key_way: Way, way: Way) -> Way:
@@ -113,7 +170,11 @@ def record(cls: type, fields: dict[str, Plan], required: Sequence[str]) -> Plan:
     encoders = [(label, plan.encode) for label, plan in fields.items()]
     decoders = [(label, plan.decode) for label, plan in fields.items()]
     shown = [f"{label}{'' if label in required else '='}:{plan.name}" for label, plan in fields.items()]
-    return Plan(name, encode, decode, dict if is_dict else cls, detail=f"{name}: {shown}")
+    hide = None
+    if any(plan.hide for plan in fields.values()):
+        hiders = [(label, hidden(plan)) for label, plan in fields.items()]
+        hide = _only(name, dict, lambda raw, depth: travel(raw, hiders, depth))
+    return Plan(name, encode, decode, dict if is_dict else cls, detail=f"{name}: {shown}", hide=hide)
 
 
 def optional(member: Plan) -> Plan:
@@ -123,6 +184,7 @@ def optional(member: Plan) -> Plan:
         lambda value, depth: None if value is None else member.encode(value, depth),
         lambda raw, depth: None if raw is None else member.decode(raw, depth),
         member.cls,
+        hide=None if member.hide is None else lambda raw, depth: None if raw is None else hidden(member)(raw, depth),
     )
 
 
@@ -171,7 +233,8 @@ def union(members: Sequence[Plan]) -> Plan:
             raise expected(name, raw)
         return found[0]
 
-    return Plan(name, encode, decode)
+    # Of what travels bare, nobody can say which member it was.
+    return Plan(name, encode, decode, hide=_hide if any(member.hide for member in members) else None)
 
 
 def _tagged(raw: dict[str, Any], find: Callable[[str], Plan | None], name: str) -> Plan:

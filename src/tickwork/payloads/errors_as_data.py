@@ -7,9 +7,10 @@ import traceback
 from typing import TYPE_CHECKING, TypeVar
 
 from .codec import Codec
+from .secrets import without
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 __all__ = ["ErrorInfo", "describe_exception"]
 
@@ -31,6 +32,18 @@ class ErrorInfo:
     message: str
     notes: tuple[str, ...] = ()
     traceback: str = ""
+
+    def without(self, values: Iterable[str]) -> ErrorInfo:
+        """Return it with these texts hidden, wherever they stand."""
+        secrets = list(values)
+        if not secrets:
+            return self
+        return ErrorInfo(
+            self.type,
+            without(self.message, secrets),
+            tuple(without(note, secrets) for note in self.notes),
+            without(self.traceback, secrets),
+        )
 
     def to_json(self) -> str:
         """Return the four texts as a JSON object."""

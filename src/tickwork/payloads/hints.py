@@ -16,6 +16,7 @@ from typing import Any
 
 from . import containers, values
 from .plan import Plan, class_name
+from .secrets import is_marked
 
 # Since Python 3.14 annotations are evaluated when somebody asks; a name that only type checkers know must not raise.
 _LAZY: dict[str, Any] = {}
@@ -71,7 +72,8 @@ class Compiler:
         if hint is Any or hint is object:
             return containers.ANY
         if cls in _WRAPPERS:
-            return self._compile(args[0])
+            plan = self._compile(args[0])
+            return containers.secret(plan) if is_marked(getattr(hint, "__metadata__", ())) else plan
         if cls is typing.Union or cls is types.UnionType:
             return self._union(args)
         if cls is typing.Literal:
@@ -105,7 +107,13 @@ class Compiler:
         if key not in self._plans:
             built: Plan
             cls = key if isinstance(key, type) else None
-            self._plans[key] = Plan(name, lambda v, depth: built.encode(v, depth), lambda v, d: built.decode(v, d), cls)
+            self._plans[key] = Plan(
+                name,
+                lambda v, depth: built.encode(v, depth),
+                lambda v, depth: built.decode(v, depth),
+                cls,
+                hide=lambda v, depth: containers.hidden(built)(v, depth),
+            )
             self._plans[key] = built = build()
             self.details.append(built.detail)
         return self._plans[key]

@@ -16,6 +16,8 @@ MAX_DEPTH = 100
 
 DEEP = f"nested deeper than {MAX_DEPTH} levels, or holding itself; pass an id or a flat list"
 TAG, VALUE = "$", "v"
+HIDDEN = "***"
+"""What people see of a secret."""
 
 Way = Callable[[Any, int], Any]
 """From a value and its depth to JSON data, or back."""
@@ -33,6 +35,7 @@ class Plan:
         is_text: Whether all its JSON data is text, as the keys of an object are.
         is_plain: Whether every value of exactly `cls` is its own JSON data.
         detail: What else a fingerprint counts: the fields or members of a class.
+        hide: JSON data and depth to what people may see of it; None: all of it.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Plan:
     is_text: bool = False
     is_plain: bool = False
     detail: str = ""
+    hide: Way | None = None
 
 
 class Misfit(Exception):

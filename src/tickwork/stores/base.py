@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from ..errors import IllegalMove
-from ..jobs import MOVES, JobState
+from ..jobs import MOVES, Attempt, JobState, Outcome
 from ..payloads import ErrorInfo
 from ..records import record
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..limits import Limits
     from ..policies import OverlapPolicy
     from .blockers import Blocker
+    from .views import JobQuery, Page, QueueRow, Standing, WorkerRow
 
 FireOutcome = Literal["ran", "skipped", "missed", "merged", "paused", "not_started"]
 """What became of a fire time: a job that ran; none, because the last was unfinished; let pass; taken up by a job that
@@ -166,7 +167,7 @@ class Firing:
     next_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Fired:
     """What became of a firing.
 
@@ -237,8 +238,7 @@ class Answer:
         return replace(self, last=following.last, count=count, answered_at=following.answered_at, late_because=because)
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(NamedTuple):
     """The right to write about a job, until another claim."""
 
     job_id: str
@@ -259,6 +259,8 @@ class Finish:
         error: Its error, as the JSON of `ErrorInfo`.
         run_at: When the next attempt is due, for a state that waits.
         late_because: Why the attempt started late, where that is known.
+        outcome: How it ended, for the history of the job; None: there was no attempt.
+        misfit: When it is parked because its arguments do not fit the task: the fingerprint of that.
     """
 
     lease: Lease
@@ -270,6 +272,41 @@ class Finish:
     error: str | None = None
     run_at: datetime | None = None
     late_because: str | None = None
+    outcome: Outcome | None = None
+    misfit: str | None = None
+
+    @property
+    def leaves_trace(self) -> bool:
+        """Whether its attempt goes into the job's history: one that succeeded is told by the job itself."""
+        return self.outcome is not None and self.outcome is not Outcome.SUCCEEDED
+
+
+def attempt_of(finish: Finish, worker: str | None, now: datetime) -> Attempt:
+    """Return what is kept of an attempt that did not succeed."""
+    assert finish.outcome is not None
+    # The death of its process is no attempt that counts, yet it was the one after those.
+    number = finish.attempt + (finish.outcome is Outcome.LOST)
+    return Attempt(
+        number=number,
+        started_at=finish.started_at,
+        ended_at=now,
+        outcome=finish.outcome,
+        worker=worker,
+        error=finish.error,
+    )
+
+
+def lost_attempt(job: JobRecord, now: datetime) -> Attempt:
+    """Return what is kept of an attempt whose worker has died, of the job as it was then."""
+    message = f"worker {job.worker} died while it ran"
+    return Attempt(
+        number=job.attempt + 1,
+        started_at=job.started_at,
+        ended_at=now,
+        outcome=Outcome.LOST,
+        worker=job.worker,
+        error=ErrorInfo("tickwork.errors.WorkerDied", message).to_json(),
+    )
 
 
 def check_finishes(finishes: Iterable[Finish]) -> None:
@@ -403,6 +440,7 @@ class Store(ABC):
         all processes counted, or than its rate lets start in any period, claims counted. One that must wait for that
         stands in nobody's way, and one that ended, died, was given back or cancelled makes room for the next. A claim
         that is given back before the job's function was called, as far as the store was told, is none for the rate.
+        Jobs of a paused queue stay where they are.
 
         A job that would begin later than its `start_by` is cancelled instead, and its fire time becomes missed: such
         jobs stand in the answer too, with the state "cancelled", beyond the limit.
@@ -469,6 +507,25 @@ class Store(ABC):
         """
 
     @abstractmethod
+    async def register(self, worker: str, tasks: Mapping[str, str]) -> list[JobRecord]:
+        """Record which tasks a worker process knows, and queue the jobs again that were parked as misfits of others.
+
+        A job that was parked with `Finish.misfit` is queued again when the worker knows its task with a fingerprint
+        that has not refused it yet. A store of several processes looks for such jobs from then on, too.
+
+        Args:
+            worker: Its name.
+            tasks: The names of its tasks, with the fingerprints of their signatures.
+
+        Returns:
+            The jobs that are queued again.
+        """
+
+    @abstractmethod
+    async def workers(self) -> list[WorkerRow]:
+        """Return the worker processes that live, in the order of their start."""
+
+    @abstractmethod
     async def beat(self, worker: str) -> None:
         """Record that a worker process lives."""
 
@@ -504,12 +561,53 @@ class Store(ABC):
     # -- people ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    async def cancel(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
+    async def cancel(self, job_ids: Sequence[str], *, seen: JobState | None = None) -> list[JobRecord | None]:
         """Cancel jobs that wait, and mark those that run.
+
+        Args:
+            job_ids: Which.
+            seen: Only those that are still in this state; None: in whatever state they are.
 
         Returns:
             Each job as it is then; None where there was nothing to cancel: it is finished, or unknown.
         """
+
+    @abstractmethod
+    async def retry(self, job_ids: Sequence[str], *, seen: JobState | None = None) -> list[JobRecord | None]:
+        """Queue jobs again that have failed, were cancelled, or are parked, as if they had never run.
+
+        They are due now, and have all their attempts before them; their grace is over and done with. Their history
+        stays, and so does their last error. The row of the ledger that made one says that it runs again. They do not
+        wait for room.
+
+        Args:
+            job_ids: Which.
+            seen: Only those that are still in this state; None: in whatever state they are.
+
+        Returns:
+            Each job as it is then; None where it was not queued again: it is in another state, or unknown.
+        """
+
+    @abstractmethod
+    async def delete(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
+        """Forget jobs that do not run, with their history. One that waits is cancelled first, as the ledger tells.
+
+        Who waits for the end of one gets it as cancelled, or `UnknownJob`.
+
+        Returns:
+            Each job as it was; None where nothing was deleted: it runs, or is unknown.
+        """
+
+    @abstractmethod
+    async def set_queue(self, name: str, *, paused: bool) -> bool:
+        """Let nobody claim from a queue any more, or let them again. False: that was so already.
+
+        What was claimed before goes on.
+        """
+
+    @abstractmethod
+    async def queues(self) -> list[QueueRow]:
+        """Return the queues that hold an unfinished job, are paused, or had one end within a minute, by name."""
 
     @abstractmethod
     async def prune(self) -> int:
@@ -536,6 +634,28 @@ class Store(ABC):
         self, *, state: JobState | None = None, schedule: str | None = None, limit: int = 100
     ) -> list[JobRecord]:
         """Return jobs, the newest first."""
+
+    @abstractmethod
+    async def page(self, query: JobQuery) -> Page:
+        """Return some of the jobs that are asked for, the newest first, and where the others begin.
+
+        What comes in meanwhile is on no later page, and what is there is on one of them once.
+
+        Raises:
+            InvalidOption: `after` is the `next` of no page.
+        """
+
+    @abstractmethod
+    async def attempts(self, job_id: str) -> list[Attempt]:
+        """Return the attempts of a job that did not succeed, the oldest first; the newest `MAX_ATTEMPTS` are kept."""
+
+    @abstractmethod
+    async def standing(self, job_id: str) -> Standing:
+        """Return a job, and what stands in its way.
+
+        Raises:
+            UnknownJob: There is no such job.
+        """
 
     @abstractmethod
     async def counts(self) -> dict[JobState, int]:

@@ -8,28 +8,46 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import os
 from collections import deque
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DuplicateJob, NotRunning, QueueFull, UnknownJob, UnknownSchedule
+from ..errors import DuplicateJob, IllegalMove, NotRunning, QueueFull, UnknownJob, UnknownSchedule
 from ..jobs import JobRecord, JobState, NewJob
 from ..policies import MAX_DEATHS, grace_of, overlap
 from ..records import changed
-from .base import Answer, Capabilities, Declare, Finish, Fired, Pause, Remove, ScheduleRow, Store, after_death
+from . import memory_people as people
+from .base import (
+    Answer,
+    Capabilities,
+    Declare,
+    Finish,
+    Fired,
+    Pause,
+    Remove,
+    ScheduleRow,
+    Store,
+    after_death,
+    attempt_of,
+    lost_attempt,
+)
 from .base import check_finishes as _check
 from .blockers import MAX_HOLDERS, Blocker
 from .gates import Gates
+from .views import MAX_ATTEMPTS, RETRIABLE, WAITING, Standing, WorkerRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
     from ..clock import Clock, Timer
-    from ..jobs import Progress
+    from ..jobs import Attempt, Progress
     from ..limits import Limits
     from .base import FireOutcome, Firing, Lease, ScheduleChange
+    from .views import JobQuery, Page, QueueRow
 
 KEEP = 1000
 """Finished jobs kept, and ledger rows for each schedule: enough to look back at, a few megabytes at the most."""
@@ -87,6 +105,10 @@ class MemoryStore(Store):
         self._keys: dict[tuple[str, str], str] = {}
         """The newest job of each task and key."""
         self._gates = Gates()
+        self._paused: dict[str, datetime] = {}  # queues, and since when
+        self._attempts: dict[str, deque[Attempt]] = {}
+        self._misfits: dict[str, set[str]] = {}  # of parked jobs, the fingerprints that have refused them
+        self._workers: dict[str, WorkerRow] = {}
 
     async def open(self) -> None:
         """Nothing to connect to."""
@@ -128,7 +150,8 @@ class MemoryStore(Store):
                 raise
             is_first = True
         self._expect_new(jobs)
-        records = [self._with_key(job.task, job.key) or self._insert(job) for job in jobs]
+        now = self._clock.now()
+        records = [self._with_key(job.task, job.key) or self._insert(job, now) for job in jobs]
         self._make_room()
         return records
 
@@ -153,9 +176,7 @@ class MemoryStore(Store):
                 raise DuplicateJob(job.id)
             ids.add(job.id)
 
-    def _insert(self, job: NewJob, *, behind: Sequence[str] = ()) -> JobRecord:
-        now = self._clock.now()
-        due = job.run_at <= now
+    def _insert(self, job: NewJob, now: datetime, *, behind: Sequence[str] = ()) -> JobRecord:
         record = JobRecord(
             id=job.id,
             task=job.task,
@@ -169,7 +190,7 @@ class MemoryStore(Store):
             is_once=job.is_once,
             key=job.key,
             gates=job.gates,
-            state=JobState.QUEUED if due else JobState.SCHEDULED,
+            state=JobState.QUEUED if job.run_at <= now else JobState.SCHEDULED,
             enqueued_at=now,
         )
         self._jobs[job.id] = record
@@ -230,28 +251,37 @@ class MemoryStore(Store):
     async def fire(self, firings: Sequence[Firing]) -> list[Fired]:
         """See `Store.fire`."""
         self._expect_new([firing.job for firing in firings if firing.job is not None])
-        return [self._fire(firing) for firing in firings]
-
-    def _fire(self, firing: Firing) -> Fired:
-        row = self._schedules.get(firing.schedule)
-        if row is None:
-            return Fired(None, None)
         now = self._clock.now()
+        return [self._fire(firing, now) for firing in firings]
+
+    def _fire(self, firing: Firing, now: datetime) -> Fired:
+        name, job = firing.schedule, firing.job
+        row = self._schedules.get(name)
+        if row is None:
+            return Fired(outcome=None, row=None)
+        fire_time = None if job is None else job.fire_time
+        unfinished = [self._jobs[job_id] for job_id in ids] if (ids := self._unfinished.get(name)) else []
+        verdict = overlap(firing.overlap, unfinished)
         if firing.version is not None:
             if row.version != firing.version or row.paused:
-                return Fired(None, row)
+                return Fired(outcome=None, row=row)
             assert firing.watermark is not None
-            row = changed(row, version=row.version + 1, watermark=firing.watermark, next_at=firing.next_at)
-            if firing.job is not None and self._is_answered(row.name, firing.job.fire_time):
-                if row.after_seconds is not None:
-                    row = changed(row, next_at=now + timedelta(seconds=row.after_seconds))
-                self._schedules[row.name] = row
-                return Fired(None, row)
-            self._schedules[row.name] = row
+            is_again = self._is_answered(name, fire_time)
+            row = self._schedules[name] = changed(
+                row,
+                version=row.version + 1,
+                watermark=firing.watermark,
+                next_at=now + timedelta(seconds=row.after_seconds)
+                if is_again and row.after_seconds is not None
+                else firing.next_at,
+                runs=row.runs + (fire_time is not None and verdict.outcome == "ran" and not is_again),
+            )
+            if is_again:
+                return Fired(outcome=None, row=row)
         if firing.missed_first is not None:
             self._answer(
                 Answer(
-                    schedule=row.name,
+                    schedule=name,
                     first=firing.missed_first,
                     last=firing.missed_last or firing.missed_first,
                     count=firing.missed_count,
@@ -261,21 +291,19 @@ class MemoryStore(Store):
                     late_because=firing.late_because,
                 )
             )
-        if firing.job is None:
-            return Fired("missed", row)
-        unfinished = [self._jobs[job_id] for job_id in self._unfinished.get(row.name, ())]
-        verdict = overlap(firing.overlap, unfinished)
-        for job_id in verdict.cancel:
-            self._cancel(job_id)
-        record = self._insert(firing.job, behind=verdict.behind) if verdict.outcome == "ran" else None
-        fire_time = firing.job.fire_time
+        if job is None:
+            return Fired(outcome="missed", row=row)
+        running: tuple[str, ...] = ()
+        if verdict.cancel:
+            for job_id in verdict.cancel:
+                self._cancel(job_id)
+            row = self._schedules[name]  # that may have changed it
+            running = tuple(job.id for job in unfinished if job.id in verdict.cancel and job.id in verdict.behind)
+        record = self._insert(job, now, behind=verdict.behind) if verdict.outcome == "ran" else None
         if fire_time is not None:
-            if record is not None:
-                row = self._schedules[row.name]  # a job cancelled for this one may have changed it
-                row = self._schedules[row.name] = changed(row, runs=row.runs + 1)
             self._answer(
                 Answer(
-                    schedule=row.name,
+                    schedule=name,
                     first=fire_time,
                     last=fire_time,
                     count=1,
@@ -288,8 +316,7 @@ class MemoryStore(Store):
                     wanted_at=None if record is None else record.run_at,
                 )
             )
-        running = tuple(job.id for job in unfinished if job.id in verdict.cancel and job.id in verdict.behind)
-        return Fired(verdict.outcome, row, record, verdict.blocked_by, running)
+        return Fired(outcome=verdict.outcome, row=row, job=record, blocked_by=verdict.blocked_by, cancelled=running)
 
     def _is_answered(self, schedule: str, fire_time: datetime | None) -> bool:
         """Return whether the ledger has a row that begins with a fire time: not unless the clock was set back."""
@@ -313,7 +340,7 @@ class MemoryStore(Store):
         for change in changes:  # all or none
             if isinstance(change, Pause) and change.name not in known:
                 raise UnknownSchedule(change.name, sorted(known))
-            known = known - {change.name} if isinstance(change, Remove) else known | {change.name}
+            (known.discard if isinstance(change, Remove) else known.add)(change.name)
         return [self._change(change) for change in changes]
 
     def _change(self, change: ScheduleChange) -> ScheduleRow | None:
@@ -402,8 +429,11 @@ class MemoryStore(Store):
         too_late: list[JobRecord] = []
         passed: list[tuple[list[_Queued], _Queued]] = []
         lines = self._lines(queues)
-        while len(claimed) < limit and (open_lines := [line for line in lines if line]):
-            line = min(open_lines)  # by their first entries: priority, then arrival
+        while len(claimed) < limit:
+            # By their first entries: priority, then arrival.
+            line = lines[0] if len(lines) == 1 else min(filter(None, lines), default=None)
+            if not line:
+                break
             entry = heapq.heappop(line)
             record = self._jobs.get(entry[2])
             if record is None or record.state is not JobState.QUEUED:
@@ -418,15 +448,15 @@ class MemoryStore(Store):
                 too_late.append(self._jobs[record.id])
                 lines = self._lines(queues)  # another one may have passed its gates for it
                 continue
-            record = record.moved(
-                JobState.RUNNING,
+            record = self._jobs[record.id] = changed(  # as `moved` does, which would look at its state again
+                record,
+                state=JobState.RUNNING,
                 token=next(self._tokens),
                 worker=worker,
                 lease_expires_at=expires,
                 started_at=None,
                 progress=None,
             )
-            self._jobs[record.id] = record
             self._waiting_count -= 1
             if record.gates:
                 self._gates.claim(record.id, now)
@@ -441,7 +471,11 @@ class MemoryStore(Store):
         return claimed + too_late
 
     def _lines(self, queues: Collection[str] | None) -> list[list[_Queued]]:
-        return [line for name, line in self._queues.items() if queues is None or name in queues]
+        return [
+            line
+            for name, line in self._queues.items()
+            if (queues is None or name in queues) and name not in self._paused
+        ]
 
     def _amend(self, record: JobRecord, **changes: Any) -> None:
         """Write into the ledger what has become of a job that a schedule made."""
@@ -531,6 +565,8 @@ class MemoryStore(Store):
         record = self._owned(finish.lease)
         if record is None:
             return False
+        if finish.state is not JobState.SUCCEEDED:
+            self._keep_trace(finish, record)
         waits = finish.state in (JobState.QUEUED, JobState.SCHEDULED)
         state = JobState.CANCELLED if waits and record.cancel_requested else finish.state
         changes: dict[str, Any] = {
@@ -583,10 +619,27 @@ class MemoryStore(Store):
                 waiting.set_result(record)
 
     def _forget(self, job_id: str) -> None:
-        record = self._jobs.pop(job_id, None)
-        self._places.pop(job_id, None)
+        """Keep no more of a job."""
+        record = self._jobs.get(job_id)
         if record is not None and record.key is not None and self._keys.get((record.task, record.key)) == job_id:
             del self._keys[record.task, record.key]
+        for kept in (self._jobs, self._places, self._attempts, self._misfits):
+            kept.pop(job_id, None)
+
+    def _keep_trace(self, finish: Finish, record: JobRecord) -> None:
+        """Keep what is to be known of an attempt that did not succeed, or of arguments that did not fit."""
+        if finish.leaves_trace:
+            self._keep_attempt(record.id, attempt_of(finish, record.worker, self._clock.now()))
+        if finish.misfit is not None:
+            self._misfits.setdefault(record.id, set()).add(finish.misfit)
+        elif finish.state is JobState.PARKED:
+            self._misfits.pop(record.id, None)
+
+    def _keep_attempt(self, job_id: str, attempt: Attempt) -> None:
+        kept = self._attempts.get(job_id)
+        if kept is None:
+            kept = self._attempts[job_id] = deque(maxlen=MAX_ATTEMPTS)
+        kept.append(attempt)
 
     def _end_of_schedule_job(self, record: JobRecord, schedule: str, told: dict[str, Any]) -> None:
         """Let what waits for this end go on, and write it where it belongs: into the ledger and the schedule's row."""
@@ -602,6 +655,37 @@ class MemoryStore(Store):
         if row is not None and row.after_seconds is not None and row.next_at is None:
             next_at = now + timedelta(seconds=row.after_seconds)
             self._schedules[schedule] = changed(row, version=row.version + 1, next_at=next_at)
+
+    def redeliver(self, job_id: str) -> JobRecord:
+        """Let a job run again that runs or has ended, as if its worker had died before that end was written; for tests.
+
+        Raises:
+            UnknownJob: There is no such job.
+            IllegalMove: It waits.
+        """
+        record = self._jobs.get(job_id)
+        if record is None:
+            raise UnknownJob(job_id)
+        if record.state is not JobState.RUNNING and not record.state.is_finished:
+            raise IllegalMove(job_id, record.state, JobState.QUEUED)
+        if record.state.is_finished:
+            self._finished.remove(job_id)
+            record = changed(record, attempt=max(0, record.attempt - 1), deaths=record.deaths + 1)
+        again = changed(
+            record,
+            state=JobState.QUEUED,
+            lost=record.lost + 1,
+            worker=None,
+            lease_expires_at=None,
+            started_at=None,
+            finished_at=None,
+            result=None,
+            error=None,
+        )
+        if again.schedule is not None:
+            self._unfinished.setdefault(again.schedule, {})[job_id] = None
+        self._place(again)
+        return again
 
     async def release(self, leases: Sequence[Lease]) -> list[bool]:
         """See `Store.release`."""
@@ -639,6 +723,10 @@ class MemoryStore(Store):
 
     def _rescue(self, record: JobRecord, now: datetime) -> JobRecord:
         state, deaths, error = after_death(record, self._max_deaths)
+        if record.started_at is not None:
+            self._keep_attempt(record.id, lost_attempt(record, now))
+        if state is JobState.PARKED:
+            self._misfits.pop(record.id, None)
         if record.fire_time is not None and not _has_begun(record):
             if record.started_at is not None:
                 self._amend(record, started_at=record.started_at)
@@ -655,6 +743,24 @@ class MemoryStore(Store):
         )
         self._place(moved)
         return moved
+
+    async def register(self, worker: str, tasks: Mapping[str, str]) -> list[JobRecord]:
+        """See `Store.register`."""
+        now = self._clock.now()
+        self._workers[worker] = WorkerRow(
+            name=worker, host="", pid=os.getpid(), started_at=now, beat_at=now, tasks=dict(tasks)
+        )
+        fit = [
+            self._jobs[job_id]
+            for job_id, refused in self._misfits.items()
+            if self._jobs[job_id].state is JobState.PARKED
+            and tasks.get(self._jobs[job_id].task, None) not in (None, *refused)
+        ]
+        return [self._queue_again(people.unparked(record)) for record in fit]
+
+    async def workers(self) -> list[WorkerRow]:
+        """See `Store.workers`: they live as long as this process does."""
+        return list(self._workers.values())
 
     async def beat(self, worker: str) -> None:
         """There is one worker process: this one."""
@@ -688,9 +794,93 @@ class MemoryStore(Store):
 
     # -- people ---------------------------------------------------------------------------------------------------
 
-    async def cancel(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
+    async def cancel(self, job_ids: Sequence[str], *, seen: JobState | None = None) -> list[JobRecord | None]:
         """See `Store.cancel`."""
-        return [self._cancel(job_id) for job_id in job_ids]
+        return [self._cancel(job_id) if self._is_in(job_id, seen) else None for job_id in job_ids]
+
+    def _is_in(self, job_id: str, seen: JobState | None) -> bool:
+        """Return whether a job is in the state in which somebody has seen it; None: in any."""
+        return seen is None or (job_id in self._jobs and self._jobs[job_id].state is seen)
+
+    async def retry(self, job_ids: Sequence[str], *, seen: JobState | None = None) -> list[JobRecord | None]:
+        """See `Store.retry`."""
+        return [self._retry(job_id) if self._is_in(job_id, seen) else None for job_id in job_ids]
+
+    def _retry(self, job_id: str) -> JobRecord | None:
+        record = self._jobs.get(job_id)
+        if record is None or record.state not in RETRIABLE:
+            return None
+        self._misfits.pop(job_id, None)
+        return self._queue_again(people.reopened(record, self._clock.now()))
+
+    def _queue_again(self, record: JobRecord) -> JobRecord:
+        """Let a job that had ended, or was parked, wait for a worker."""
+        with suppress(ValueError):  # one that was parked and cancelled stands there once
+            self._finished.remove(record.id)
+        if record.schedule is not None:
+            self._unfinished.setdefault(record.schedule, {})[record.id] = None
+            self._reopen_answer(record)
+        self._jobs[record.id] = record
+        self._waiting_count += 1
+        self._line_up(record)
+        return record
+
+    def _reopen_answer(self, record: JobRecord) -> None:
+        """Let the row of the ledger say that its job is unfinished again."""
+        answer = next((row for row in self._ledger.get(record.schedule or "", ()) if row.job_id == record.id), None)
+        if answer is not None:
+            again = {"outcome": "ran", "decided_by": ""} if answer.outcome in ("not_started", "missed") else {}
+            self._amend(record, finished_at=None, state=None, started_at=None, **again)
+
+    async def delete(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
+        """See `Store.delete`."""
+        return [self._delete(job_id) for job_id in job_ids]
+
+    def _delete(self, job_id: str) -> JobRecord | None:
+        record = self._jobs.get(job_id)
+        if record is None or record.state is JobState.RUNNING:
+            return None
+        if record.state in WAITING:
+            self._cancel(job_id)
+        with suppress(ValueError):
+            self._finished.remove(job_id)
+        self._forget(job_id)
+        return record
+
+    async def set_queue(self, name: str, *, paused: bool) -> bool:
+        """See `Store.set_queue`."""
+        if (name in self._paused) == paused:
+            return False
+        if paused:
+            self._paused[name] = self._clock.now()
+        else:
+            del self._paused[name]
+            self._claimable.set()
+        return True
+
+    async def queues(self) -> list[QueueRow]:
+        """See `Store.queues`."""
+        return people.queues(self._jobs.values(), self._paused, self._clock.now(), self._keep)
+
+    async def page(self, query: JobQuery) -> Page:
+        """See `Store.page`."""
+        return people.page(reversed(self._jobs.values()), self._places, query)
+
+    async def attempts(self, job_id: str) -> list[Attempt]:
+        """See `Store.attempts`."""
+        return list(self._attempts.get(job_id, ()))
+
+    async def standing(self, job_id: str) -> Standing:
+        """See `Store.standing`."""
+        record = await self.job(job_id)
+        if record.state not in WAITING:
+            return Standing(job=record)
+        return Standing(
+            job=record,
+            behind=tuple(sorted(self._behind.get(job_id, ()))),
+            queue_paused_at=self._paused.get(record.queue),
+            ahead=people.ahead(self._jobs.values(), self._places, record, lambda other: other not in self._behind),
+        )
 
     def _cancel(self, job_id: str, outcome: FireOutcome = "not_started") -> JobRecord | None:
         record = self._jobs.get(job_id)

@@ -30,11 +30,13 @@ from ..errors import NotRunning, QueueFull, StoreUnavailable
 from ..jobs import JobState
 from ..policies import MAX_DEATHS
 from ..shield import to_its_end
+from . import sqlite_people as people
 from . import sqlite_verbs as verbs
 from .base import Capabilities, Lease, Store, check_finishes
 from .committer import Committer
 from .filelock import FileLock
 from .presence import Presence
+from .sqlite_attempts import attempts
 from .sqlite_limits import declare
 from .sqlite_schema import expect_ours, migrate
 
@@ -43,10 +45,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..clock import Clock, Timer
-    from ..jobs import JobRecord, NewJob, Progress
+    from ..jobs import Attempt, JobRecord, NewJob, Progress
     from ..limits import Limits
     from .base import Answer, Finish, Fired, Firing, Listener, ScheduleChange, ScheduleRow
     from .blockers import Blocker
+    from .views import JobQuery, Page, QueueRow, Standing, WorkerRow
 
 logger: logging.Logger = logging.getLogger("tickwork.stores")
 
@@ -156,6 +159,7 @@ class SQLiteStore(Store):
             name="tickwork-sqlite",
         )
         self._lock: FileLock | None = None
+        self._tasks: Mapping[str, str] = {}
         self._presence = Presence(path.with_name(f"{path.name}-workers"), worker or "", path)
         self._listener: Listener | None = None
         self._is_claimable = False
@@ -279,7 +283,7 @@ class SQLiteStore(Store):
             )
         now = verbs.us(self._clock.now())
         connection.execute(
-            "INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO workers (name, host, pid, started_at, beat_at) VALUES (?, ?, ?, ?, ?)",
             (worker, os.uname().nodename if hasattr(os, "uname") else "", os.getpid(), now, now),
         )
 
@@ -331,6 +335,12 @@ class SQLiteStore(Store):
             raise StoreUnavailable(
                 str(self.path), "it was removed or replaced while it was open", "put it back, or start the app anew"
             )
+
+    def _expect_here(self, db: sqlite3.Connection) -> None:
+        """Refuse to begin anything in a file whose jobs were moved elsewhere."""
+        target = verbs.moved_to(db)
+        if target is not None:
+            raise StoreUnavailable(str(self.path), f"its jobs were moved to {target}", "let the app open that")
 
     def _identify(self) -> list[tuple[int, int] | None]:
         """Return which files lie there: the database, and what is not yet written into it."""
@@ -430,6 +440,9 @@ class SQLiteStore(Store):
             (rescued,) = self._transact(db, [lambda db: verbs.rescue(db, now, dead, overdue, self._max_deaths)])
             self._tell_rescued(dead, rescued)
             self._notice(db)  # an end moves an `after="end"` schedule on, and data_version tells only what others did
+        if self._tasks and people.misfit_tasks(db, self._tasks):
+            (unparked,) = self._transact(db, [lambda db: people.unpark(db, self._tasks)])
+            self._committer.call_on_loop(self._tell_unparked, unparked)
 
     def _is_disturbed(self, now: datetime, mono: float) -> bool:
         """Return whether time has jumped since the last round, or this thread was held up."""
@@ -533,6 +546,10 @@ class SQLiteStore(Store):
 
     # -- producers --------------------------------------------------------------------------------------------------
 
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a function of the connection in a transaction of its own meaning; for `upkeep`."""
+        return await self._committer.run(work)
+
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await self._committer.run(work)
 
@@ -582,6 +599,7 @@ class SQLiteStore(Store):
 
     def _enqueue(self, db: sqlite3.Connection, asked: list[Sequence[NewJob]]) -> list[list[JobRecord] | None]:
         """Take in what several callers enqueue; in the thread."""
+        self._expect_here(db)
         answers = verbs.enqueue(db, self._clock.now(), asked, self._max_queued)
         self._has_queued = True
         return answers
@@ -600,6 +618,7 @@ class SQLiteStore(Store):
         replaces = any(firing.overlap == "replace" for firing in firings)
 
         def work(db: sqlite3.Connection) -> tuple[list[Fired], list[str]]:
+            self._expect_here(db)
             fired = [verbs.fire(db, now, firing) for firing in firings]
             return fired, verbs.ended_among(db, list(self._ended)) if replaces else []
 
@@ -663,6 +682,7 @@ class SQLiteStore(Store):
         return records
 
     def _claim(self, db: sqlite3.Connection, claim: _Claim) -> list[JobRecord]:
+        self._expect_here(db)
         return verbs.claim(
             db,
             self._clock.now(),
@@ -749,6 +769,29 @@ class SQLiteStore(Store):
         self._tell_ended([record.id for record in rescued])
         return rescued
 
+    async def register(self, worker: str, tasks: Mapping[str, str]) -> list[JobRecord]:
+        """See `Store.register`; the thread looks for misfits once a second."""
+        now = self._clock.now()
+        unparked = await self._committer.run(lambda db: people.register(db, now, worker, tasks))
+        self._tasks = dict(tasks)
+        self._tell_unparked(unparked)
+        return unparked
+
+    def _tell_unparked(self, unparked: Sequence[JobRecord]) -> None:
+        if unparked:
+            logger.info("queued %d parked jobs again, whose task has another signature here", len(unparked))
+            self._let_claim()
+
+    async def workers(self) -> list[WorkerRow]:
+        """See `Store.workers`."""
+
+        def work(db: sqlite3.Connection) -> list[WorkerRow]:
+            rows = people.workers(db)
+            dead = set(self._presence.dead(row.name for row in rows))
+            return [row for row in rows if row.name not in dead]
+
+        return await self._read(work)
+
     async def beat(self, worker: str) -> None:
         """See `Store.beat`; the thread does it with each renewal."""
         now = self._clock.now()
@@ -810,14 +853,52 @@ class SQLiteStore(Store):
 
     # -- people -----------------------------------------------------------------------------------------------------
 
-    async def cancel(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
+    async def cancel(self, job_ids: Sequence[str], *, seen: JobState | None = None) -> list[JobRecord | None]:
         """See `Store.cancel`."""
         now = self._clock.now()
-        cancelled = await self._committer.run(lambda db: [verbs.cancel(db, now, job_id) for job_id in job_ids])
+        return await self._change(lambda db: [verbs.cancel(db, now, job_id, seen=seen) for job_id in job_ids])
+
+    async def retry(self, job_ids: Sequence[str], *, seen: JobState | None = None) -> list[JobRecord | None]:
+        """See `Store.retry`."""
+        now = self._clock.now()
+        return await self._change(lambda db: [people.retry(db, now, job_id, seen) for job_id in job_ids])
+
+    async def delete(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
+        """See `Store.delete`."""
+        now = self._clock.now()
+        return await self._change(lambda db: [people.delete(db, now, job_id) for job_id in job_ids])
+
+    async def _change(self, work: Callable[[sqlite3.Connection], list[JobRecord | None]]) -> list[JobRecord | None]:
+        """Change jobs for people, and let know who waits for room, for a job or for an end."""
+        changed = await self._committer.run(work)
         self._changed.set()
         self._let_claim()
-        self._tell_ended([record.id for record in cancelled if record is not None])
-        return cancelled
+        self._tell_ended([record.id for record in changed if record is not None])
+        return changed
+
+    async def set_queue(self, name: str, *, paused: bool) -> bool:
+        """See `Store.set_queue`."""
+        now = self._clock.now()
+        is_changed = await self._committer.run(lambda db: people.set_queue(db, now, name, paused=paused))
+        self._let_claim()
+        return is_changed
+
+    async def queues(self) -> list[QueueRow]:
+        """See `Store.queues`."""
+        now = self._clock.now()
+        return await self._read(lambda db: people.queues(db, now))
+
+    async def page(self, query: JobQuery) -> Page:
+        """See `Store.page`."""
+        return await self._read(lambda db: people.page(db, query))
+
+    async def attempts(self, job_id: str) -> list[Attempt]:
+        """See `Store.attempts`."""
+        return await self._read(lambda db: attempts(db, job_id))
+
+    async def standing(self, job_id: str) -> Standing:
+        """See `Store.standing`."""
+        return await self._read(lambda db: people.standing(db, job_id))
 
     async def prune(self) -> int:
         """See `Store.prune`."""

@@ -21,6 +21,7 @@ VERSIONS: list[list[str]] = [
     [
         # Instants are whole microseconds since the Unix epoch. `held` counts the jobs that must end before this one;
         # `gate` says at which of its gates a queued job waits, see `sqlite_limits`.
+        # `misfit` holds the fingerprints of the tasks that have refused its arguments, apart by spaces.
         """
         CREATE TABLE jobs (
             seq INTEGER PRIMARY KEY,
@@ -49,6 +50,7 @@ VERSIONS: list[list[str]] = [
             cancel_requested INTEGER NOT NULL DEFAULT 0,
             held INTEGER NOT NULL DEFAULT 0,
             progress TEXT,
+            misfit TEXT,
             key TEXT,
             gate1 TEXT,
             gate2 TEXT,
@@ -73,11 +75,29 @@ VERSIONS: list[list[str]] = [
         CREATE INDEX jobs_at_gate2 ON jobs (task, gate2, state, gate, priority DESC, seq, held)
         WHERE gate2 IS NOT NULL AND finished_at IS NULL
         """,
-        "CREATE INDEX jobs_by_state ON jobs (state, seq)",
+        # Task and queue stand in it so that a list of either need not look at the rows; none of it is written twice.
+        "CREATE INDEX jobs_by_state ON jobs (state, seq, task, queue)",
         "CREATE INDEX jobs_by_schedule ON jobs (schedule, seq) WHERE schedule IS NOT NULL",
         "CREATE INDEX jobs_by_both ON jobs (schedule, state, seq) WHERE schedule IS NOT NULL",
-        "CREATE INDEX jobs_ended ON jobs (finished_at) WHERE finished_at IS NOT NULL",
+        "CREATE INDEX jobs_ended ON jobs (finished_at, queue) WHERE finished_at IS NOT NULL",
         "CREATE INDEX jobs_results ON jobs (finished_at) WHERE result IS NOT NULL",
+        "CREATE INDEX jobs_misfit ON jobs (task, misfit) WHERE state = 'parked' AND misfit IS NOT NULL",
+        # Attempts that did not succeed, numbered for each job; they go with it.
+        """
+        CREATE TABLE attempts (
+            job_id TEXT NOT NULL,
+            place INTEGER NOT NULL,
+            number INTEGER NOT NULL,
+            started_at INTEGER,
+            ended_at INTEGER NOT NULL,
+            outcome TEXT NOT NULL,
+            worker TEXT,
+            error TEXT,
+            PRIMARY KEY (job_id, place)
+        ) STRICT, WITHOUT ROWID
+        """,
+        # Paused queues; one that is not has no row.
+        "CREATE TABLE queues (name TEXT PRIMARY KEY, paused_at INTEGER NOT NULL) STRICT, WITHOUT ROWID",
         """
         CREATE TABLE behind (
             job_id TEXT NOT NULL,
@@ -98,7 +118,10 @@ VERSIONS: list[list[str]] = [
         """,
         """
         CREATE TRIGGER jobs_deleted AFTER DELETE ON jobs
-        BEGIN UPDATE counts SET count = count - 1 WHERE state = OLD.state; END
+        BEGIN
+            UPDATE counts SET count = count - 1 WHERE state = OLD.state;
+            DELETE FROM attempts WHERE job_id = OLD.id;
+        END
         """,
         """
         CREATE TRIGGER jobs_moved AFTER UPDATE OF state ON jobs WHEN OLD.state <> NEW.state
@@ -224,12 +247,15 @@ VERSIONS: list[list[str]] = [
             host TEXT NOT NULL,
             pid INTEGER NOT NULL,
             started_at INTEGER NOT NULL,
-            beat_at INTEGER NOT NULL
+            beat_at INTEGER NOT NULL,
+            tasks TEXT NOT NULL DEFAULT '{}'
         ) STRICT, WITHOUT ROWID
         """,
         # Counters by which processes notice what others have changed.
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
         "INSERT INTO meta VALUES ('schedules_changed', 0), ('rescued', 0)",
+        # Where all this was moved: then nothing begins here any more.
+        "CREATE TABLE moved (one INTEGER PRIMARY KEY CHECK (one = 1), target TEXT NOT NULL) STRICT",
     ],
 ]
 """For each version the statements that make it of the one before."""

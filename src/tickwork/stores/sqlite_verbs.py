@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DuplicateJob, UnknownJob, UnknownSchedule
@@ -15,16 +15,20 @@ from ..jobs import JobRecord, JobState, NewJob, Progress
 from ..policies import grace_of, overlap
 from ..records import changed
 from . import sqlite_limits as limits
-from .base import Answer, Declare, Finish, Fired, Pause, Remove, ScheduleRow, after_death
+from .base import Answer, Declare, Finish, Fired, Pause, Remove, ScheduleRow, after_death, attempt_of, lost_attempt
+from .sqlite_attempts import write_attempts
+from .sqlite_values import at as _at
+from .sqlite_values import at_or_none as _at_or_none
+from .sqlite_values import us as us
+from .sqlite_values import us_or_none as _us
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
 
+    from ..jobs import Attempt
     from .base import FireOutcome, Firing, Lease, ScheduleChange
     from .blockers import Blocker
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 _AMONG = "IN (SELECT value FROM json_each(?))"
 _STATES = {str(state): state for state in JobState}
@@ -38,23 +42,6 @@ ROW = """name, task, trigger, fingerprint, version, watermark, declared_at, paus
     succeeded_at"""
 ANSWER = """schedule, first, last, count, outcome, answered_at, job_id, blocked_by, decided_by, late_because, wanted_at,
     started_at, finished_at, state"""
-
-
-def us(at: datetime) -> int:
-    """Return an instant as whole microseconds since the Unix epoch."""
-    return (at - _EPOCH) // _MICROSECOND
-
-
-def _us(at: datetime | None) -> int | None:
-    return None if at is None else (at - _EPOCH) // _MICROSECOND
-
-
-def _at(micro: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=micro)
-
-
-def _at_or_none(micro: int | None) -> datetime | None:
-    return None if micro is None else _EPOCH + timedelta(microseconds=micro)
 
 
 def _text(json: str | None) -> str | None:
@@ -290,10 +277,10 @@ def fire(db: sqlite3.Connection, now: datetime, firing: Firing) -> Fired:
     """Answer fire times of a schedule; see `Store.fire`."""
     row = schedule(db, firing.schedule)
     if row is None:
-        return Fired(None, None)
+        return Fired(outcome=None, row=None)
     if firing.version is not None:
         if row.version != firing.version or row.paused:
-            return Fired(None, row)
+            return Fired(outcome=None, row=row)
         assert firing.watermark is not None
         row = _row(
             db.execute(
@@ -304,7 +291,7 @@ def fire(db: sqlite3.Connection, now: datetime, firing: Firing) -> Fired:
             ).fetchone()
         )
         if firing.job is not None and _is_answered(db, row.name, firing.job.fire_time):
-            return Fired(None, _row(_next_after(db, now, row)))
+            return Fired(outcome=None, row=_row(_next_after(db, now, row)))
     if firing.missed_first is not None:
         answer = Answer(
             schedule=row.name,
@@ -318,7 +305,7 @@ def fire(db: sqlite3.Connection, now: datetime, firing: Firing) -> Fired:
         )
         write_answer(db, answer)
     if firing.job is None:
-        return Fired("missed", row)
+        return Fired(outcome="missed", row=row)
     return _fire_job(db, now, firing, firing.job, row)
 
 
@@ -364,7 +351,7 @@ def _fire_job(db: sqlite3.Connection, now: datetime, firing: Firing, job: NewJob
         )
         write_answer(db, answer)
     running = tuple(entry.id for entry in unfinished if entry.id in verdict.cancel and entry.id in verdict.behind)
-    return Fired(verdict.outcome, row, record, verdict.blocked_by, running)
+    return Fired(outcome=verdict.outcome, row=row, job=record, blocked_by=verdict.blocked_by, cancelled=running)
 
 
 def _unfinished(db: sqlite3.Connection, name: str) -> list[JobRecord]:
@@ -525,8 +512,12 @@ def claim(
 ) -> list[JobRecord]:
     """Take due jobs; see `Store.claim`."""
     promote(db, now)
+    paused = [name for (name,) in db.execute("SELECT name FROM queues")]
     known = f"task IN ({_marks(tasks)})" + ("" if queues is None else f" AND queue IN ({_marks(queues)})")
     names: tuple[str, ...] = (*tasks, *(queues or ()))
+    if paused:
+        known += f" AND queue NOT IN ({_marks(paused)})"
+        names += tuple(paused)
     if jobs is not None:
         known += f" AND id IN ({_marks(jobs)})"
         names += tuple(jobs)
@@ -603,12 +594,15 @@ def finish(
     found = {entry[1]: entry for entry in held}
     accepted: list[bool] = []
     moved: list[tuple[int, Finish, JobRecord]] = []
+    traces: list[tuple[str, Attempt]] = []
     for ended in finishes:
         entry = found.get(ended.lease.job_id)
         accepted.append(entry is not None and entry[15] == ended.lease.token)
         if entry is not None and accepted[-1]:
             del found[ended.lease.job_id]  # it ends once
             moved.append((entry[0], ended, _after(_job(entry), ended, now)))
+            if ended.state is not JobState.SUCCEEDED and ended.leaves_trace:
+                traces.append((entry[1], attempt_of(ended, entry[16], now)))
     db.executemany(
         """
         UPDATE jobs SET state = ?, attempt = ?, deaths = ?, started_at = ?, finished_at = ?, result = ?, error = ?,
@@ -630,10 +624,14 @@ def finish(
             for seq, _, record in moved
         ],
     )
+    if traces:
+        write_attempts(db, traces)
     ends = [record for _, _, record in moved if has_ended(record)]
     for _, ended, record in moved:
         if record.fire_time is not None:
             _amend(db, record.id, record.state, _us(record.started_at), ended.late_because)
+        if record.state is JobState.PARKED:
+            _note_misfit(db, record.id, ended.misfit)
     frees = len(ends) < len(moved) or any(record.gates for record in ends)
     for record in ends:
         frees |= _ended(db, now, record.id, record.state, record.schedule)
@@ -657,6 +655,20 @@ def _after(record: JobRecord, ended: Finish, now: datetime) -> JobRecord:
         lease_expires_at=None,
         worker=None,
     )
+
+
+def _note_misfit(db: sqlite3.Connection, job_id: str, fingerprint: str | None) -> None:
+    """Write down which fingerprint has refused the arguments of a parked job; None: it is parked for another reason."""
+    if fingerprint is None:
+        db.execute("UPDATE jobs SET misfit = NULL WHERE id = ?", (job_id,))
+    else:
+        db.execute(
+            """
+            UPDATE jobs SET misfit = coalesce(misfit || ' ', '') || ?
+            WHERE id = ? AND instr(coalesce(misfit, ''), ?) = 0
+            """,
+            (fingerprint, job_id, fingerprint),
+        )
 
 
 def _amend(
@@ -739,6 +751,10 @@ def _rescued(db: sqlite3.Connection, now: datetime, record: JobRecord, max_death
     ).fetchone()
     if record.fire_time is not None:
         _amend(db, record.id, state, _us(record.started_at))
+    if record.started_at is not None:
+        write_attempts(db, [(record.id, lost_attempt(record, now))])
+    if state is JobState.PARKED:
+        _note_misfit(db, record.id, None)
     if state is not JobState.QUEUED:
         _ended(db, now, record.id, state, record.schedule)
     return _job(moved)
@@ -748,11 +764,16 @@ def _rescued(db: sqlite3.Connection, now: datetime, record: JobRecord, max_death
 
 
 def cancel(
-    db: sqlite3.Connection, now: datetime, job_id: str, outcome: FireOutcome = "not_started"
+    db: sqlite3.Connection,
+    now: datetime,
+    job_id: str,
+    outcome: FireOutcome = "not_started",
+    *,
+    seen: JobState | None = None,
 ) -> JobRecord | None:
     """Cancel a job that waits, mark one that runs; None: there was nothing to cancel."""
     found = db.execute(f"SELECT {JOB} FROM jobs WHERE id = ?", (job_id,)).fetchone()
-    if found is None or (record := _job(found)).state.is_finished:
+    if found is None or (record := _job(found)).state.is_finished or seen not in (None, record.state):
         return None
     if record.state is JobState.RUNNING:
         changed = db.execute(f"UPDATE jobs SET cancel_requested = 1 WHERE id = ? RETURNING {JOB}", (job_id,))
@@ -845,6 +866,12 @@ def prune(
         "DELETE FROM ledger WHERE seq IN (SELECT seq FROM ledger WHERE answered_at < ? LIMIT ?)", (us(ledger), limit)
     ).rowcount
     return gone + rows, max(emptied, gone, rows) >= limit
+
+
+def moved_to(db: sqlite3.Connection) -> str | None:
+    """Return where the jobs of a store were moved; None: nowhere."""
+    found = db.execute("SELECT target FROM moved").fetchone()
+    return None if found is None else str(found[0])
 
 
 # -- what the thread looks for --------------------------------------------------------------------------------------

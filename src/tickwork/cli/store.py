@@ -1,0 +1,204 @@
+"""`tickwork store`: measure, check, prune, copy and move the file in which an app keeps its jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..clock import SystemClock
+from ..durations import format_about, seconds
+from ..errors import InvalidTarget, StoreUnavailable, UnknownTask
+from ..program import OK
+from .output import as_json, lines, table
+from .target import load
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import AsyncIterator, Callable
+    from datetime import datetime
+
+    from ..app import App
+    from ..stores.sqlite import SQLiteStore
+    from ..stores.sqlite_upkeep import StoreStats
+    from ..tasks import AnyTask
+
+    Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+FOUND = 1
+STORE = 'an app (module:app, module, path/file.py), or the URL of a file: "sqlite:///jobs.db"'
+
+
+def add_store(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the command to the parser."""
+    command = add("store", "Measure, check, prune, copy and move the file in which jobs are kept.", needs_target=False)
+    actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def action(name: str, summary: str) -> argparse.ArgumentParser:
+        parser = actions.add_parser(name, help=summary, description=summary)
+        parser.add_argument("store", metavar="STORE", help=STORE)
+        return parser
+
+    action("stats", "Show how large it is, and what is in it.").add_argument("--json", action="store_true")
+    check = action("check", "Look for damage, stuck leases, orphaned rows and wrong counts; exit 1 when there are any.")
+    check.add_argument("--repair", action="store_true", help="mend what needs no person, then look again")
+    check.add_argument("--json", action="store_true", help="as JSON")
+    action("prune", "Forget now what the app's retention no longer keeps.")
+    backup = action("backup", "Write a copy as it stands at this moment, also while apps work on it.")
+    backup.add_argument("destination", metavar="FILE", help="the copy; never over a file that is there")
+    move = action("move", "Move all jobs, schedules and ledgers into another store, and close the old one down.")
+    move.add_argument("to", metavar="TO", help=STORE.replace("an app", "likewise: an app"))
+    saved = action("load", "Enqueue the jobs of a file that `Pool.save` has written, and remove the file.")
+    saved.add_argument("file", metavar="FILE", help="the saved pool; its functions must be tasks of the app")
+    move.add_argument("--wait", default="60s", metavar="LENGTH", help="how long to wait for jobs that run (60s)")
+
+
+def run_store(options: argparse.Namespace) -> int:
+    """Do what the second word says."""
+    status: int = asyncio.run(globals()[f"_{options.action}"](options))
+    return status
+
+
+@asynccontextmanager
+async def _opened(word: str, *, makes: bool = False, verbose: bool = False) -> AsyncIterator[SQLiteStore]:
+    """Open the store that a word names, without workers or schedules."""
+    from ..app import App
+    from ..stores.sqlite import SQLiteStore
+
+    app = App(word) if "://" in word else load(word, show_traceback=verbose)
+    if app.path is None:
+        raise InvalidTarget(word, "this app keeps its jobs in memory, which no other process can reach")
+    if not makes and not app.path.exists():
+        raise StoreUnavailable(str(app.path), "there is no such file", "see where the app was started")
+    keep = app.retention
+    store = SQLiteStore(
+        app.path, SystemClock(), keep_results=keep.results, keep_jobs=keep.jobs, keep_ledger=keep.ledger
+    )
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def _stats(options: argparse.Namespace) -> int:
+    from ..stores import upkeep
+
+    async with _opened(options.store, verbose=options.verbose) as store:
+        found = await upkeep.stats(store)
+    if options.json:
+        oldest = None if found.oldest_queued is None else found.oldest_queued.isoformat()
+        as_json(asdict(found) | {"oldest_queued": oldest})
+    else:
+        table(("what", "how much"), _rows(found, SystemClock().now()))
+    return OK
+
+
+def _rows(found: StoreStats, now: datetime) -> list[list[str]]:
+    rows = [[f"jobs {state}", f"{count:,}"] for state, count in found.jobs.items()]
+    if found.oldest_queued is not None:
+        rows.append(["oldest queued", f"due {format_about((now - found.oldest_queued).total_seconds())} ago"])
+    rows += [
+        ["schedules", f"{found.schedules:,}"],
+        ["ledger rows", f"{found.ledger:,}"],
+        ["workers", ", ".join(found.workers) or "none"],
+        ["size", f"{found.bytes / 1e6:,.1f} MB, {found.free_bytes / 1e6:,.1f} MB of it free"],
+        ["version of the tables", str(found.version)],
+    ]
+    if found.moved_to is not None:
+        rows.append(["moved to", found.moved_to])
+    return rows
+
+
+async def _check(options: argparse.Namespace) -> int:
+    from ..stores import upkeep
+
+    async with _opened(options.store, verbose=options.verbose) as store:
+        findings = await upkeep.check(store, SystemClock().now(), repair=options.repair)
+    if options.json:
+        as_json([{"rule": found.rule, "text": found.text, "remedy": found.remedy} for found in findings])
+    elif findings:
+        table(("rule", "what", "remedy"), [[found.rule, found.text, found.remedy] for found in findings])
+    else:
+        lines(["the store is sound"])
+    return FOUND if findings else OK
+
+
+async def _prune(options: argparse.Namespace) -> int:
+    async with _opened(options.store, verbose=options.verbose) as store:
+        gone = await store.prune()
+    lines([f"forgot {gone:,} jobs and rows of ledgers"])
+    return OK
+
+
+async def _backup(options: argparse.Namespace) -> int:
+    from ..stores import upkeep
+
+    async with _opened(options.store, verbose=options.verbose) as store:
+        size = await upkeep.backup(store, Path(options.destination))
+    lines([f"wrote {options.destination}, {size / 1e6:,.1f} MB"])
+    return OK
+
+
+async def _move(options: argparse.Namespace) -> int:
+    from ..stores import upkeep
+
+    wait = seconds(options.wait, "--wait", allow_zero=True)
+    async with (
+        _opened(options.store, verbose=options.verbose) as source,
+        _opened(options.to, makes=True, verbose=options.verbose) as target,
+    ):
+        moved = await upkeep.move(source, target, wait_seconds=wait)
+    told = ", ".join(f"{count:,} rows of {name}" for name, count in moved.rows.items() if count)
+    lines([f"moved {told or 'nothing'}"])
+    if moved.left:
+        print(f"tickwork: no place for {', '.join(moved.left)}: other jobs there have their keys", file=sys.stderr)
+        return FOUND
+    return OK
+
+
+async def _load(options: argparse.Namespace) -> int:
+    from ..shield import to_its_end
+    from ..snapshot import Snapshot
+    from ..tasks import EnqueueOptions
+
+    app = load(options.store, show_traceback=options.verbose)
+    file = Snapshot(options.file)
+    async with app.client():
+        claimed, entries = await file.claim()
+        left = list(entries)
+        try:
+            for task, calls, some in _calls(app, entries):
+                await app.enqueue_calls(task, calls, EnqueueOptions(), wait=True)
+                left = [entry for entry in left if entry not in some]
+        except BaseException:
+            if len(left) < len(entries):  # some are in the store: they must not be loaded again
+                await to_its_end(file.write(left, kept=False))
+                await to_its_end(claimed.remove())
+            else:
+                await to_its_end(claimed.give_back(file))
+            raise
+        await claimed.remove()
+    lines([f"enqueued {len(entries):,} jobs"])
+    return OK
+
+
+def _calls(app: App, entries: list[Any]) -> list[tuple[AnyTask, list[Arguments], list[Any]]]:
+    """Return for each task what is to be enqueued, and the entries that say so; all are looked at first."""
+    from ..snapshot import call_of
+
+    tasks = {id(fn): task for task in app.tasks.values() for fn in (task, task.fn)}
+    found: dict[str, tuple[AnyTask, list[Arguments], list[Any]]] = {}
+    for entry in entries:
+        call = call_of(entry)
+        task = tasks.get(id(call.fn))
+        if task is None:
+            name = getattr(call.fn, "__qualname__", repr(call.fn))
+            raise UnknownTask(name, known=list(app.tasks), remedy="make the function a task of the app: @app.task")
+        _, calls, some = found.setdefault(task.name, (task, [], []))
+        calls.append((call.args, call.kwargs))
+        some.append(entry)
+    return list(found.values())

@@ -1,0 +1,65 @@
+"""What nobody is to see: arguments marked `Annotated[str, Secret]`, and names that look like secrets."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from .plan import HIDDEN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["Secret", "hidden_texts", "hide_by_name", "is_marked", "without"]
+
+
+class Secret:
+    """Marks a hint whose values nobody is to see: `token: Annotated[str, Secret]`.
+
+    Such an argument is `***` in messages, logs, `app.jobs` and the commands. The job gets the value, and so the store
+    holds it: whoever may read the file can read it there. Where that is too much, pass the name of the secret, and let
+    the task look it up.
+    """
+
+    __slots__ = ()
+
+
+_NAMES = re.compile(
+    r"pass(?:word|wd|phrase|code)|secret|token|credential|authori[sz]ation|cookie|(?:api|access|private|signing)_?-?key",
+    re.IGNORECASE,
+)
+_SHORTEST = 4
+"""A shorter text would be found in half of all messages, and is hardly a secret."""
+
+
+def is_marked(metadata: Iterable[Any]) -> bool:
+    """Return whether `Secret` is among the metadata of an `Annotated` hint."""
+    return any(mark is Secret or isinstance(mark, Secret) for mark in metadata)
+
+
+def hidden_texts(raw: Any, shown: Any) -> Iterator[str]:
+    """Yield the texts in JSON data that are hidden in what people see of it."""
+    if shown == HIDDEN and type(raw) is not dict and type(raw) is not list:
+        if type(raw) is str:
+            yield raw
+        return
+    inside = raw.values() if type(raw) is dict else raw if type(raw) is list else ()
+    seen = shown.values() if type(shown) is dict else shown if type(shown) is list else [HIDDEN] * len(inside)
+    if shown != raw:
+        for item, see in zip(inside, seen, strict=True):
+            yield from hidden_texts(item, see)
+
+
+def hide_by_name(data: Any) -> Any:
+    """Return JSON data in which the values under names such as "password", "token" and "api_key" are hidden."""
+    if isinstance(data, dict):
+        return {key: HIDDEN if _NAMES.search(key) else hide_by_name(value) for key, value in data.items()}
+    return [hide_by_name(item) for item in data] if isinstance(data, list) else data
+
+
+def without(text: str, values: Iterable[str]) -> str:
+    """Return a text without these values; those of less than four characters are left in it."""
+    for value in sorted(values, key=len, reverse=True):  # one may be a part of another
+        if len(value) >= _SHORTEST:
+            text = text.replace(value, HIDDEN)
+    return text

@@ -1,0 +1,157 @@
+"""What a store tells people about its jobs, queues and workers, and what they ask of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import InvalidOption
+from ..jobs import JobState
+from ..records import record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from ..jobs import JobRecord
+
+MAX_ATTEMPTS = 20
+"""So many attempts that did not succeed are kept of each job, the newest: with their tracebacks some tens of kilobytes,
+and who needs the twenty-first knows what is wrong."""
+
+WAITING = (JobState.QUEUED, JobState.SCHEDULED)
+RETRIABLE = (JobState.FAILED, JobState.CANCELLED, JobState.PARKED)
+"""States out of which a person may have a job run again."""
+
+MAX_AHEAD = 1_000
+"""So many jobs in front of another are counted: beyond, it is a long wait all the same."""
+
+
+@record
+class JobQuery:
+    """Which jobs are asked for; they come the newest first.
+
+    Attributes:
+        states: In one of these states; empty: in any.
+        tasks: Of one of these task names; empty: of any.
+        queue: In this queue; None: in any.
+        schedule: Made by this schedule; None: by any, or none.
+        limit: How many at the most.
+        after: Those behind the end of the page whose `next` this is; None: from the newest.
+    """
+
+    states: tuple[JobState, ...] = ()
+    tasks: tuple[str, ...] = ()
+    queue: str | None = None
+    schedule: str | None = None
+    limit: int = 50
+    after: str | None = None
+
+    def wants(self, job: JobRecord) -> bool:
+        """Return whether a job is one of those, wherever it stands."""
+        return (
+            (not self.states or job.state in self.states)
+            and (not self.tasks or job.task in self.tasks)
+            and self.queue in (None, job.queue)
+            and self.schedule in (None, job.schedule)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some jobs of a list.
+
+    Attributes:
+        jobs: The newest first.
+        next: What to give as `after` for those behind them; None: there are none.
+    """
+
+    jobs: list[JobRecord]
+    next: str | None
+
+
+def cursor_of(place: int) -> str:
+    """Return a place in the order of arrival as a text that says nothing to people."""
+    return f"{place:x}"
+
+
+def place_of(cursor: str) -> int:
+    """Return the place that a cursor stands for.
+
+    Raises:
+        InvalidOption: It is none.
+    """
+    try:
+        place = int(cursor, 16)
+    except (TypeError, ValueError):
+        place = -1
+    if not 0 <= place < 2**63 or cursor != cursor_of(place):
+        raise InvalidOption("after", "the `next` of another page", cursor)
+    return place
+
+
+@record
+class QueueRow:
+    """How a queue stands.
+
+    Attributes:
+        name: Its name.
+        queued: How many jobs in it are due, and wait for a worker.
+        scheduled: How many are for later.
+        running: How many are in the hands of workers.
+        oldest_due_at: Since when the one has been due that has waited longest (UTC); None: none waits.
+        paused_at: Since when nobody claims from it (UTC); None: it is not paused.
+        per_minute: How many of its jobs have ended within the last minute, as far as they are kept.
+    """
+
+    name: str
+    queued: int = 0
+    scheduled: int = 0
+    running: int = 0
+    oldest_due_at: datetime | None = None
+    paused_at: datetime | None = None
+    per_minute: float = 0.0
+
+
+@record
+class WorkerRow:
+    """A worker process that lives.
+
+    Attributes:
+        name: Its name, by which leases and attempts name it.
+        host: Where it runs.
+        pid: Its process id there.
+        started_at: Since when (UTC).
+        beat_at: When it last said that it lives (UTC).
+        tasks: The names of the tasks that it knows, with the fingerprints of their signatures.
+    """
+
+    name: str
+    host: str
+    pid: int
+    started_at: datetime
+    beat_at: datetime
+    tasks: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return f"{self.name} (pid {self.pid}{f' on {self.host}' if self.host else ''})"
+
+
+@record
+class Standing:
+    """A job, and what stands in its way in the store.
+
+    Attributes:
+        job: The job.
+        behind: The ids of the unfinished jobs that must end before it begins.
+        queue_paused_at: Since when its queue is paused (UTC); None: it is not.
+        ahead: How many jobs that are ready have their turn before it; at most `MAX_AHEAD`.
+        held_because: What else keeps it from being claimed, as the end of a sentence that begins with "it waits"; None:
+            nothing. For limits and keys.
+    """
+
+    job: JobRecord
+    behind: tuple[str, ...] = ()
+    queue_paused_at: datetime | None = None
+    ahead: int = 0
+    held_because: str | None = None
