@@ -333,15 +333,16 @@ class Dispatcher:
             return  # the feeder is about to meet it, too, and tells
         await self._take_in(records)
 
-    async def take(self, job: NewJob) -> None:
+    async def take(self, job: NewJob) -> JobRecord:
         """Enqueue a job and claim it, before another process can; one that must wait for room goes to whoever is first.
 
-        The feeder claims it again for further attempts, and in `only` nothing else.
+        The feeder claims it again for further attempts, and in `only` nothing else. Returns the job, or the
+        unfinished one that has its key.
         """
         if self.only is not None:
             self.only.add(job.id)
         # What is asked of a store in the same turn of the loop is one transaction, or the next best thing.
-        _, records = await asyncio.gather(
+        (taken,), records = await asyncio.gather(
             self._store.enqueue([job]),
             self._store.claim(worker=self._name, tasks=self._tasks.keys(), limit=1, jobs={job.id}),
         )
@@ -349,6 +350,9 @@ class Dispatcher:
             run = self._admit(record)
             if run is not None and not self._set_apart(run):
                 await self._workers.buffer.put(run)
+        if self.only is not None:
+            self.only.add(taken.id)  # it may be another one, with the same key, that nobody runs yet
+        return taken
 
     def _room(self) -> int:
         """Return how many jobs may be claimed; none when it is not above zero."""

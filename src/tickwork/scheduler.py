@@ -480,6 +480,8 @@ class Scheduler:
             is_once=options.delivery == "at_most_once",
             schedule=entry.name,
             fire_time=fire_time,
+            # No key: whether a job is made while another is unfinished, the overlap says.
+            gates=() if entry.task.labels is None else entry.task.labels.of((), {})[1],
         )
 
     def _take(self, entry: Entry, firing: Firing, answer: Fired) -> None:
