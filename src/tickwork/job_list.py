@@ -247,6 +247,9 @@ class Jobs:
     async def _too_late(self, seen: JobRecord, what: str) -> WrongState:
         """Return the refusal of a change that came after that of somebody else."""
         now = await self._store.job(seen.id)
+        if now.state is seen.state and now.key is not None:
+            reason = f"an unfinished job of its task has its key {now.key!r}"
+            return WrongState(seen.id, now.state, what, reason, "wait for the end of that one, or cancel it")
         reason = f"it was {seen.state} a moment ago, and somebody else was quicker"
         return WrongState(seen.id, now.state, what, reason, "look at it again")
 

@@ -585,7 +585,8 @@ class Store(ABC):
             seen: Only those that are still in this state; None: in whatever state they are.
 
         Returns:
-            Each job as it is then; None where it was not queued again: it is in another state, or unknown.
+            Each job as it is then; None where it was not queued again: it is in another state or unknown, or an
+            unfinished job has its key.
         """
 
     @abstractmethod

@@ -810,6 +810,9 @@ class MemoryStore(Store):
         record = self._jobs.get(job_id)
         if record is None or record.state not in RETRIABLE:
             return None
+        other = self._with_key(record.task, record.key)
+        if other is not None and other.id != job_id:
+            return None
         self._misfits.pop(job_id, None)
         return self._queue_again(people.reopened(record, self._clock.now()))
 
@@ -821,6 +824,8 @@ class MemoryStore(Store):
             self._unfinished.setdefault(record.schedule, {})[record.id] = None
             self._reopen_answer(record)
         self._jobs[record.id] = record
+        if record.key is not None:
+            self._keys[record.task, record.key] = record.id
         self._waiting_count += 1
         self._line_up(record)
         return record
@@ -879,8 +884,13 @@ class MemoryStore(Store):
             job=record,
             behind=tuple(sorted(self._behind.get(job_id, ()))),
             queue_paused_at=self._paused.get(record.queue),
-            ahead=people.ahead(self._jobs.values(), self._places, record, lambda other: other not in self._behind),
+            ahead=people.ahead(self._jobs.values(), self._places, record, self._is_ready),
+            gate=self._gates.blocker(job_id, self._clock.now()),
         )
+
+    def _is_ready(self, job_id: str) -> bool:
+        """Return whether nothing keeps a queued job from being claimed."""
+        return job_id not in self._behind and (not self._jobs[job_id].gates or self._gates.has_passed(job_id))
 
     def _cancel(self, job_id: str, outcome: FireOutcome = "not_started") -> JobRecord | None:
         record = self._jobs.get(job_id)

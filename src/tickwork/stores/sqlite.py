@@ -898,7 +898,8 @@ class SQLiteStore(Store):
 
     async def standing(self, job_id: str) -> Standing:
         """See `Store.standing`."""
-        return await self._read(lambda db: people.standing(db, job_id))
+        now = self._clock.now()
+        return await self._read(lambda db: people.standing(db, now, job_id))
 
     async def prune(self) -> int:
         """See `Store.prune`."""

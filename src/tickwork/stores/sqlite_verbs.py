@@ -519,7 +519,7 @@ def claim(
         known += f" AND queue NOT IN ({_marks(paused)})"
         names += tuple(paused)
     if jobs is not None:
-        known += f" AND id IN ({_marks(jobs)})"
+        known += f" AND +id IN ({_marks(jobs)})"
         names += tuple(jobs)
     # Unasked, SQLite takes the index of states, and walks over all that is queued, here and for the claim itself.
     # One look for two things that there seldom are: jobs that come too late, and gates that may have opened.
