@@ -10,6 +10,7 @@ import pytest
 from tickwork.explain_job import JobFacts, why_job
 from tickwork.jobs import JobRecord, JobState, Progress
 from tickwork.payloads import ErrorInfo
+from tickwork.stores.blockers import Blocker
 from tickwork.stores.views import MAX_AHEAD, Standing, WorkerRow
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -82,10 +83,17 @@ def test_a_job_that_is_due_tells_the_first_thing_in_its_way(state: JobState) -> 
         None,
         None,
     )
-    assert told(record, held_because="for its key") == (
-        "has been due for 5s; it waits for its key",
+    assert told(record, gate=Blocker("limit", "a.org", ("j1", "j2"))) == (
+        f"{due} for the limit of key 'a.org', which job j1 and 1 more hold",
         "limit",
         None,
+        "j1",
+    )
+    assert told(record, gate=Blocker("limit", "", ("j1",)))[0] == f"{due} for the limit of its task, which job j1 holds"
+    assert told(record, gate=Blocker("rate", "a.org", (), NOW)) == (
+        f"{due}: the rate of key 'a.org' lets the next job start at 2026-05-01 21:00:00 +0900",
+        "limit",
+        NOW,
         None,
     )
     assert told(record) == (f"{due} for a free worker: no job is before it", "in_line", None, None)

@@ -434,6 +434,73 @@ async def test_pausing_twice_and_resuming_what_runs_changes_nothing() -> None:
         assert t.fires("poll") == [after(seconds=10)]
 
 
+async def test_a_job_that_has_ended_a_moment_ago_is_in_nobodys_way() -> None:
+    app = App(workers=1)
+    answers: list[object] = []
+
+    @app.every("1h", name="poll")
+    async def poll() -> None: ...
+
+    @app.task()
+    async def again() -> None:
+        answers.append(await app.schedules["poll"].run_now())
+
+    async with app.testing() as t:
+        await app.schedules["poll"].run_now()
+        await app.enqueue(again)
+        await t.advance(0)
+
+        assert [job.task for job in t.jobs] == [app.tasks["poll"].name, again.name, app.tasks["poll"].name]
+        assert answers
+        assert None not in answers  # what "skip" would have made of it
+
+
+async def test_an_end_that_is_being_written_is_written_once(caplog: pytest.LogCaptureFixture) -> None:
+    app = App(workers=2)
+
+    @app.every("1h", name="poll", overlap="allow")
+    async def poll(ctx: Context) -> None:
+        ctx.progress(1)
+
+    @app.task()
+    async def again() -> None:
+        for _ in range(50):
+            await app.schedules["poll"].run_now()
+            await asyncio.sleep(0)
+
+    async with app.testing() as t:
+        await app.enqueue(again)
+        await t.advance(0)
+
+        assert {job.state for job in t.jobs} == {JobState.SUCCEEDED}
+        assert len(t.jobs) == 51
+    assert caplog.messages == []
+
+
+async def test_jobs_begin_in_their_order_while_others_have_their_turns() -> None:
+    app, turns = App(workers=3), list[int]()
+    begun: list[int] = []
+
+    @app.task()
+    async def work(number: int) -> None:
+        begun.append(number)
+
+    async def look() -> None:
+        while len(begun) < 1000:
+            turns.append(len(begun))
+            await asyncio.sleep(0)
+
+    async with app.testing() as t:
+        for number in range(1000):
+            await app.enqueue(work, number)
+        looking = asyncio.ensure_future(look())
+        await t.advance(0)
+        await looking
+
+    assert begun == list(range(1000))
+    assert len(set(turns)) > 10
+
+
 async def test_run_now_makes_a_job_beside_the_fire_times(caplog: pytest.LogCaptureFixture) -> None:
     app = App()
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from .jobs import JobRecord as JobRecord
     from .jobs import JobState as JobState
     from .jobs import Progress as Progress
+    from .limits import Limit as Limit
+    from .limits import Rate as Rate
     from .payloads import Secret as Secret
     from .pool import Loaded as Loaded
     from .pool import Pool as Pool
@@ -82,6 +84,7 @@ _HOMES = {
     "health": ("Health",),
     "job_info": ("JobInfo", "JobPage"),
     "jobs": ("Attempt", "JobRecord", "JobState", "Progress"),
+    "limits": ("Limit", "Rate"),
     "payloads.secrets": ("Secret",),
     "pool": ("Loaded", "Pool", "PoolJob", "PoolStats", "Saved"),
     "retry": ("GiveUp", "Retry", "RetryAfter"),
@@ -106,7 +109,9 @@ __all__ = [
     "JobRecord",
     "JobState",
     "JobWhy",
+    "Limit",
     "Progress",
+    "Rate",
     "Retry",
     "Schedule",
     "Secret",

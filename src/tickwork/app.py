@@ -326,8 +326,7 @@ class App(Declarations):
             raise NotRunning("a client runs no jobs; use app.enqueue(task, ...)")
         assert self._dispatcher is not None
         job = self._new_job(self._known(task), args, kwargs, EnqueueOptions())
-        await self._dispatcher.take(job)
-        return self._handle(job.id, job.task)
+        return self._handle_of(job, await self._dispatcher.take(job))
 
     async def enqueue_task(
         self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], options: EnqueueOptions, *, wait: bool
@@ -354,21 +353,30 @@ class App(Declarations):
         if self._watchdog is not None:
             self._watchdog.touch()
         # A job that waits for room may wait for itself: the worker that could make room is its own.
-        await store.enqueue(jobs, wait=wait and not self._is_inside())
-        return [self._handle(job.id, job.task) for job in jobs]
+        records = await store.enqueue(jobs, wait=wait and not self._is_inside())
+        return [self._handle_of(job, record) for job, record in zip(jobs, records, strict=True)]
 
     def _new_job(self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], options: EnqueueOptions) -> NewJob:
         now = self._clock.now()
         run_at = options.run_at or (now if options.delay is None else now + timedelta(seconds=options.delay))
+        payload = task.codec.encode(args, kwargs)  # refuses what does not fit
+        key, gates = (None, ()) if task.labels is None else task.labels.of(args, kwargs, key=options.key)
         return NewJob(
             id=new_id(now),
             task=task.name,
-            payload=task.codec.encode(args, kwargs),
+            payload=payload,
             run_at=run_at,
             queue=options.queue or task.options_.queue,
             priority=task.options_.priority if options.priority is None else options.priority,
             is_once=task.options_.delivery == "at_most_once",
+            key=options.key or key,
+            gates=gates,
         )
+
+    def _handle_of(self, job: NewJob, record: JobRecord) -> Job[Any]:
+        """Return the handle of what was enqueued: of a new job, or of the unfinished one that has its key."""
+        handle = self._handle(record.id, record.task)
+        return handle if record.id == job.id else Job(self, record.id, record.task, is_new=False, first=handle)
 
     def _handle(self, job_id: str, task: str) -> Job[Any]:
         """Return the handle of a job; while somebody holds it, the memory store keeps the job."""
@@ -617,6 +625,7 @@ class App(Declarations):
         store = self._make_store()
         await store.open()
         self._store = store
+        await store.set_limits({name: task.limits for name, task in self._names.items()})
         self._dispatcher = self._make_dispatcher(store)
         if not claims and store.capabilities.multi_process:
             self._dispatcher.only = set()

@@ -45,6 +45,7 @@ class Context:
         "_has_news",
         "_log",
         "_now",
+        "_reach",
         "_said",
         "_tell",
         "attempt",
@@ -78,6 +79,7 @@ class Context:
         """Whether somebody was told that there is something new, and has not yet taken it."""
         self._tell: Callable[[Context], None] | None = None
         self._now: Callable[[], datetime] | None = None
+        self._reach: Callable[[Context, str], None] | None = None
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -114,9 +116,21 @@ class Context:
             self._has_news = True
             self._tell(self)
 
+    def checkpoint(self, name: str) -> None:
+        """Name a point at which a test may let the job die: `t.kill(task, at=name)`. Elsewhere it does nothing.
+
+        Put one before and after each effect that must not come twice, and prove that it does not.
+        """
+        if self._reach is not None:
+            self._reach(self, name)
+
     def listen(self, tell: Callable[[Context], None], now: Callable[[], datetime] | None = None) -> None:
         """Be told when there is progress to `take`: once, until that has been taken. In the thread of the job."""
         self._tell, self._now = tell, now
+
+    def on_checkpoint(self, reach: Callable[[Context, str], None]) -> None:
+        """Hear of each checkpoint, in the place where the job runs. What it raises ends the attempt."""
+        self._reach = reach
 
     def take(self) -> Said | None:
         """Return what the job has last told of its progress, as seen from now on; None: it has not."""

@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from contextvars import Context as Variables
 from contextvars import copy_context
+from datetime import timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +47,17 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("tickwork.jobs")
 
+_LATE = timedelta(seconds=LATE_SECONDS)
+
 RETRY_STORE_SECONDS = 1.0
 """How soon a store that raised is asked again: soon enough for a person, seldom enough for a store in trouble."""
 
 MARK_SECONDS = 0.1
 """How soon a durable store is told that jobs have begun which still run: none is told of a shorter one, so that it
 costs nothing. When the process dies before, nobody knows whether they had begun, and the death is not counted."""
+
+MAX_REFILLS = 20
+"""How often workers claim for themselves between two turns of the feeder; on a virtual clock, no time limits that."""
 
 PATIENT_TURNS = 20
 """For so many turns of the loop, ends are put off while jobs in memory begin: a thousand of them begin meanwhile."""
@@ -99,6 +105,8 @@ class JobRun(Run):
             state=state,
         )
         self.context_.listen(dispatcher.hear_progress, dispatcher.now)
+        if dispatcher.on_checkpoint is not None:
+            self.context_.on_checkpoint(dispatcher.on_checkpoint)
         if task.wants_context:
             args = (self.context_, *args)
         context = dispatcher.base_context.copy()
@@ -164,11 +172,11 @@ class JobRun(Run):
 
     def succeeded(self, value: Any) -> None:
         """Hand the result to the store."""
-        self._dispatcher.ended(self, Outcome.SUCCEEDED, value, None)
+        self._dispatcher.succeeded(self, value)
 
     def ended(self, outcome: Outcome, error: BaseException | None) -> None:
         """Hand the error to the store."""
-        self._dispatcher.ended(self, outcome, None, error)
+        self._dispatcher.ended(self, outcome, error)
 
     def secrets(self) -> list[str]:
         """Return the texts among its arguments that no message may show."""
@@ -222,6 +230,8 @@ class Dispatcher:
         """Hears that another process has changed schedules."""
         self.only: set[str] | None = None
         """The ids of the only jobs that are claimed; None: any."""
+        self.on_checkpoint: Callable[[Context, str], None] | None = None
+        """Hears of the points that jobs name; for tests."""
         self.now: Callable[[], datetime] = clock.now
         self.base_context: Variables = copy_context()
         self.state: Any = None
@@ -237,6 +247,7 @@ class Dispatcher:
         self._claimed: list[JobRun] = []
         self._is_drained = False
         """Whether the last claim found less than there was room for."""
+        self._refills_left = 0
         self._refill_until = 0.0
         self._suspect: JobRun | None = None
         self._suspects: deque[JobRun] = deque()
@@ -244,6 +255,7 @@ class Dispatcher:
         self._outbox: list[tuple[Finish, JobRecord]] = []
         self._leases_back: list[Lease] = []
         self._written = asyncio.Event()
+        self._flushing = asyncio.Lock()
         self.claim_error: BaseException | None = None
         """What the store raised at the last claim; `finish_error` at the last ends. None: it did not."""
         self.finish_error: BaseException | None = None
@@ -286,7 +298,7 @@ class Dispatcher:
                 await self._pause()
                 continue
             await self._take_in(records)
-            self._refill_until = self._clock.monotonic() + FAIR_SECONDS
+            self._refills_left, self._refill_until = MAX_REFILLS, self._clock.monotonic() + FAIR_SECONDS
 
     async def _claim(self, room: int) -> list[JobRecord]:
         records = await self._store.claim(worker=self._name, tasks=self._tasks.keys(), limit=room, jobs=self.only)
@@ -304,11 +316,15 @@ class Dispatcher:
     async def _refill(self) -> None:
         """Claim for a worker that finds the buffer empty: in memory that costs no wait, and less than to wake others.
 
-        Only for some milliseconds after a turn of the feeder, so that everybody else on the loop has turns, too.
+        Only some times, and only for some milliseconds after a turn of the feeder: everybody else on the loop must
+        have turns, too.
         """
         room = self._room()
-        if self._is_drained or self._claimed or room <= 0 or self._clock.monotonic() >= self._refill_until:
+        if self._is_drained or self._claimed or room <= 0 or not self._refills_left:
             return
+        if self._clock.monotonic() >= self._refill_until:
+            return
+        self._refills_left -= 1
         try:
             records = await self._claim(room)
         except BaseException as error:
@@ -317,15 +333,16 @@ class Dispatcher:
             return  # the feeder is about to meet it, too, and tells
         await self._take_in(records)
 
-    async def take(self, job: NewJob) -> None:
+    async def take(self, job: NewJob) -> JobRecord:
         """Enqueue a job and claim it, before another process can; one that must wait for room goes to whoever is first.
 
-        The feeder claims it again for further attempts, and in `only` nothing else.
+        The feeder claims it again for further attempts, and in `only` nothing else. Returns the job, or the
+        unfinished one that has its key.
         """
         if self.only is not None:
             self.only.add(job.id)
         # What is asked of a store in the same turn of the loop is one transaction, or the next best thing.
-        _, records = await asyncio.gather(
+        (taken,), records = await asyncio.gather(
             self._store.enqueue([job]),
             self._store.claim(worker=self._name, tasks=self._tasks.keys(), limit=1, jobs={job.id}),
         )
@@ -333,6 +350,9 @@ class Dispatcher:
             run = self._admit(record)
             if run is not None and not self._set_apart(run):
                 await self._workers.buffer.put(run)
+        if self.only is not None:
+            self.only.add(taken.id)  # it may be another one, with the same key, that nobody runs yet
+        return taken
 
     def _room(self) -> int:
         """Return how many jobs may be claimed; none when it is not above zero."""
@@ -449,12 +469,12 @@ class Dispatcher:
             self.watch(run)
         if self._has_marks and self._mark_timer is None:
             self._mark_timer = self._clock.call_later(MARK_SECONDS, self._let_mark)
-        late_by = (now - run.record.run_at).total_seconds()
-        if late_by > LATE_SECONDS:
-            self._explain_late(run, late_by)
+        lateness = now - run.record.run_at
+        if lateness > _LATE:
+            self._explain_late(run, lateness.total_seconds())
         if self._events.wants(JobStarted):
-            about = _about(run.record, run.context_.attempt)
-            self._events.emit(JobStarted(**about, late_by=max(0.0, late_by), late_because=run.late_because))
+            about, late_by = _about(run.record, run.context_.attempt), max(0.0, lateness.total_seconds())
+            self._events.emit(JobStarted(**about, late_by=late_by, late_because=run.late_because))
 
     def _explain_late(self, run: JobRun, late_by: float) -> None:
         """Find out what made a start late, where that is known, and log it."""
@@ -474,22 +494,39 @@ class Dispatcher:
             run.is_watched = True
             self.watchdog.enter()
 
-    def ended(self, run: JobRun, outcome: Outcome, value: Any, error: BaseException | None) -> None:
-        """Take the end of an attempt: log it, tell who waits, and queue it for the store."""
-        record = run.record
-        if self._runs.get(record.id) is run:  # else it was lost, and has come again
-            del self._runs[record.id]
-        self._freed.set()
-        if run.context_.has_news:
-            self._take_progress(run)
-        if run.is_watched and self.watchdog is not None:
-            run.is_watched = False
-            self.watchdog.leave()
-        if run.stop_reason == "lost":
-            if run is self._suspect:
-                self._next_suspect()
-            self._written.set()
+    def succeeded(self, run: JobRun, value: Any) -> None:
+        """Take the result of an attempt: log it, and queue it for the store, from which those hear of it who wait."""
+        if not self._left(run):
             return
+        record, result, problem = run.record, None, None
+        try:
+            result = run.task.codec.encode_result(value)
+        except BaseException as unfit:  # likewise
+            if isinstance(unfit, KeyboardInterrupt):
+                raise
+            told = describe_exception(unfit).without(run.secrets())
+            problem = told.to_json()
+            logger.warning("%s succeeded, but its result cannot be kept: %s", run.describe(), told.message)
+        if self._events.wants(JobSucceeded) or logger.isEnabledFor(logging.INFO):
+            self._report(run, Outcome.SUCCEEDED, JobState.SUCCEEDED, None, None)
+        finish = Finish(
+            lease=Lease(record.id, record.token),
+            state=JobState.SUCCEEDED,
+            attempt=record.attempt + 1,
+            deaths=record.deaths,
+            started_at=run.started_at,
+            result=result,
+            error=problem,
+            late_because=run.late_because,
+            outcome=Outcome.SUCCEEDED,
+        )
+        self._write(finish, record)
+
+    def ended(self, run: JobRun, outcome: Outcome, error: BaseException | None) -> None:
+        """Take any other end of an attempt: log it, tell who waits, and queue it for the store."""
+        if not self._left(run):
+            return
+        record = run.record
         if run.stop_reason == "stop" and outcome is Outcome.CANCELLED and not record.is_once:
             logger.warning("gave back %s: it had not ended when the app stopped", run.describe(), extra=run.extra())
             self._leases_back.append(run.lease)
@@ -498,25 +535,14 @@ class Dispatcher:
         deaths = record.deaths + (outcome is Outcome.LOST)
         attempt = record.attempt + (outcome is not Outcome.LOST)
         state, run_at = state_after(outcome, deaths, max_deaths=self._max_deaths, is_once=record.is_once), None
-        result = problem = None
-        if outcome is Outcome.SUCCEEDED:
-            try:
-                result = run.task.codec.encode_result(value)
-            except BaseException as unfit:  # likewise
-                if isinstance(unfit, KeyboardInterrupt):
-                    raise
-                told = describe_exception(unfit).without(run.secrets())
-                problem = told.to_json()
-                logger.warning("%s succeeded, but its result cannot be kept: %s", run.describe(), told.message)
-        else:
-            error = error if error is not None else JobCancelled(record.id, run.task.name)
-            if outcome is Outcome.TIMED_OUT:
-                timed_out = JobTimedOut(record.id, run.task.name, run.timeout or 0.0)
-                timed_out.__cause__ = None if isinstance(error, JobCancelled) else error
-                error = timed_out
-            if state is JobState.FAILED:
-                state, run_at = self._retried(run, attempt, error)
-            problem = describe_exception(error).without(run.secrets()).to_json()
+        error = error if error is not None else JobCancelled(record.id, run.task.name)
+        if outcome is Outcome.TIMED_OUT:
+            timed_out = JobTimedOut(record.id, run.task.name, run.timeout or 0.0)
+            timed_out.__cause__ = None if isinstance(error, JobCancelled) else error
+            error = timed_out
+        if state is JobState.FAILED:
+            state, run_at = self._retried(run, attempt, error)
+        problem = describe_exception(error).without(run.secrets()).to_json()
         self._report(run, outcome, state, error, run_at)
         if run_at is None:
             self.tell(run, outcome, error)
@@ -526,13 +552,30 @@ class Dispatcher:
             attempt=attempt,
             deaths=deaths,
             started_at=run.started_at,
-            result=result,
             error=problem,
             run_at=run_at,
             late_because=run.late_because,
             outcome=None if run.started_at is None else outcome,
         )
         self._write(finish, record)
+
+    def _left(self, run: JobRun) -> bool:
+        """Forget an attempt that is under way no more, and return whether its end is this process's to write."""
+        job_id = run.record.id
+        if self._runs.get(job_id) is run:  # else it was lost, and has come again
+            del self._runs[job_id]
+        self._freed.set()
+        if run.context_.has_news:
+            self._take_progress(run)
+        if run.is_watched and self.watchdog is not None:
+            run.is_watched = False
+            self.watchdog.leave()
+        if run.stop_reason != "lost":
+            return True
+        if run is self._suspect:
+            self._next_suspect()
+        self._written.set()
+        return False
 
     def _retried(self, run: JobRun, attempt: int, error: BaseException) -> tuple[JobState, datetime | None]:
         """Return where a failed attempt leads: to another, and when, or to the end."""
@@ -639,7 +682,8 @@ class Dispatcher:
     async def _flushed(self) -> bool:
         """Hand what has ended to the store, and return whether it took it."""
         try:
-            await self.flush()
+            async with self._flushing:  # the scheduler asks for it, too, and nothing may be written twice
+                await self.flush()
         except BaseException as error:
             if is_meant_for_us(error):
                 raise

@@ -299,6 +299,20 @@ class QueueFull(TickworkError, asyncio.QueueFull):
         super().__init__(f"the {what} is full ({limit} entries); {remedy}")
 
 
+class Killed(BaseException):
+    """A test lets the attempt die here, as its whole process would. Nobody is to catch it.
+
+    Attributes:
+        checkpoint: The point that the job named.
+    """
+
+    checkpoint: str
+
+    def __init__(self, checkpoint: str) -> None:
+        self.checkpoint = checkpoint
+        super().__init__(f"killed by the test at checkpoint {checkpoint!r}")
+
+
 class ProcessDied(TickworkError, RuntimeError):
     """The child process that ran a job ended before it answered.
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from .jobs import JobRecord
+    from .stores.blockers import Blocker
     from .stores.views import Standing, WorkerRow
 
 __all__ = ["JobFacts", "JobWhy", "Reason", "why_job"]
@@ -130,9 +131,21 @@ def _queued(facts: JobFacts, job: JobRecord) -> _Told:
         live = _listed(facts.workers)
         told = f"{since} and waits: no live worker knows its task ({live}); start one whose app includes {job.task!r}"
         return told, "unknown_task", None, job.task
-    if standing.held_because is not None:
-        return f"{since}; it waits {standing.held_because}", "limit", None, None
+    if standing.gate is not None:
+        return _at_gate(since, standing.gate, facts)
     return f"{since} and waits for a free worker: {_ahead(standing.ahead)} before it", "in_line", None, None
+
+
+def _at_gate(since: str, gate: Blocker, facts: JobFacts) -> _Told:
+    """Say which limit or rate a job waits for."""
+    whose = f"of key {gate.key!r}" if gate.key else "of its task"
+    first = gate.held_by[0] if gate.held_by else None
+    if gate.frees_at is not None:
+        told = f"{since} and waits: the {gate.kind} {whose} lets the next job start at {_shown(gate.frees_at, facts)}"
+        return told, "limit", gate.frees_at, first
+    more = f" and {len(gate.held_by) - 1} more" if len(gate.held_by) > 1 else ""
+    held = f", which job {first}{more} hold{'' if more else 's'}" if first else ""
+    return f"{since} and waits for the {gate.kind} {whose}{held}", "limit", None, first
 
 
 def _before(facts: JobFacts) -> str:

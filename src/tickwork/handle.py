@@ -32,14 +32,19 @@ class Job(Generic[R]):
     Attributes:
         id: The job's id: 20 letters and digits that sort by the time of creation.
         task: The name of its task.
+        is_new: False: `enqueue` has made no job, but found this one, which has the same key and is unfinished.
     """
 
-    __slots__ = ("__weakref__", "_source", "id", "task")
+    __slots__ = ("__weakref__", "_first", "_source", "id", "is_new", "task")
 
-    def __init__(self, source: JobSource, job_id: str, task: str) -> None:
+    def __init__(
+        self, source: JobSource, job_id: str, task: str, *, is_new: bool = True, first: Job[R] | None = None
+    ) -> None:
         self._source = source
+        self._first = first  # the one by which the app knows that somebody holds the job
         self.id: str = job_id
         self.task: str = task
+        self.is_new: bool = is_new
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.task}>"

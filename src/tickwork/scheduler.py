@@ -47,8 +47,9 @@ RETRY_STORE_SECONDS = 1.0
 """How soon a store that raised is asked again. The fire times wait: nothing is lost by it."""
 
 AT_ONCE = 1000
-"""How many schedules are answered in one pass in memory, which holds the loop for 20 ms: in smaller parts, the ends of
-the first jobs would make the last ones later. A durable store flushes once for all of them, so there is no limit."""
+"""How many schedules are answered in one pass in memory: it takes some 20 ms, in which the loop does nothing else. In
+smaller parts, the ends of the first jobs would make the last ones begin later. A durable store flushes once for all of
+them, so there they are answered together."""
 
 
 @dataclass(slots=True, eq=False)
@@ -479,6 +480,8 @@ class Scheduler:
             is_once=options.delivery == "at_most_once",
             schedule=entry.name,
             fire_time=fire_time,
+            # No key: whether a job is made while another is unfinished, the overlap says.
+            gates=() if entry.task.labels is None else entry.task.labels.of((), {})[1],
         )
 
     def _take(self, entry: Entry, firing: Firing, answer: Fired) -> None:

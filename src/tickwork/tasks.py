@@ -40,6 +40,7 @@ from typing import (
 from .context import Context
 from .durations import seconds
 from .errors import DuplicateName, InvalidOption, NotImportable, NotRunning, nearest
+from .limits import Labels, Limit, Limits, Rate, as_limit, as_rate, check_key, check_template
 from .options import one_of, positive, text
 from .options import priority as check_priority
 from .policies import Policies, check_trigger
@@ -84,6 +85,9 @@ class TaskOptions:
         retry: How often a job is tried; None: once.
         retry_on: Against which exceptions another attempt may help.
         delivery: "at_least_once": a job whose worker died runs again. "at_most_once": it has failed then.
+        key: The idempotency key of its jobs, with names of parameters in braces; None: they have none.
+        limit: How many run at once; None: any number.
+        rate: How many start in a while; None: any number.
     """
 
     run_in: RunIn | None = None
@@ -93,6 +97,9 @@ class TaskOptions:
     retry: Retry | None = None
     retry_on: tuple[type[BaseException], ...] = (Exception,)
     delivery: Delivery = "at_least_once"
+    key: str | None = None
+    limit: Limit | None = None
+    rate: Rate | None = None
 
     def __post_init__(self) -> None:
         if self.delivery == "at_most_once" and self.retry is not None:
@@ -112,6 +119,7 @@ class EnqueueOptions:
     delay: float | None = None
     queue: str | None = None
     priority: int | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +181,7 @@ class Task(Generic[C, V, P, R]):
         options_: How its jobs run.
         place: Where, with the default filled in.
         schedules: The schedules declared on it.
+        labels: What makes the keys of its jobs; None: they have none.
     """
 
     __tickwork_task__ = True
@@ -201,6 +210,7 @@ class Task(Generic[C, V, P, R]):
         self._apps: list[Binding] = []
         self._codec: Codec | None = None
         self.place: Place = place_of(fn, self.options_.run_in)  # refuses what could never run
+        self.labels: Labels | None = self._make_labels(self.options_)
         if self.options_.run_in == "process" and "<" in self.__qualname__:
             raise NotImportable(fn, "it is a lambda or defined inside another function")
 
@@ -221,6 +231,23 @@ class Task(Generic[C, V, P, R]):
         """Travel between processes by import name."""
         found = reference(self)
         return _find_task, (found.module, found.qualname, found.path)
+
+    def _make_labels(self, options: TaskOptions) -> Labels | None:
+        if options.key is None and options.limit is None and options.rate is None:
+            return None
+        return Labels(
+            self.fn,
+            self.name,
+            skip_first=self.wants_context,
+            key=options.key,
+            limit=options.limit,
+            rate=options.rate,
+        )
+
+    @property
+    def limits(self) -> Limits:
+        """What holds for its jobs, as a store is told."""
+        return Limits(self.options_.limit, self.options_.rate)
 
     @property
     def codec(self) -> Codec:
@@ -272,6 +299,7 @@ class Task(Generic[C, V, P, R]):
         at: datetime | None = None,
         priority: int | None = None,
         queue: str | None = None,
+        key: str | None = None,
     ) -> TaskWithOptions[P, R]:
         """Return the task with other options, for `.enqueue(...)`.
 
@@ -280,6 +308,8 @@ class Task(Generic[C, V, P, R]):
             at: Not before this instant (an aware datetime); not together with `delay`.
             priority: Higher runs first.
             queue: The queue to wait in.
+            key: The idempotency key, as it is: while a job of the task with this key is unfinished, `enqueue` makes no
+                other one and returns its handle, in all processes. It takes the place of the task's own `key`.
         """
         if delay is not None and at is not None:
             raise InvalidOption("at", "given without delay", at, remedy="use one of the two")
@@ -290,6 +320,7 @@ class Task(Generic[C, V, P, R]):
                 delay=None if delay is None else seconds(delay, "delay", allow_zero=True),
                 queue=None if queue is None else text("queue", queue),
                 priority=None if priority is None else check_priority("priority", priority),
+                key=None if key is None else check_key(key),
             ),
         )
 
@@ -381,6 +412,11 @@ class TaskSettings(TypedDict, total=False):
         retry: How often a job is tried, and when: `Retry(5)`, or 5 for short; left out: once.
         retry_on: Exception classes against which another attempt may help; left out: any `Exception`.
         delivery: "at_least_once", or "at_most_once" for what must rather be lost than be done twice.
+        key: The idempotency key of its jobs: "report:{user_id}". While a job with this key is unfinished, `enqueue`
+            makes no other one and returns its handle. Jobs that a schedule makes have none: `overlap` is theirs.
+        limit: How many jobs run at once, in all processes: `Limit(3)`, `Limit(at_once=3, key="{host}")`, a number, or
+            a key of which one job runs at a time: "{host}".
+        rate: How many jobs start in a while, in all processes: `Rate(10, per="1m", key="{host}")`.
     """
 
     name: str | None
@@ -392,6 +428,9 @@ class TaskSettings(TypedDict, total=False):
     retry: Retry | int | None
     retry_on: type[BaseException] | Sequence[type[BaseException]]
     delivery: Delivery
+    key: str | None
+    limit: Limit | str | int | None
+    rate: Rate | None
 
 
 class PolicySettings(TypedDict, total=False):
@@ -630,6 +669,9 @@ def _options(settings: TaskSettings) -> TaskOptions:
         retry=_retry(settings.get("retry")),
         retry_on=_exceptions(settings.get("retry_on", Exception)),
         delivery=one_of("delivery", settings.get("delivery", "at_least_once"), get_args(Delivery)),
+        key=check_template("key", settings.get("key")),
+        limit=as_limit(settings.get("limit")),
+        rate=as_rate(settings.get("rate")),
     )
 
 

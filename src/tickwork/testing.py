@@ -40,8 +40,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .clock import JUMP_SECONDS, Clock, Outside, outside, virtual_loops
+from .crash_kit import CrashKit
 from .durations import format_seconds, microseconds
-from .errors import InvalidInstant, InvalidOption, JobParked, NotRunning, VirtualTimeError
+from .errors import InvalidInstant, InvalidOption, JobParked, Killed, NotRunning, VirtualTimeError
 from .jobs import JobState
 from .zones import get_zone, resolve_wall, zone_key
 
@@ -458,7 +459,7 @@ def virtual_loop_factory(*, autojump: bool = False) -> VirtualLoop:
 # --- an app under test -------------------------------------------------------------------------------------------
 
 
-class Testing:
+class Testing(CrashKit):
     """An app that runs inside a block of a test, on virtual time; made by `App.testing`.
 
     Jobs are kept in memory for the block, all of them. Leaving the block drains and stops the app, as ever: running
@@ -482,6 +483,7 @@ class Testing:
     """How many finished jobs, and fire times of a schedule, the store keeps: a year of every minute is half of it."""
 
     def __init__(self, app: App, start: str | datetime | None, tz: str, *, raise_errors: bool = True) -> None:
+        super().__init__()
         self._app = app
         self._zone = zone_key(tz, "tz")
         self._start = None if start is None else self._instant(start, "start")
@@ -508,6 +510,8 @@ class Testing:
             self._restore()
             raise
         self._last_store = app._store
+        if app._dispatcher is not None:
+            app._dispatcher.on_checkpoint = self._reach
         return self
 
     async def __aexit__(
@@ -706,7 +710,8 @@ class Testing:
         self._seen.add(job_id)
 
     def _hear_error(self, context: Context, error: BaseException) -> None:
-        self._errors[context.job_id] = error
+        if not isinstance(error, Killed):  # which the test has asked for
+            self._errors[context.job_id] = error
 
     def _raise_errors(self, *, parked: bool = False) -> None:
         """Raise what nobody has seen yet."""

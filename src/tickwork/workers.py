@@ -28,7 +28,7 @@ from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .clock import outside
-from .errors import InvalidOption, ProcessDied
+from .errors import InvalidOption, Killed, ProcessDied
 from .jobs import Outcome
 from .runners.thread import ThreadRunner
 
@@ -717,4 +717,4 @@ def _outcome(run: Run, error: BaseException | None) -> Outcome:
         return Outcome.SUCCEEDED
     if isinstance(error, asyncio.CancelledError):
         return Outcome.CANCELLED
-    return Outcome.LOST if isinstance(error, ProcessDied) else Outcome.FAILED
+    return Outcome.LOST if isinstance(error, ProcessDied | Killed) else Outcome.FAILED

@@ -8,6 +8,7 @@ asked for all jobs and all rows, and must say the same.
 from __future__ import annotations
 
 import asyncio
+import math
 import tempfile
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from hypothesis.stateful import (
 from tickwork.conformance import HandClock, declare, new_job
 from tickwork.errors import QueueFull
 from tickwork.jobs import JobRecord, JobState, NewJob, Progress
+from tickwork.limits import Limit, Limits, Rate
 from tickwork.policies import MAX_DEATHS
 from tickwork.records import changed
 from tickwork.stores.base import Answer, Finish, Firing, Lease, Pause, Remove, Store
@@ -85,6 +87,25 @@ class ModelSchedule:
     answers: list[Answer] = field(default_factory=list)
 
 
+GATES = [
+    (),
+    (),
+    ("limit:",),
+    ("rate:x",),
+    ("limit:a", "rate:"),
+    ("limit:b", "rate:"),
+    ("rate:a", "limit:"),
+    ("rate:b", "limit:"),
+]
+"""Jobs that share their first gate share the second: else nothing promises which of them goes first."""
+LIMITS = [
+    Limits(Limit(1), Rate(2, per=10)),
+    Limits(Limit(2), Rate(1, per=4)),
+    Limits(Limit(1), None),
+    Limits(None, Rate(3, per=40)),
+    Limits(),
+]
+
 SELDOM = st.integers(0, 5).map(lambda drawn: drawn == 5)
 
 
@@ -106,8 +127,11 @@ class StoreMachine(RuleBasedStateMachine):
         self.paused: set[str] = set()
         self.count = 0
         self.is_pruned = False
+        self.limits = Limits()
+        self.starts: dict[str, list[tuple[datetime, str]]] = {}
         self.call(self.store.open())
-        self.enqueue("tt", 0, 0, False, "default")
+        self.set_limits(LIMITS[0])
+        self.enqueue("tt", 0, 0, False, "default", None, ())
         self.declare_schedule("a", "f", False)
         self.declare_schedule("b", "f", True)
 
@@ -178,6 +202,37 @@ class StoreMachine(RuleBasedStateMachine):
         job = self.jobs.get(lease.job_id)
         return job if job and job.state is JobState.RUNNING and job.token == lease.token else None
 
+    def look_at_starts(self) -> None:
+        """Forget those whose period is over; what lies in the future, since the clock was set back, has started now."""
+        if self.limits.rate is None:
+            self.starts.clear()
+        else:
+            since = self.now - timedelta(seconds=self.limits.rate.per)
+            for gate, starts in self.starts.items():
+                self.starts[gate] = [(min(at, self.now), job_id) for at, job_id in starts if at > since]
+
+    def rooms(self) -> dict[str, float]:
+        """Return how many more jobs may pass each gate now."""
+        limit, rate = self.limits.limit, self.limits.rate
+        rooms: dict[str, float] = {gate: math.inf for gates in GATES for gate in gates}
+        for gate in rooms:
+            if gate.startswith("limit:") and limit is not None:
+                running = [job for job in self.jobs.values() if job.state is JobState.RUNNING and gate in job.new.gates]
+                rooms[gate] = limit.at_once - len(running)
+            elif gate.startswith("rate:") and rate is not None:
+                rooms[gate] = rate.starts - len(self.starts.get(gate, ()))
+        return rooms
+
+    def let_through(self, queued: list[ModelJob]) -> list[ModelJob]:
+        """Return the jobs that all their gates let pass, the first ones first."""
+        rooms, through = self.rooms(), []
+        for job in queued:
+            if all(rooms[gate] > 0 for gate in job.new.gates):
+                through.append(job)
+                for gate in job.new.gates:
+                    rooms[gate] -= 1
+        return through
+
     def promote(self) -> None:
         for job in self.jobs.values():
             if job.state is JobState.SCHEDULED and job.run_at <= self.now:
@@ -191,21 +246,51 @@ class StoreMachine(RuleBasedStateMachine):
         priority=st.integers(-1, 1),
         is_once=SELDOM,
         queue=st.sampled_from(["default", "mail"]),
+        key=st.sampled_from([None, None, None, "k", "l"]),
+        gates=st.sampled_from(GATES),
     )
-    def enqueue(self, tasks: str, delay: float, priority: int, is_once: bool, queue: str) -> None:
-        jobs = [
-            new_job(self.clock, task, delay=delay, priority=priority, is_once=is_once, queue=queue) for task in tasks
-        ]
-        has_room = not jobs or self.waiting_count() + len(jobs) <= MAX_QUEUED
+    def enqueue(
+        self,
+        tasks: str,
+        delay: float,
+        priority: int,
+        is_once: bool,
+        queue: str,
+        key: str | None,
+        gates: tuple[str, ...],
+    ) -> None:
+        about: dict[str, Any] = {"delay": delay, "priority": priority, "is_once": is_once, "queue": queue, "key": key}
+        jobs = [new_job(self.clock, task, gates=gates if task == "t" else (), **about) for task in tasks]
+        known = {
+            (job.new.task, job.new.key): job.new.id
+            for job in self.jobs.values()
+            if job.new.key is not None and job.state not in ENDED
+        }
+        expected, new = [], []
+        for job in jobs:
+            held = None if key is None else known.get((job.task, key))
+            expected.append(held or job.id)
+            if held is None:
+                new.append(job)
+                if key is not None:
+                    known[job.task, key] = job.id
+        has_room = not new or self.waiting_count() + len(new) <= MAX_QUEUED
         try:
             taken = self.call(self.store.enqueue(jobs, wait=False))
         except QueueFull:
             assert not has_room
             return
         assert has_room
-        assert [record.id for record in taken] == [job.id for job in jobs]
-        for job in jobs:
+        assert [record.id for record in taken] == expected
+        for job in new:
             self.add(job)
+
+    @rule(limits=st.sampled_from(LIMITS))
+    def set_limits(self, limits: Limits) -> None:
+        self.take(0)  # starts that no longer count are forgotten at the next claim, if not before
+        self.call(self.store.set_limits({"t": limits}))
+        self.limits = limits
+        self.take(0)
 
     @rule(
         names=st.sampled_from(["a", "b", "ab"]),
@@ -290,6 +375,7 @@ class StoreMachine(RuleBasedStateMachine):
         grace=st.sampled_from([None, None, 5]),
         repeats=SELDOM,
         is_once=SELDOM,
+        gates=st.sampled_from(GATES),
     )
     def fire(
         self,
@@ -302,6 +388,7 @@ class StoreMachine(RuleBasedStateMachine):
         grace: int | None,
         repeats: bool,
         is_once: bool,
+        gates: tuple[str, ...],
     ) -> None:
         row = self.schedules.get(name)
         fire_time = self.now
@@ -317,6 +404,7 @@ class StoreMachine(RuleBasedStateMachine):
             fire_time=None if is_manual else fire_time,
             start_by=start_by,
             is_once=is_once,
+            gates=gates,
         )
         has_missed = bool(missed) and not is_manual
         firing = Firing(
@@ -412,6 +500,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.store.claim(worker=WORKER, tasks={"t"}, limit=limit, queues=queues, lease_seconds=LEASE_SECONDS)
         )
         self.promote()
+        self.look_at_starts()
         for record in records:
             if record.state is JobState.CANCELLED:
                 job = self.jobs[record.id]
@@ -422,15 +511,15 @@ class StoreMachine(RuleBasedStateMachine):
                 self.amend(job, decided_by='grace="5s"')
                 self.cancel_waiting(job, "missed")
         expected = [
-            job
-            for job in self.jobs.values()
-            if job.state is JobState.QUEUED
-            and job.new.task == "t"
-            and not job.behind
-            and (queues is None or job.new.queue in queues)
-            and job.new.queue not in self.paused
+            job for job in self.jobs.values() if job.state is JobState.QUEUED and job.new.task == "t" and not job.behind
         ]
         expected.sort(key=lambda job: (-job.new.priority, job.place))
+        # What a limit lets through is decided before queues are looked at, paused ones included.
+        expected = [
+            job
+            for job in self.let_through(expected)
+            if (queues is None or job.new.queue in queues) and job.new.queue not in self.paused
+        ]
         claimed = [record for record in records if record.state is JobState.RUNNING]
         assert [record.id for record in claimed] == [job.new.id for job in expected[:limit]]
         for record in claimed:
@@ -438,6 +527,9 @@ class StoreMachine(RuleBasedStateMachine):
             assert record.token > job.token
             assert job.has_begun or job.new.start_by is None or self.now <= job.new.start_by
             job.state, job.token, job.started_at = JobState.RUNNING, record.token, None
+            for gate in job.new.gates:
+                if gate.startswith("rate:") and self.limits.rate is not None:
+                    self.starts.setdefault(gate, []).append((self.now, job.new.id))
             job.progress = None
             job.expires = self.now + timedelta(seconds=LEASE_SECONDS)
         return claimed
@@ -520,6 +612,11 @@ class StoreMachine(RuleBasedStateMachine):
                 self.give_back(job)
 
     def give_back(self, job: ModelJob) -> None:
+        for gate in job.new.gates if job.started_at is None else ():
+            starts = self.starts.get(gate, [])
+            last = max((number for number, (_, job_id) in enumerate(starts) if job_id == job.new.id), default=None)
+            if last is not None:
+                del starts[last]
         job.state, job.expires, job.started_at = JobState.QUEUED, None, None
         if job.is_cancel_asked:
             self.cancel_waiting(job)
@@ -582,7 +679,7 @@ class StoreMachine(RuleBasedStateMachine):
         if name in self.schedules and not self.schedules[name].is_paused:
             for _ in range(2):
                 self.clock.advance(3)
-                self.fire(name, overlap, 0, False, True, 0, None, False, False)
+                self.fire(name, overlap, 0, False, True, 0, None, False, False, ("limit:",))
                 self.take(3)
 
     # -- people and time --------------------------------------------------------------------------------------------
@@ -614,11 +711,19 @@ class StoreMachine(RuleBasedStateMachine):
         answers = self.call(self.store.retry([*asked, "nobody"]))
         for job_id, answer in zip([*asked, "nobody"], answers, strict=True):
             job = self.jobs.get(job_id)
-            if job is None or job.state not in RETRIABLE:
+            if job is None or job.state not in RETRIABLE or self.is_key_taken(job):
                 assert answer is None
                 continue
             assert answer is not None
             self.reopen(job)
+
+    def is_key_taken(self, job: ModelJob) -> bool:
+        """Return whether another unfinished job has the key of one."""
+        name = job.new.task, job.new.key
+        return job.new.key is not None and any(
+            other is not job and other.state not in ENDED and (other.new.task, other.new.key) == name
+            for other in self.jobs.values()
+        )
 
     def reopen(self, job: ModelJob) -> None:
         """Let a job begin anew, as a person wants it."""
@@ -661,7 +766,9 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([-100, -5, 50]))
     def jump(self, seconds: float) -> None:
         """The wall clock is set."""
+        self.take(0)
         self.clock.seconds += seconds
+        self.take(0)  # a store may take notice of that at the next claim
 
     @rule()
     def prune(self) -> None:

@@ -310,7 +310,7 @@ async def main():
     await store.open()
     if sys.argv[2] == "limit":
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, resource.RLIM_INFINITY))
     taken, refused = [], []
     for _ in range(200):
         job = new_job(clock, payload='"' + "x" * 9_000 + '"')

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from ..jobs import JobRecord, NewJob, Progress
+    from ..limits import Limits
     from ..policies import OverlapPolicy
+    from .blockers import Blocker
     from .views import JobQuery, Page, QueueRow, Standing, WorkerRow
 
 FireOutcome = Literal["ran", "skipped", "missed", "merged", "paused", "not_started"]
@@ -371,6 +373,9 @@ class Store(ABC):
             jobs: The jobs; one with a later `run_at` is scheduled, the others are queued.
             wait: Wait while the store is full; else raise.
 
+        A job with a key that an unfinished job of its task has, or an earlier one of these, is not taken in: the other
+        one stands in its place in the answer, as it is then, and needs no room.
+
         Who waits longest goes first, those of other processes excepted.
 
         Raises:
@@ -378,7 +383,8 @@ class Store(ABC):
             DuplicateJob: The store knows the id of one.
             NotRunning: The store was closed while this waited; nothing was enqueued.
 
-        A cancelled call has enqueued nothing, unless a worker had begun a job before it could be taken out again.
+        A cancelled call has enqueued nothing, unless a worker had begun a job before it could be taken out again. A job
+        with a key may stay, since another caller may have been given it.
         """
 
     @abstractmethod
@@ -405,6 +411,13 @@ class Store(ABC):
     async def schedules(self, names: Collection[str] | None = None) -> list[ScheduleRow]:
         """Return the rows of schedules, those of these names or all, in the order of their names."""
 
+    @abstractmethod
+    async def set_limits(self, limits: Mapping[str, Limits]) -> None:
+        """Let limits hold for the jobs of tasks, by name, from the next claim on, those that wait already included.
+
+        A task that is not named keeps its own. A gate of a task for which nothing was ever said is open.
+        """
+
     # -- workers --------------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -423,6 +436,10 @@ class Store(ABC):
         That holds also for jobs that were scheduled for later, retried, released or rescued. A job that must wait for
         the end of others (`overlap` "queue" or "replace") is not due before.
 
+        Of the jobs at a gate (`NewJob.gates`), no more are claimed than its limit lets run at once, running ones of
+        all processes counted, or than its rate lets start in any period, claims counted. One that must wait for that
+        stands in nobody's way, and one that ended, died, was given back or cancelled makes room for the next. A claim
+        that is given back before the job's function was called, as far as the store was told, is none for the rate.
         Jobs of a paused queue stay where they are.
 
         A job that would begin later than its `start_by` is cancelled instead, and its fire time becomes missed: such
@@ -568,7 +585,8 @@ class Store(ABC):
             seen: Only those that are still in this state; None: in whatever state they are.
 
         Returns:
-            Each job as it is then; None where it was not queued again: it is in another state, or unknown.
+            Each job as it is then; None where it was not queued again: it is in another state or unknown, or an
+            unfinished job has its key.
         """
 
     @abstractmethod
@@ -602,6 +620,14 @@ class Store(ABC):
 
         Raises:
             UnknownJob: There is no such job.
+        """
+
+    @abstractmethod
+    async def blockers(self, job_id: str) -> list[Blocker]:
+        """Return why a job that is due does not start: what it waits for besides a free worker that knows its task.
+
+        Empty: nothing; or it is not due yet, runs, has ended, or is unknown. At most two: the jobs of its schedule
+        that must end first, and the gate that it is at.
         """
 
     @abstractmethod

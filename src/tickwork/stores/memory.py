@@ -15,7 +15,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DuplicateJob, NotRunning, QueueFull, UnknownJob, UnknownSchedule
+from ..errors import DuplicateJob, IllegalMove, NotRunning, QueueFull, UnknownJob, UnknownSchedule
 from ..jobs import JobRecord, JobState, NewJob
 from ..policies import MAX_DEATHS, grace_of, overlap
 from ..records import changed
@@ -35,6 +35,8 @@ from .base import (
     lost_attempt,
 )
 from .base import check_finishes as _check
+from .blockers import MAX_HOLDERS, Blocker
+from .gates import Gates
 from .views import MAX_ATTEMPTS, RETRIABLE, WAITING, Standing, WorkerRow
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
     from ..clock import Clock, Timer
     from ..jobs import Attempt, Progress
+    from ..limits import Limits
     from .base import FireOutcome, Firing, Lease, ScheduleChange
     from .views import JobQuery, Page, QueueRow
 
@@ -99,6 +102,9 @@ class MemoryStore(Store):
         self._alarm_at: datetime | None = None
         self._ended: dict[str, list[asyncio.Future[JobRecord]]] = {}
         self._room: deque[tuple[asyncio.Future[None], int]] = deque()
+        self._keys: dict[tuple[str, str], str] = {}
+        """The newest job of each task and key."""
+        self._gates = Gates()
         self._paused: dict[str, datetime] = {}  # queues, and since when
         self._attempts: dict[str, deque[Attempt]] = {}
         self._misfits: dict[str, set[str]] = {}  # of parked jobs, the fingerprints that have refused them
@@ -125,10 +131,12 @@ class MemoryStore(Store):
             raise QueueFull("store", self._max_queued, f"{len(jobs)} jobs at once never fit; enqueue them in parts")
         self._expect_new(jobs)
         is_first = False
-        while jobs and ((self._room and not is_first) or self._waiting_count + len(jobs) > self._max_queued):
+        while (count := self._new_count(jobs)) and (
+            (self._room and not is_first) or self._waiting_count + count > self._max_queued
+        ):
             if not wait:
                 raise QueueFull("store", self._max_queued, "await enqueue(...) to wait for room, or raise max_queued")
-            turn: tuple[asyncio.Future[None], int] = asyncio.get_running_loop().create_future(), len(jobs)
+            turn: tuple[asyncio.Future[None], int] = asyncio.get_running_loop().create_future(), count
             if is_first:
                 self._room.appendleft(turn)  # its turn has come; somebody else was quicker
             else:
@@ -143,9 +151,23 @@ class MemoryStore(Store):
             is_first = True
         self._expect_new(jobs)
         now = self._clock.now()
-        records = [self._insert(job, now) for job in jobs]
+        records = [self._with_key(job.task, job.key) or self._insert(job, now) for job in jobs]
         self._make_room()
         return records
+
+    def _new_count(self, jobs: Sequence[NewJob]) -> int:
+        """Return how many jobs are new: their keys are those of no unfinished job, and of none before them."""
+        if all(job.key is None for job in jobs):
+            return len(jobs)
+        new = [job for job in jobs if self._with_key(job.task, job.key) is None]
+        return len({job.id if job.key is None else (job.task, job.key) for job in new})
+
+    def _with_key(self, task: str, key: str | None) -> JobRecord | None:
+        """Return the unfinished job of a task that has a key, or None."""
+        if key is None:
+            return None
+        record = self._jobs.get(self._keys.get((task, key), ""))
+        return None if record is None or record.state.is_finished else record
 
     def _expect_new(self, jobs: Sequence[NewJob]) -> None:
         ids: set[str] = set()
@@ -166,12 +188,16 @@ class MemoryStore(Store):
             fire_time=job.fire_time,
             start_by=job.start_by,
             is_once=job.is_once,
+            key=job.key,
+            gates=job.gates,
             state=JobState.QUEUED if job.run_at <= now else JobState.SCHEDULED,
             enqueued_at=now,
         )
         self._jobs[job.id] = record
         self._places[job.id] = next(self._order)
         self._waiting_count += 1
+        if job.key is not None:
+            self._keys[job.task, job.key] = job.id
         if job.schedule is not None:
             self._unfinished.setdefault(job.schedule, {})[job.id] = None
         if behind:
@@ -184,12 +210,25 @@ class MemoryStore(Store):
         if record.state is JobState.QUEUED:
             if record.id in self._behind:
                 return  # its turn comes when those before it have ended
-            line = self._queues.setdefault(record.queue, [])
-            heapq.heappush(line, (-record.priority, self._places[record.id], record.id))
-            self._claimable.set()
+            if record.gates:
+                self._gates.enter(record, self._places[record.id])
+                self._open_gates()
+            else:
+                self._let_claim(record)
         else:
             heapq.heappush(self._later, (record.run_at, self._places[record.id], record.id))
             self._set_alarm()
+
+    def _let_claim(self, record: JobRecord) -> None:
+        line = self._queues.setdefault(record.queue, [])
+        heapq.heappush(line, (-record.priority, self._places[record.id], record.id))
+        self._claimable.set()
+
+    def _open_gates(self) -> None:
+        """Let those jobs be claimed that have passed their gates by now."""
+        for job_id in self._gates.settle(self._clock.now()):
+            self._let_claim(self._jobs[job_id])
+        self._set_alarm()
 
     def _tidy(self) -> None:
         """Forget the places in line of cancelled jobs once they are the larger part."""
@@ -301,7 +340,7 @@ class MemoryStore(Store):
         for change in changes:  # all or none
             if isinstance(change, Pause) and change.name not in known:
                 raise UnknownSchedule(change.name, sorted(known))
-            known = known - {change.name} if isinstance(change, Remove) else known | {change.name}
+            (known.discard if isinstance(change, Remove) else known.add)(change.name)
         return [self._change(change) for change in changes]
 
     def _change(self, change: ScheduleChange) -> ScheduleRow | None:
@@ -354,6 +393,11 @@ class MemoryStore(Store):
         self._schedules[row.name] = row
         return row
 
+    async def set_limits(self, limits: Mapping[str, Limits]) -> None:
+        """See `Store.set_limits`."""
+        self._gates.declare(limits)
+        self._open_gates()
+
     async def schedules(self, names: Collection[str] | None = None) -> list[ScheduleRow]:
         """See `Store.schedules`."""
         wanted = self._schedules if names is None else names
@@ -377,16 +421,14 @@ class MemoryStore(Store):
     ) -> list[JobRecord]:
         """See `Store.claim`."""
         self._promote()
+        if self._gates:
+            self._open_gates()
         now = self._clock.now()
         expires = None if lease_seconds is None else now + timedelta(seconds=lease_seconds)
         claimed: list[JobRecord] = []
         too_late: list[JobRecord] = []
         passed: list[tuple[list[_Queued], _Queued]] = []
-        lines = [
-            line
-            for name, line in self._queues.items()
-            if (queues is None or name in queues) and name not in self._paused
-        ]
+        lines = self._lines(queues)
         while len(claimed) < limit:
             # By their first entries: priority, then arrival.
             line = lines[0] if len(lines) == 1 else min(filter(None, lines), default=None)
@@ -396,12 +438,15 @@ class MemoryStore(Store):
             record = self._jobs.get(entry[2])
             if record is None or record.state is not JobState.QUEUED:
                 continue  # cancelled or gone: its entry stayed behind
+            if record.gates and not self._gates.has_passed(record.id):
+                continue  # another one goes before it: its entry stayed behind
             if record.task not in tasks or (jobs is not None and record.id not in jobs):
                 passed.append((line, entry))
                 continue
             if record.start_by is not None and now > record.start_by and not _has_begun(record):
                 self._cancel(record.id, "missed")
                 too_late.append(self._jobs[record.id])
+                lines = self._lines(queues)  # another one may have passed its gates for it
                 continue
             record = self._jobs[record.id] = changed(  # as `moved` does, which would look at its state again
                 record,
@@ -413,13 +458,24 @@ class MemoryStore(Store):
                 progress=None,
             )
             self._waiting_count -= 1
+            if record.gates:
+                self._gates.claim(record.id, now)
             claimed.append(record)
         for line, entry in passed:
             heapq.heappush(line, entry)
         if len(claimed) < limit:
             self._claimable.clear()
+        if self._gates:
+            self._open_gates()  # when the next may start of a rate that is used up now
         self._make_room()
         return claimed + too_late
+
+    def _lines(self, queues: Collection[str] | None) -> list[list[_Queued]]:
+        return [
+            line
+            for name, line in self._queues.items()
+            if (queues is None or name in queues) and name not in self._paused
+        ]
 
     def _amend(self, record: JobRecord, **changes: Any) -> None:
         """Write into the ledger what has become of a job that a schedule made."""
@@ -452,9 +508,12 @@ class MemoryStore(Store):
 
     def _set_alarm(self) -> None:
         """Wake whoever waits for work when the next scheduled job is due."""
-        if not self._later:
+        dues = [entry[0] for entry in self._later[:1]]
+        if self._gates and (opens_at := self._gates.next_at()) is not None:
+            dues.append(opens_at)
+        if not dues:
             return
-        due = self._later[0][0]
+        due = min(dues)
         if self._alarm is not None:
             if self._alarm_at is not None and self._alarm_at <= due:
                 return
@@ -465,6 +524,8 @@ class MemoryStore(Store):
     def _ring(self) -> None:
         self._alarm = self._alarm_at = None
         self._promote()
+        if self._gates:
+            self._open_gates()
 
     def _owned(self, lease: Lease) -> JobRecord | None:
         record = self._jobs.get(lease.job_id)
@@ -534,6 +595,9 @@ class MemoryStore(Store):
     def _place(self, record: JobRecord, **told: Any) -> None:
         """Keep a record in its new state, and tell who waits for it; what is told besides goes into the ledger."""
         self._jobs[record.id] = record
+        if record.gates:
+            self._gates.leave(record)
+            self._open_gates()
         if record.state in (JobState.QUEUED, JobState.SCHEDULED):
             self._waiting_count += 1
             self._line_up(record)
@@ -556,6 +620,9 @@ class MemoryStore(Store):
 
     def _forget(self, job_id: str) -> None:
         """Keep no more of a job."""
+        record = self._jobs.get(job_id)
+        if record is not None and record.key is not None and self._keys.get((record.task, record.key)) == job_id:
+            del self._keys[record.task, record.key]
         for kept in (self._jobs, self._places, self._attempts, self._misfits):
             kept.pop(job_id, None)
 
@@ -589,6 +656,37 @@ class MemoryStore(Store):
             next_at = now + timedelta(seconds=row.after_seconds)
             self._schedules[schedule] = changed(row, version=row.version + 1, next_at=next_at)
 
+    def redeliver(self, job_id: str) -> JobRecord:
+        """Let a job run again that runs or has ended, as if its worker had died before that end was written; for tests.
+
+        Raises:
+            UnknownJob: There is no such job.
+            IllegalMove: It waits.
+        """
+        record = self._jobs.get(job_id)
+        if record is None:
+            raise UnknownJob(job_id)
+        if record.state is not JobState.RUNNING and not record.state.is_finished:
+            raise IllegalMove(job_id, record.state, JobState.QUEUED)
+        if record.state.is_finished:
+            self._finished.remove(job_id)
+            record = changed(record, attempt=max(0, record.attempt - 1), deaths=record.deaths + 1)
+        again = changed(
+            record,
+            state=JobState.QUEUED,
+            lost=record.lost + 1,
+            worker=None,
+            lease_expires_at=None,
+            started_at=None,
+            finished_at=None,
+            result=None,
+            error=None,
+        )
+        if again.schedule is not None:
+            self._unfinished.setdefault(again.schedule, {})[job_id] = None
+        self._place(again)
+        return again
+
     async def release(self, leases: Sequence[Lease]) -> list[bool]:
         """See `Store.release`."""
         answers = []
@@ -607,6 +705,8 @@ class MemoryStore(Store):
             changes["finished_at"] = self._clock.now()
             if record.fire_time is not None and not _has_begun(record):
                 self._amend(record, outcome="not_started")
+        if record.gates and record.started_at is None:
+            self._gates.take_back(record)
         self._place(record.moved(state, **changes))
 
     async def rescue(self) -> list[JobRecord]:
@@ -710,6 +810,9 @@ class MemoryStore(Store):
         record = self._jobs.get(job_id)
         if record is None or record.state not in RETRIABLE:
             return None
+        other = self._with_key(record.task, record.key)
+        if other is not None and other.id != job_id:
+            return None
         self._misfits.pop(job_id, None)
         return self._queue_again(people.reopened(record, self._clock.now()))
 
@@ -722,6 +825,8 @@ class MemoryStore(Store):
             self._unfinished[record.schedule] = dict.fromkeys(sorted(unfinished, key=self._places.__getitem__))
             self._reopen_answer(record)
         self._jobs[record.id] = record
+        if record.key is not None:
+            self._keys[record.task, record.key] = record.id
         self._waiting_count += 1
         self._line_up(record)
         return record
@@ -780,8 +885,13 @@ class MemoryStore(Store):
             job=record,
             behind=tuple(sorted(self._behind.get(job_id, ()))),
             queue_paused_at=self._paused.get(record.queue),
-            ahead=people.ahead(self._jobs.values(), self._places, record, lambda other: other not in self._behind),
+            ahead=people.ahead(self._jobs.values(), self._places, record, self._is_ready),
+            gate=self._gates.blocker(job_id, self._clock.now()),
         )
+
+    def _is_ready(self, job_id: str) -> bool:
+        """Return whether nothing keeps a queued job from being claimed."""
+        return job_id not in self._behind and (not self._jobs[job_id].gates or self._gates.has_passed(job_id))
 
     def _cancel(self, job_id: str, outcome: FireOutcome = "not_started") -> JobRecord | None:
         record = self._jobs.get(job_id)
@@ -815,6 +925,13 @@ class MemoryStore(Store):
             return self._jobs[job_id]
         except KeyError:
             raise UnknownJob(job_id) from None
+
+    async def blockers(self, job_id: str) -> list[Blocker]:
+        """See `Store.blockers`."""
+        before = self._behind.get(job_id, ())
+        gate = self._gates.blocker(job_id, self._clock.now())
+        found = [Blocker("overlap", "", tuple(sorted(before)[:MAX_HOLDERS]))] if before else []
+        return found + ([gate] if gate is not None else [])
 
     async def jobs(
         self, *, state: JobState | None = None, schedule: str | None = None, limit: int = 100

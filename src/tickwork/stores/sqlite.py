@@ -37,6 +37,7 @@ from .committer import Committer
 from .filelock import FileLock
 from .presence import Presence
 from .sqlite_attempts import attempts
+from .sqlite_limits import declare
 from .sqlite_schema import expect_ours, migrate
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ if TYPE_CHECKING:
 
     from ..clock import Clock, Timer
     from ..jobs import Attempt, JobRecord, NewJob, Progress
+    from ..limits import Limits
     from .base import Answer, Finish, Fired, Firing, Listener, ScheduleChange, ScheduleRow
+    from .blockers import Blocker
     from .views import JobQuery, Page, QueueRow, Standing, WorkerRow
 
 logger: logging.Logger = logging.getLogger("tickwork.stores")
@@ -556,7 +559,10 @@ class SQLiteStore(Store):
             raise QueueFull("store", self._max_queued, f"{len(jobs)} jobs at once never fit; enqueue them in parts")
         if not jobs:
             return []
-        records = None if self._room.locked() else await self._try_enqueue(jobs)
+        if self._room.locked():  # others wait for room, which a job that is there already does not need
+            records = await self._known(jobs)
+        else:
+            records = await self._try_enqueue(jobs)
         if records is None and not wait:
             raise QueueFull("store", self._max_queued, "await enqueue(...) to wait for room, or raise max_queued")
         if records is None:
@@ -572,11 +578,21 @@ class SQLiteStore(Store):
             self._let_claim()
         return records
 
+    async def _known(self, jobs: Sequence[NewJob]) -> list[JobRecord] | None:
+        """Return the unfinished jobs that have the keys of these; None: not all are there."""
+        keys = [(job.task, job.key) for job in jobs if job.key is not None]
+        if len(keys) < len(jobs):
+            return None
+        found = await self._read(lambda db: [verbs.unfinished_of(db, *name) for name in keys])
+        known = [record for record in found if record is not None]
+        return known if len(known) == len(jobs) else None
+
     async def _try_enqueue(self, jobs: Sequence[NewJob]) -> list[JobRecord] | None:
         version = self._data_version  # of before, at the latest
         records = await self._committer.share(self._enqueue, jobs, undo=self._withdraw)
-        for record in records or ():
-            self._fresh[record.id] = version
+        for record, job in zip(records or (), jobs, strict=bool(records)):
+            if record.id == job.id:
+                self._fresh[record.id] = version
         while len(self._fresh) > FRESH_COUNT:
             del self._fresh[next(iter(self._fresh))]
         return records
@@ -589,8 +605,8 @@ class SQLiteStore(Store):
         return answers
 
     async def _withdraw(self, records: list[JobRecord] | None) -> None:
-        """Take out what a cancelled caller has enqueued."""
-        job_ids = [record.id for record in records or ()]
+        """Take out what a cancelled caller has enqueued; others may have been given what has a key."""
+        job_ids = [record.id for record in records or () if record.key is None]
         left = await self._committer.run(lambda db: verbs.withdraw(db, job_ids))
         self._changed.set()
         if left:
@@ -616,6 +632,11 @@ class SQLiteStore(Store):
         """See `Store.set_schedule`."""
         now = self._clock.now()
         return await self._committer.run(lambda db: [verbs.change_schedule(db, now, change) for change in changes])
+
+    async def set_limits(self, limits: Mapping[str, Limits]) -> None:
+        """See `Store.set_limits`."""
+        await self._committer.run(lambda db: declare(db, limits))
+        self._let_claim()
 
     async def schedules(self, names: Collection[str] | None = None) -> list[ScheduleRow]:
         """See `Store.schedules`."""
@@ -644,6 +665,8 @@ class SQLiteStore(Store):
         )
         self._is_claimable = False  # whatever is enqueued from here on sets it again
         records = await self._take_caught(claim)
+        if any(record.gates for record in records):
+            self._let_claim()  # to hear when the next of them may start
         if not records:
             records, due = await self._committer.run(
                 lambda db: (found := self._claim(db, claim), None if len(found) >= limit else verbs.next_claim(db)[1]),
@@ -875,7 +898,8 @@ class SQLiteStore(Store):
 
     async def standing(self, job_id: str) -> Standing:
         """See `Store.standing`."""
-        return await self._read(lambda db: people.standing(db, job_id))
+        now = self._clock.now()
+        return await self._read(lambda db: people.standing(db, now, job_id))
 
     async def prune(self) -> int:
         """See `Store.prune`."""
@@ -888,6 +912,11 @@ class SQLiteStore(Store):
     async def job(self, job_id: str) -> JobRecord:
         """See `Store.job`."""
         return await self._read(lambda db: verbs.job(db, job_id))
+
+    async def blockers(self, job_id: str) -> list[Blocker]:
+        """See `Store.blockers`."""
+        now = self._clock.now()
+        return await self._read(lambda db: verbs.blockers(db, now, job_id))
 
     async def jobs(
         self, *, state: JobState | None = None, schedule: str | None = None, limit: int = 100

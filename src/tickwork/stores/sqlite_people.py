@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UnknownJob
 from ..jobs import JobRecord, JobState
 from .sqlite_values import at, at_or_none, us
-from .sqlite_verbs import JOB, UNFINISHED, _job, _marks, cancel
+from .sqlite_verbs import JOB, UNFINISHED, _job, _marks, blockers, cancel, unfinished_of
 from .views import MAX_AHEAD, RETRIABLE, WAITING, Page, QueueRow, Standing, WorkerRow, cursor_of, place_of
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _tests(query: JobQuery) -> tuple[str, list[str]]:
     ]
 
 
-def standing(db: sqlite3.Connection, job_id: str) -> Standing:
+def standing(db: sqlite3.Connection, now: datetime, job_id: str) -> Standing:
     """Return a job, and what stands in its way; see `Store.standing`."""
     found = db.execute(f"SELECT {JOB} FROM jobs WHERE id = ?", (job_id,)).fetchone()
     if found is None:
@@ -110,12 +110,13 @@ def standing(db: sqlite3.Connection, job_id: str) -> Standing:
         behind=tuple(before for (before,) in behind),
         queue_paused_at=None if paused is None else at(paused[0]),
         ahead=_ahead(db, found[0], record.priority),
+        gate=next((found for found in blockers(db, now, job_id) if found.kind != "overlap"), None),
     )
 
 
 def _ahead(db: sqlite3.Connection, seq: int, priority: int) -> int:
     """Return how many jobs have their turn before one; two questions, for each of which the index has an answer."""
-    ready = "SELECT 1 FROM jobs WHERE state = 'queued' AND held = 0"
+    ready = "SELECT 1 FROM jobs INDEXED BY jobs_ready WHERE state = 'queued' AND held = 0 AND gate = 0"
     (count,) = db.execute(
         f"""
         SELECT (SELECT count(*) FROM ({ready} AND priority > ? LIMIT ?))
@@ -131,8 +132,10 @@ def _ahead(db: sqlite3.Connection, seq: int, priority: int) -> int:
 
 def retry(db: sqlite3.Connection, now: datetime, job_id: str, seen: JobState | None = None) -> JobRecord | None:
     """Queue a job again, as if it had never run; see `Store.retry`."""
-    found = db.execute("SELECT state FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    found = db.execute("SELECT state, task, key FROM jobs WHERE id = ?", (job_id,)).fetchone()
     if found is None or found[0] not in RETRIABLE or seen not in (None, found[0]):
+        return None
+    if found[2] is not None and (other := unfinished_of(db, found[1], found[2])) is not None and other.id != job_id:
         return None
     moved = db.execute(
         f"""

@@ -20,6 +20,7 @@ APPLICATION_ID = 0x7469636B
 VERSIONS: list[list[str]] = [
     [
         # Instants are whole microseconds since the Unix epoch. `held` counts the jobs that must end before this one;
+        # `gate` says at which of its gates a queued job waits, see `sqlite_limits`.
         # `misfit` holds the fingerprints of the tasks that have refused its arguments, apart by spaces.
         """
         CREATE TABLE jobs (
@@ -49,14 +50,31 @@ VERSIONS: list[list[str]] = [
             cancel_requested INTEGER NOT NULL DEFAULT 0,
             held INTEGER NOT NULL DEFAULT 0,
             progress TEXT,
-            misfit TEXT
+            misfit TEXT,
+            key TEXT,
+            gate1 TEXT,
+            gate2 TEXT,
+            gate INTEGER NOT NULL DEFAULT 0
         ) STRICT
         """,
         # Each index holds only the rows that its question is about, so finished jobs weigh on none but the last five.
-        "CREATE INDEX jobs_ready ON jobs (priority DESC, seq, task, queue) WHERE state = 'queued' AND held = 0",
+        """
+        CREATE INDEX jobs_ready ON jobs (priority DESC, seq, task, queue)
+        WHERE state = 'queued' AND held = 0 AND gate = 0
+        """,
         "CREATE INDEX jobs_later ON jobs (run_at) WHERE state = 'scheduled'",
         "CREATE INDEX jobs_grace ON jobs (start_by) WHERE state = 'queued' AND start_by IS NOT NULL",
         "CREATE INDEX jobs_leased ON jobs (worker) WHERE state = 'running'",
+        # Of the unfinished jobs of a task, one has a key.
+        "CREATE UNIQUE INDEX jobs_key ON jobs (task, key) WHERE key IS NOT NULL AND finished_at IS NULL",
+        """
+        CREATE INDEX jobs_at_gate1 ON jobs (task, gate1, state, gate, priority DESC, seq, held)
+        WHERE gate1 IS NOT NULL AND finished_at IS NULL
+        """,
+        """
+        CREATE INDEX jobs_at_gate2 ON jobs (task, gate2, state, gate, priority DESC, seq, held)
+        WHERE gate2 IS NOT NULL AND finished_at IS NULL
+        """,
         # Task and queue stand in it so that a list of either need not look at the rows; none of it is written twice.
         "CREATE INDEX jobs_by_state ON jobs (state, seq, task, queue)",
         "CREATE INDEX jobs_by_schedule ON jobs (schedule, seq) WHERE schedule IS NOT NULL",
@@ -110,6 +128,77 @@ VERSIONS: list[list[str]] = [
         BEGIN
             UPDATE counts SET count = count - 1 WHERE state = OLD.state;
             UPDATE counts SET count = count + 1 WHERE state = NEW.state;
+        END
+        """,
+        # What holds for the jobs of a task, as the app that started last has declared it; `per` in microseconds.
+        """
+        CREATE TABLE limits (
+            task TEXT PRIMARY KEY,
+            at_once INTEGER,
+            starts INTEGER,
+            per INTEGER
+        ) STRICT, WITHOUT ROWID
+        """,
+        # Gates that jobs are at. `opens_at`: when one must be looked at (0: now); `waits`: whether jobs wait for that.
+        """
+        CREATE TABLE gates (
+            task TEXT NOT NULL,
+            gate TEXT NOT NULL,
+            opens_at INTEGER,
+            waits INTEGER NOT NULL DEFAULT 0,
+            PRIMARY KEY (task, gate)
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE INDEX gates_open ON gates (opens_at) WHERE opens_at IS NOT NULL",
+        "CREATE INDEX gates_waited ON gates (opens_at) WHERE waits = 1 AND opens_at IS NOT NULL",
+        # The starts that count against a rate, until its period is over.
+        """
+        CREATE TABLE starts (
+            n INTEGER PRIMARY KEY,
+            task TEXT NOT NULL,
+            gate TEXT NOT NULL,
+            at INTEGER NOT NULL,
+            job INTEGER NOT NULL
+        ) STRICT
+        """,
+        "CREATE INDEX starts_at ON starts (task, gate, at)",
+        "CREATE INDEX starts_newest ON starts (at)",
+        # Whatever happens to a job with gates, by whichever verb: it waits at its first one, and they are looked at.
+        *(
+            f"""
+            CREATE TRIGGER jobs_gated_{name} AFTER {event} ON jobs WHEN {row}.gate1 IS NOT NULL AND {condition}
+            BEGIN
+                {first}
+                INSERT INTO gates (task, gate, opens_at) VALUES ({row}.task, {row}.gate1, 0)
+                ON CONFLICT (task, gate) DO UPDATE SET opens_at = 0;
+                INSERT INTO gates (task, gate, opens_at)
+                SELECT {row}.task, {row}.gate2, 0 WHERE {row}.gate2 IS NOT NULL
+                ON CONFLICT (task, gate) DO UPDATE SET opens_at = 0;
+            END
+            """
+            for name, event, row, condition, first in (
+                ("inserted", "INSERT", "NEW", "NEW.state = 'queued'", ""),
+                ("deleted", "DELETE", "OLD", "OLD.finished_at IS NULL", ""),
+                (
+                    "moved",
+                    "UPDATE OF state, held",
+                    "NEW",
+                    "NEW.state <> 'running' AND (OLD.state <> NEW.state OR OLD.held <> NEW.held)",
+                    "UPDATE jobs SET gate = (NEW.state = 'queued') WHERE seq = NEW.seq;",
+                ),
+            )
+        ),
+        # A job that is given back before it began, as far as was told, has not started.
+        """
+        CREATE TRIGGER jobs_given_back AFTER UPDATE OF state ON jobs
+        WHEN NEW.gate1 IS NOT NULL AND OLD.state = 'running' AND NEW.state = 'queued' AND OLD.started_at IS NULL
+            AND NEW.started_at IS NULL AND OLD.lost = NEW.lost
+        BEGIN
+            DELETE FROM starts WHERE n IN (
+                SELECT max(n) FROM starts WHERE task = NEW.task AND gate = NEW.gate1 AND job = NEW.seq
+                UNION ALL
+                SELECT max(n) FROM starts WHERE task = NEW.task AND gate = NEW.gate2 AND job = NEW.seq
+            );
         END
         """,
         """

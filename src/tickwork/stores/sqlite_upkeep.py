@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..errors import StoreUnavailable
-from .sqlite_values import at_or_none
-from .sqlite_verbs import UNFINISHED, counts, moved_to, us
+from .sqlite_values import at_or_none, us
+from .sqlite_verbs import UNFINISHED, counts, moved_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -14,6 +14,7 @@ from ..errors import DuplicateJob, UnknownJob, UnknownSchedule
 from ..jobs import JobRecord, JobState, NewJob, Progress
 from ..policies import grace_of, overlap
 from ..records import changed
+from . import sqlite_limits as limits
 from .base import Answer, Declare, Finish, Fired, Pause, Remove, ScheduleRow, after_death, attempt_of, lost_attempt
 from .sqlite_attempts import write_attempts
 from .sqlite_values import at as _at
@@ -22,11 +23,12 @@ from .sqlite_values import us as us
 from .sqlite_values import us_or_none as _us
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from ..jobs import Attempt
     from .base import FireOutcome, Firing, Lease, ScheduleChange
+    from .blockers import Blocker
 
 _AMONG = "IN (SELECT value FROM json_each(?))"
 _STATES = {str(state): state for state in JobState}
@@ -35,7 +37,7 @@ UNFINISHED = "state IN ('queued', 'scheduled', 'running')"
 
 JOB = """seq, id, task, payload, run_at, queue, priority, schedule, fire_time, start_by, is_once, state, enqueued_at,
     attempt, deaths, token, worker, lease_expires_at, started_at, finished_at, result, error, cancel_requested, lost,
-    progress"""
+    progress, key, gate1, gate2"""
 ROW = """name, task, trigger, fingerprint, version, watermark, declared_at, paused, runs, after_seconds, next_at,
     succeeded_at"""
 ANSWER = """schedule, first, last, count, outcome, answered_at, job_id, blocked_by, decided_by, late_because, wanted_at,
@@ -82,6 +84,8 @@ def _job(found: tuple[Any, ...]) -> JobRecord:
         cancel_requested=bool(found[22]),
         lost=found[23],
         progress=None if found[24] is None else Progress.from_json(found[24]),
+        key=found[25],
+        gates=() if found[26] is None else (found[26],) if found[27] is None else (found[26], found[27]),
     )
 
 
@@ -132,15 +136,55 @@ def waiting_count(db: sqlite3.Connection) -> int:
 def enqueue(
     db: sqlite3.Connection, now: datetime, asked: Sequence[Sequence[NewJob]], max_queued: int
 ) -> list[list[JobRecord] | None]:
-    """Take jobs in, for each who asks all or none; None: there is no room for them."""
+    """Take jobs in, for each who asks all or none; None: there is no room for them.
+
+    A job whose key an unfinished one has is not taken in: that one stands in its place, and needs no room.
+    """
     room = max_queued - waiting_count(db)
     answers: list[list[JobRecord] | None] = []
+    new: list[tuple[JobRecord, int]] = []
+    by_key: dict[tuple[str, str], JobRecord] = {}
     for jobs in asked:
-        has_room = len(jobs) <= room
-        room -= len(jobs) if has_room else 0
-        answers.append([_taken(job, now) for job in jobs] if has_room else None)
-    _insert(db, [(record, 0) for records in answers for record in records or ()])
+        records = [_taken(job, now) for job in jobs]
+        fresh = records
+        if any(record.key is not None for record in records):
+            records, fresh = _keyed(db, records, by_key)
+        has_room = len(fresh) <= room
+        answers.append(records if has_room else None)
+        if has_room:
+            room -= len(fresh)
+            new += [(record, 0) for record in fresh]
+            by_key.update({(record.task, record.key): record for record in fresh if record.key is not None})
+    _insert(db, new)
+    if any(record.gates for record, _ in new):
+        limits.settle(db, us(now), limits.due(db, us(now)))
     return answers
+
+
+def _keyed(
+    db: sqlite3.Connection, records: Sequence[JobRecord], by_key: Mapping[tuple[str, str], JobRecord]
+) -> tuple[list[JobRecord], list[JobRecord]]:
+    """Return what stands for each of these jobs, and those that are new, with regard to their keys."""
+    known = dict(by_key)
+    answers, fresh = [], []
+    for record in records:
+        if record.key is not None:
+            name = record.task, record.key
+            held = known.get(name) or unfinished_of(db, *name)
+            known[name] = held or record
+            if held is not None:
+                answers.append(held)
+                continue
+        answers.append(record)
+        fresh.append(record)
+    return answers, fresh
+
+
+def unfinished_of(db: sqlite3.Connection, task: str, key: str) -> JobRecord | None:
+    """Return the unfinished job of a task that has a key, or None."""
+    found = db.execute(f"SELECT {JOB} FROM jobs WHERE task = ? AND key = ? AND finished_at IS NULL", (task, key))
+    entry = found.fetchone()
+    return None if entry is None else _job(entry)
 
 
 def insert(db: sqlite3.Connection, now: datetime, job: NewJob, behind: Sequence[str] = ()) -> JobRecord:
@@ -165,6 +209,8 @@ def _taken(job: NewJob, now: datetime) -> JobRecord:
         fire_time=job.fire_time,
         start_by=job.start_by,
         is_once=job.is_once,
+        key=job.key,
+        gates=job.gates,
         state=JobState.QUEUED if job.run_at <= now else JobState.SCHEDULED,
         enqueued_at=now,
     )
@@ -173,12 +219,13 @@ def _taken(job: NewJob, now: datetime) -> JobRecord:
 def _insert(db: sqlite3.Connection, records: Sequence[tuple[JobRecord, int]]) -> None:
     """Write new jobs, each with the number of jobs that must end before it."""
     last = ""
+    is_plain = not any(record.gates or record.key is not None for record, _ in records)
 
     def rows() -> Iterator[tuple[Any, ...]]:
         nonlocal last
         for record, held in records:
             last = record.id
-            yield (
+            row = (
                 last,
                 record.task,
                 _text(record.payload),
@@ -193,13 +240,14 @@ def _insert(db: sqlite3.Connection, records: Sequence[tuple[JobRecord, int]]) ->
                 us(record.enqueued_at),
                 held,
             )
+            yield row if is_plain else (*row, record.key, *_gates(record))
 
     try:
         db.executemany(
-            """
+            f"""
             INSERT INTO jobs (id, task, payload, run_at, queue, priority, schedule, fire_time, start_by, is_once, state,
-                enqueued_at, held)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                enqueued_at, held{"" if is_plain else ", key, gate1, gate2, gate"})
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?{"" if is_plain else ", ?, ?, ?, ?"})
             """,
             rows(),
         )
@@ -207,6 +255,12 @@ def _insert(db: sqlite3.Connection, records: Sequence[tuple[JobRecord, int]]) ->
         if str(error) != "UNIQUE constraint failed: jobs.id":
             raise
         raise DuplicateJob(last) from None
+
+
+def _gates(record: JobRecord) -> tuple[str | None, str | None, bool]:
+    """Return the gates of a job, and whether it waits before the first."""
+    first, second = (*record.gates, None, None)[:2]
+    return first, second, first is not None and record.state is JobState.QUEUED
 
 
 def withdraw(db: sqlite3.Connection, job_ids: Iterable[str]) -> list[str]:
@@ -440,7 +494,9 @@ def note_schedule_change(db: sqlite3.Connection) -> None:
 
 def promote(db: sqlite3.Connection, now: datetime) -> None:
     """Queue the scheduled jobs that are due."""
-    db.execute("UPDATE jobs SET state = 'queued' WHERE state = 'scheduled' AND run_at <= ?", (us(now),))
+    db.execute(
+        "UPDATE jobs INDEXED BY jobs_later SET state = 'queued' WHERE state = 'scheduled' AND run_at <= ?", (us(now),)
+    )
 
 
 def claim(
@@ -456,6 +512,8 @@ def claim(
 ) -> list[JobRecord]:
     """Take due jobs; see `Store.claim`."""
     promote(db, now)
+    if not tasks or any(given is not None and not given for given in (queues, jobs)):
+        return []  # of a list without entries SQLite knows that nothing is in it, and needs no index, also not by name
     paused = [name for (name,) in db.execute("SELECT name FROM queues")]
     known = f"task IN ({_marks(tasks)})" + ("" if queues is None else f" AND queue IN ({_marks(queues)})")
     names: tuple[str, ...] = (*tasks, *(queues or ()))
@@ -463,25 +521,37 @@ def claim(
         known += f" AND queue NOT IN ({_marks(paused)})"
         names += tuple(paused)
     if jobs is not None:
-        known += f" AND id IN ({_marks(jobs)})"
+        known += f" AND +id IN ({_marks(jobs)})"
         names += tuple(jobs)
-    too_late = db.execute(
-        f"SELECT id FROM jobs WHERE state = 'queued' AND start_by < ? AND attempt = 0 AND deaths = 0 AND {known}",
-        (us(now), *names),
+    # Unasked, SQLite takes the index of states, and walks over all that is queued, here and for the claim itself.
+    # One look for two things that there seldom are: jobs that come too late, and gates that may have opened.
+    news = db.execute(
+        f"""
+        SELECT id, NULL FROM jobs INDEXED BY jobs_grace
+        WHERE state = 'queued' AND start_by < ? AND attempt = 0 AND deaths = 0 AND {known}
+        UNION ALL {limits.DUE}
+        """,
+        (us(now), *names, us(now), us(now)),
     ).fetchall()
-    missed = [cancel(db, now, job_id, "missed") for (job_id,) in too_late]
+    missed = [cancel(db, now, job_id, "missed") for job_id, gate in news if gate is None]
+    if news:
+        limits.settle(db, us(now), limits.due(db, us(now)))
     expires = None if lease_seconds is None else us(now + timedelta(seconds=lease_seconds))
     found = db.execute(
         f"""
         UPDATE jobs SET state = 'running', token = token + 1, worker = ?, lease_expires_at = ?, started_at = NULL,
             progress = NULL
         WHERE seq IN (
-            SELECT seq FROM jobs WHERE state = 'queued' AND held = 0 AND {known} ORDER BY priority DESC, seq LIMIT ?
+            SELECT seq FROM jobs INDEXED BY jobs_ready WHERE state = 'queued' AND held = 0 AND gate = 0 AND {known}
+            ORDER BY priority DESC, seq LIMIT ?
         ) RETURNING {JOB}
         """,
         (worker, expires, *names, limit),
     ).fetchall()
     found.sort(key=lambda entry: (-entry[6], entry[0]))  # RETURNING promises no order
+    gated = [(entry[2], entry[0], entry[26], entry[27]) for entry in found if entry[26] is not None]
+    if gated:
+        limits.claimed(db, us(now), gated)
     return [_job(entry) for entry in found] + [record for record in missed if record is not None]
 
 
@@ -522,7 +592,7 @@ def finish(
         find something because of it.
     """
     among = _array([ended.lease.job_id for ended in finishes])
-    held = db.execute(f"SELECT {JOB} FROM jobs WHERE state = 'running' AND id {_AMONG}", (among,))
+    held = db.execute(f"SELECT {JOB} FROM jobs WHERE +state = 'running' AND id {_AMONG}", (among,))  # +: go by the ids
     found = {entry[1]: entry for entry in held}
     accepted: list[bool] = []
     moved: list[tuple[int, Finish, JobRecord]] = []
@@ -564,7 +634,7 @@ def finish(
             _amend(db, record.id, record.state, _us(record.started_at), ended.late_because)
         if record.state is JobState.PARKED:
             _note_misfit(db, record.id, ended.misfit)
-    frees = len(ends) < len(moved)
+    frees = len(ends) < len(moved) or any(record.gates for record in ends)
     for record in ends:
         frees |= _ended(db, now, record.id, record.state, record.schedule)
     return accepted, [record for record in ends if record.id in waited], frees
@@ -746,6 +816,11 @@ def jobs(db: sqlite3.Connection, state: JobState | None, name: str | None, limit
     return [_job(entry) for entry in found]
 
 
+def blockers(db: sqlite3.Connection, now: datetime, job_id: str) -> list[Blocker]:
+    """Return what a job waits for; see `Store.blockers`."""
+    return limits.blockers(db, us(now), job_id, _at)
+
+
 def counts(db: sqlite3.Connection) -> dict[JobState, int]:
     """Return how many jobs there are in each state."""
     return {JobState(state): count for state, count in db.execute("SELECT state, count FROM counts")}
@@ -819,15 +894,22 @@ def ended_among(db: sqlite3.Connection, job_ids: Collection[str]) -> list[str]:
     """Return those of these jobs that are finished, parked or gone."""
     if not job_ids:
         return []
-    found = db.execute(f"SELECT id FROM jobs WHERE id {_AMONG} AND {UNFINISHED}", (_array(job_ids),))
+    found = db.execute(f"SELECT id FROM jobs WHERE id {_AMONG} AND +{UNFINISHED}", (_array(job_ids),))
     return list(set(job_ids).difference(job_id for (job_id,) in found))
 
 
 def next_claim(db: sqlite3.Connection) -> tuple[bool, datetime | None]:
-    """Return whether any job is ready for some worker, and when the next scheduled one is due."""
-    (is_ready,) = db.execute("SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'queued' AND held = 0)").fetchone()
-    (due,) = db.execute("SELECT min(run_at) FROM jobs WHERE state = 'scheduled'").fetchone()
-    return bool(is_ready), _at_or_none(due)
+    """Return whether any job may be ready for some worker, and when the next is due, or its rate lets it start."""
+    is_ready, due, opens_at = db.execute(
+        """
+        SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_ready WHERE state = 'queued' AND held = 0 AND gate = 0)
+            OR EXISTS (SELECT 1 FROM gates WHERE opens_at = 0),
+            (SELECT min(run_at) FROM jobs INDEXED BY jobs_later WHERE state = 'scheduled'),
+            iif(EXISTS (SELECT 1 FROM gates WHERE opens_at = 0), 0,
+                (SELECT min(opens_at) FROM gates WHERE waits = 1 AND opens_at IS NOT NULL))
+        """
+    ).fetchone()
+    return bool(is_ready), _at_or_none(min((at for at in (due, opens_at) if at is not None), default=None))
 
 
 def other_workers(db: sqlite3.Connection, worker: str) -> list[str]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from ..jobs import JobRecord
+    from .blockers import Blocker
 
 MAX_ATTEMPTS = 20
 """So many attempts that did not succeed are kept of each job, the newest: with their tracebacks some tens of kilobytes,
@@ -146,12 +147,11 @@ class Standing:
         behind: The ids of the unfinished jobs that must end before it begins.
         queue_paused_at: Since when its queue is paused (UTC); None: it is not.
         ahead: How many jobs that are ready have their turn before it; at most `MAX_AHEAD`.
-        held_because: What else keeps it from being claimed, as the end of a sentence that begins with "it waits"; None:
-            nothing. For limits and keys.
+        gate: The limit or the rate that keeps it from being claimed; None: none does.
     """
 
     job: JobRecord
     behind: tuple[str, ...] = ()
     queue_paused_at: datetime | None = None
     ahead: int = 0
-    held_because: str | None = None
+    gate: Blocker | None = None
