@@ -821,7 +821,8 @@ class MemoryStore(Store):
         with suppress(ValueError):  # one that was parked and cancelled stands there once
             self._finished.remove(record.id)
         if record.schedule is not None:
-            self._unfinished.setdefault(record.schedule, {})[record.id] = None
+            unfinished = (*self._unfinished.get(record.schedule, ()), record.id)
+            self._unfinished[record.schedule] = dict.fromkeys(sorted(unfinished, key=self._places.__getitem__))
             self._reopen_answer(record)
         self._jobs[record.id] = record
         if record.key is not None:
