@@ -513,6 +513,7 @@ def claim(
     """Take due jobs; see `Store.claim`."""
     promote(db, now)
     if not tasks or (queues is not None and not queues) or (jobs is not None and not jobs):
+        limits.settle(db, us(now), limits.due(db, us(now)))  # else they would be asked for again and again
         return []
     paused = [name for (name,) in db.execute("SELECT name FROM queues")]
     known = f"task IN ({_marks(tasks)})" + ("" if queues is None else f" AND queue IN ({_marks(queues)})")
