@@ -501,7 +501,8 @@ class MemoryStore(Store):
         now = self._clock.now()
         while self._later and self._later[0][0] <= now:
             record = self._jobs.get(heapq.heappop(self._later)[2])
-            if record is not None and record.state is JobState.SCHEDULED:
+            # One that was cancelled and retried may wait for a later time: that has an entry of its own.
+            if record is not None and record.state is JobState.SCHEDULED and record.run_at <= now:
                 record = self._jobs[record.id] = record.moved(JobState.QUEUED)
                 self._line_up(record)
         self._set_alarm()

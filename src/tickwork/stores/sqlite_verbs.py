@@ -512,8 +512,9 @@ def claim(
 ) -> list[JobRecord]:
     """Take due jobs; see `Store.claim`."""
     promote(db, now)
-    if not tasks or any(given is not None and not given for given in (queues, jobs)):
-        return []  # of a list without entries SQLite knows that nothing is in it, and needs no index, also not by name
+    if not tasks or (queues is not None and not queues) or (jobs is not None and not jobs):
+        limits.settle(db, us(now), limits.due(db, us(now)))  # else they would be asked for again and again
+        return []
     paused = [name for (name,) in db.execute("SELECT name FROM queues")]
     known = f"task IN ({_marks(tasks)})" + ("" if queues is None else f" AND queue IN ({_marks(queues)})")
     names: tuple[str, ...] = (*tasks, *(queues or ()))
