@@ -514,6 +514,7 @@ class StoreMachine(RuleBasedStateMachine):
             job for job in self.jobs.values() if job.state is JobState.QUEUED and job.new.task == "t" and not job.behind
         ]
         expected.sort(key=lambda job: (-job.new.priority, job.place))
+        # What a limit lets through is decided before queues are looked at, paused ones included.
         expected = [
             job
             for job in self.let_through(expected)
@@ -710,11 +711,19 @@ class StoreMachine(RuleBasedStateMachine):
         answers = self.call(self.store.retry([*asked, "nobody"]))
         for job_id, answer in zip([*asked, "nobody"], answers, strict=True):
             job = self.jobs.get(job_id)
-            if job is None or job.state not in RETRIABLE:
+            if job is None or job.state not in RETRIABLE or self.is_key_taken(job):
                 assert answer is None
                 continue
             assert answer is not None
             self.reopen(job)
+
+    def is_key_taken(self, job: ModelJob) -> bool:
+        """Return whether another unfinished job has the key of one."""
+        name = job.new.task, job.new.key
+        return job.new.key is not None and any(
+            other is not job and other.state not in ENDED and (other.new.task, other.new.key) == name
+            for other in self.jobs.values()
+        )
 
     def reopen(self, job: ModelJob) -> None:
         """Let a job begin anew, as a person wants it."""
