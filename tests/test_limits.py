@@ -14,11 +14,9 @@ import pytest
 from tickwork import App, Context, Limit, Rate, task
 from tickwork.errors import InvalidOption, InvalidPayload, WrongState
 from tickwork.limits import Labels
+from tickwork.testing import virtual_loop_factory
 
-
-@pytest.fixture
-def anyio_backend(virtual_backend: Any) -> Any:
-    return virtual_backend
+ON_VIRTUAL_TIME = pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": virtual_loop_factory})])
 
 
 def labels(fn: Callable[..., Any], *, skip_first: bool = False, **options: Any) -> Labels:
@@ -169,6 +167,7 @@ def test_arguments_that_make_no_key_are_refused(key: str, host: str, message: st
 # -- in an app ------------------------------------------------------------------------------------------------------
 
 
+@ON_VIRTUAL_TIME
 async def test_while_a_job_is_unfinished_its_key_brings_it_back() -> None:
     app = App()
     runs: list[tuple[int, str]] = []
@@ -190,6 +189,7 @@ async def test_while_a_job_is_unfinished_its_key_brings_it_back() -> None:
         assert (running.id, running.is_new, late.is_new) == (first.id, False, True)
         same, twice = await report.options(key="3").enqueue_many([(7,), (8,)])
         assert same.id == twice.id != late.id  # the caller's key is another than report:3
+        await t.advance(30)
         assert await again.result() == "short"
         assert (await report.enqueue(1, "new")).is_new
         await t.advance(60)
@@ -245,6 +245,7 @@ async def test_no_more_jobs_run_at_once_than_the_limit_says(tmp_path: Path, limi
         assert most[""] == 3
 
 
+@ON_VIRTUAL_TIME
 async def test_a_rate_lets_so_many_jobs_start_in_any_period() -> None:
     app = App()
     starts: list[tuple[str, timedelta]] = []
@@ -263,6 +264,7 @@ async def test_a_rate_lets_so_many_jobs_start_in_any_period() -> None:
     assert seconds == [("a", 0), ("a", 0), ("b", 0), ("a", 60), ("a", 60)]
 
 
+@ON_VIRTUAL_TIME
 async def test_jobs_of_a_schedule_share_the_limit_and_have_no_key() -> None:
     app = App()
 
@@ -299,6 +301,7 @@ async def test_a_changed_limit_holds_for_what_waits_already(tmp_path: Path) -> N
     assert [await run(2), await run(None), await run(1)] == [2, 12, 1]
 
 
+@ON_VIRTUAL_TIME
 async def test_a_failed_job_is_not_retried_while_its_key_is_held() -> None:
     app = App()
 
