@@ -413,6 +413,37 @@ async def test_a_job_that_no_signature_has_taken_waits_for_one_that_does(tmp_pat
         assert (await old.jobs.get(job.id)).state is JobState.SUCCEEDED
 
 
+async def test_a_job_whose_key_another_has_by_now_is_not_retried(work: Work) -> None:
+    await work.app.jobs.pause_queue("mail")
+    first = await work.send.options(key="ann").enqueue("ann")
+    await work.app.jobs.cancel(first.id)
+    second = await work.send.options(key="ann").enqueue("ann")
+    assert second.id != first.id
+    assert await refusal(work.app.jobs.retry(first.id)) == (
+        f"job {first.id} is cancelled and cannot be retried: an unfinished job of its task has its key 'ann'; wait for "
+        "the end of that one, or cancel it"
+    )
+    await work.app.jobs.cancel(second.id)
+    assert (await work.app.jobs.retry(first.id)).key == "ann"
+    assert (await work.send.options(key="ann").enqueue("ann")).id == first.id
+
+
+async def test_a_key_that_is_made_of_a_secret_is_hidden() -> None:
+    app, go = App(), asyncio.Event()
+
+    @app.task(name="call", key="call:{code}", limit="{code}")
+    async def call(code: Annotated[str, Secret], number: int) -> None:
+        await go.wait()
+
+    async with app:
+        jobs = [await call.options(key=f"{number} s3cr3t-code").enqueue("s3cr3t-code", number) for number in range(2)]
+        await until(lambda: app.running)
+        assert (await app.jobs.get(jobs[1].id)).key == "1 ***"
+        why = await app.jobs.why(jobs[1].id)
+        assert str(why).endswith(f" and waits for the limit of key '***', which job {jobs[0].id} holds")
+        go.set()
+
+
 # -- secrets --------------------------------------------------------------------------------------------------------
 
 

@@ -418,20 +418,33 @@ class App(Declarations):
     async def result_of(self, job_id: str, timeout: float | str | timedelta | None) -> Any:
         """Wait for a job's end and return its value; see `Job.result`."""
         self._store_now()
-        assert self._dispatcher is not None
-        limit = None if timeout is None else seconds(timeout, "timeout", allow_zero=True)
+        if timeout is None:  # no timer for those who have all the time in the world
+            return await self._value_of(job_id)
+        limit = seconds(timeout, "timeout", allow_zero=True)
         timer = asyncio.timeout(limit)
         try:
             async with timer:
-                record, original = await self._dispatcher.end_of(job_id)
+                return await self._value_of(job_id)
         except TimeoutError:
             if timer.expired():
                 raise TimeoutError(f"job {job_id} has not ended within {limit:g} s; it goes on") from None
             raise
-        finally:
-            if self._testing is not None and not timer.expired():
-                self._testing.saw(job_id)
+
+    async def _value_of(self, job_id: str) -> Any:
+        assert self._dispatcher is not None
+        try:
+            record, original = await self._dispatcher.end_of(job_id)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            self._saw(job_id)
+            raise
+        self._saw(job_id)
         return value_of(record, self._names.get(record.task), original)
+
+    def _saw(self, job_id: str) -> None:
+        if self._testing is not None:
+            self._testing.saw(job_id)
 
     async def cancel_job(self, job_id: str) -> bool:
         """Cancel a job, waiting or running; see `Job.cancel`."""

@@ -1070,6 +1070,20 @@ class StoreConformance:
         assert (await store.job(record.id)).state is JobState.SUCCEEDED
         assert sum((await store.counts()).values()) == 1
 
+    async def test_a_retried_job_keeps_nothing_of_the_time_it_waited_for(self, store: Store, clock: HandClock) -> None:
+        await store.enqueue([job := new_job(clock, delay=5)])
+        await store.cancel([job.id])
+        await store.retry([job.id])
+        record = await self.claim_one(store)
+        later = clock.now() + timedelta(seconds=60)
+        await store.finish([ending(record, JobState.SCHEDULED, run_at=later)])
+        clock.advance(10)
+
+        assert await self.claim(store) == []
+        assert (await store.job(job.id)).state is JobState.SCHEDULED
+        clock.advance(50)
+        assert ids(await self.claim(store)) == [job.id]
+
     async def test_only_what_has_ended_without_success_can_be_retried(self, store: Store, clock: HandClock) -> None:
         jobs = [new_job(clock, priority=2 - number) for number in range(3)]
         await store.enqueue(jobs)

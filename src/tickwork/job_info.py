@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .payloads import ErrorInfo
 from .payloads.plan import HIDDEN
+from .payloads.secrets import without
 from .records import record
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class JobInfo:
         state: Where it stands.
         queue: The queue that it waits in.
         priority: Higher runs first.
+        key: Its idempotency key, or None.
         schedule: The schedule that made it, or None.
         fire_time: When that said it was due (UTC), or None.
         arguments: Its arguments by name, as JSON data, with "***" for what is secret; those of `*args` under "*",
@@ -51,6 +53,7 @@ class JobInfo:
     state: JobState
     queue: str
     priority: int
+    key: str | None
     schedule: str | None
     fire_time: datetime | None
     arguments: dict[str, Any]
@@ -79,6 +82,7 @@ class JobInfo:
             "state": str(self.state),
             "queue": self.queue,
             "priority": self.priority,
+            "key": self.key,
             "schedule": self.schedule,
             "fire_time": _iso(self.fire_time),
             "arguments": self.arguments,
@@ -130,6 +134,7 @@ def info_of(job: JobRecord, codec: Codec | None, *, shows_names: bool = False) -
         state=job.state,
         queue=job.queue,
         priority=job.priority,
+        key=job.key if job.key is None or codec is None else without(job.key, codec.secrets_in(job.payload)),
         schedule=job.schedule,
         fire_time=job.fire_time,
         arguments=_arguments(job.payload, codec, shows_names=shows_names),

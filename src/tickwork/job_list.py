@@ -11,6 +11,7 @@ A web handler may do so in any process that has the app open: one that works, a 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidOption, UnknownJob, WrongState, nearest
@@ -18,6 +19,7 @@ from .explain_job import JobFacts, JobWhy, why_job
 from .job_info import JobInfo, JobPage, info_of
 from .jobs import JobState
 from .options import positive, text
+from .payloads.secrets import without
 from .records import changed
 from .stores.views import RETRIABLE, JobQuery, QueueRow
 from .tasks import Task
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from .app import App
     from .jobs import Attempt, JobRecord
     from .stores.base import Store
-    from .stores.views import WorkerRow
+    from .stores.views import Standing, WorkerRow
     from .tasks import AnyTask
 
 __all__ = ["Jobs"]
@@ -112,7 +114,7 @@ class Jobs:
             UnknownJob: The store does not know it.
         """
         store = self._store
-        standing = await store.standing(_id(job_id))
+        standing = self._without_secrets(await store.standing(_id(job_id)))
         before: dict[str, JobRecord] = {}
         for other in standing.behind:
             try:
@@ -239,6 +241,14 @@ class Jobs:
         task = self._app._names.get(job.task)
         return info_of(self._app._overlaid(job), None if task is None else task.codec, shows_names=shows_names)
 
+    def _without_secrets(self, standing: Standing) -> Standing:
+        """Return what stands in the way of a job, with the key of a gate as people may see it."""
+        task = self._app._names.get(standing.job.task)
+        if standing.gate is None or task is None:
+            return standing
+        key = without(standing.gate.key, task.codec.secrets_in(standing.job.payload))
+        return changed(standing, gate=replace(standing.gate, key=key))
+
     def _names_of(self, task: AnyTask | str) -> tuple[str, ...]:
         """Return the names under which jobs of a task may stand; of an unknown one, the name that was given."""
         found = task if isinstance(task, Task) else self._app._names.get(task)
@@ -248,7 +258,7 @@ class Jobs:
         """Return the refusal of a change that came after that of somebody else."""
         now = await self._store.job(seen.id)
         if now.state is seen.state and now.key is not None:
-            reason = f"an unfinished job of its task has its key {now.key!r}"
+            reason = f"an unfinished job of its task has its key {self._info(now).key!r}"
             return WrongState(seen.id, now.state, what, reason, "wait for the end of that one, or cancel it")
         reason = f"it was {seen.state} a moment ago, and somebody else was quicker"
         return WrongState(seen.id, now.state, what, reason, "look at it again")

@@ -18,11 +18,13 @@ from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import IllegalMove
-from .payloads import ErrorInfo
 from .records import changed, record
+
+if TYPE_CHECKING:
+    from .payloads import ErrorInfo
 
 
 class JobState(StrEnum):
@@ -106,6 +108,8 @@ class Attempt:
     @property
     def error_info(self) -> ErrorInfo | None:
         """Its error, with its traceback; None: none is known."""
+        from .payloads import ErrorInfo  # which a pool does without
+
         return None if self.error is None else ErrorInfo.from_json(self.error)
 
 

@@ -160,7 +160,7 @@ def test_an_unknown_rule_is_refused_with_a_suggestion(folder: Path) -> None:
     said = refused(folder, "jobs.py", "--ignore", "clock-chance")
 
     assert re.fullmatch(
-        r"tickwork: --ignore must be one of duplicate-name, .*, several-workers, got 'clock-chance'; "
+        r"tickwork: --ignore must be one of duplicate-name, .*, waiting-misfit, got 'clock-chance'; "
         r"did you mean 'clock-change'\?",
         said,
     )

@@ -123,6 +123,7 @@ def test_a_job_as_json_has_what_the_documentation_says(folder: Path) -> None:
         "state",
         "queue",
         "priority",
+        "key",
         "schedule",
         "fire_time",
         "arguments",

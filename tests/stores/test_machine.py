@@ -34,9 +34,11 @@ from tickwork.errors import QueueFull
 from tickwork.jobs import JobRecord, JobState, NewJob, Progress
 from tickwork.limits import Limit, Limits, Rate
 from tickwork.policies import MAX_DEATHS
+from tickwork.records import changed
 from tickwork.stores.base import Answer, Finish, Firing, Lease, Pause, Remove, Store
 from tickwork.stores.memory import MemoryStore
 from tickwork.stores.sqlite import SQLiteStore
+from tickwork.stores.views import RETRIABLE
 
 T = TypeVar("T")
 
@@ -122,6 +124,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.store = self.open_store(self.clock)
         self.jobs: dict[str, ModelJob] = {}
         self.schedules: dict[str, ModelSchedule] = {}
+        self.paused: set[str] = set()
         self.count = 0
         self.is_pruned = False
         self.limits = Limits()
@@ -511,7 +514,12 @@ class StoreMachine(RuleBasedStateMachine):
             job for job in self.jobs.values() if job.state is JobState.QUEUED and job.new.task == "t" and not job.behind
         ]
         expected.sort(key=lambda job: (-job.new.priority, job.place))
-        expected = [job for job in self.let_through(expected) if queues is None or job.new.queue in queues]
+        # What a limit lets through is decided before queues are looked at, paused ones included.
+        expected = [
+            job
+            for job in self.let_through(expected)
+            if (queues is None or job.new.queue in queues) and job.new.queue not in self.paused
+        ]
         claimed = [record for record in records if record.state is JobState.RUNNING]
         assert [record.id for record in claimed] == [job.new.id for job in expected[:limit]]
         for record in claimed:
@@ -694,6 +702,63 @@ class StoreMachine(RuleBasedStateMachine):
                 assert answer is not None
                 self.cancel_waiting(job)
 
+    @rule(data=st.data())
+    def retry(self, data: st.DataObject) -> None:
+        known = sorted(self.jobs, key=lambda job_id: self.jobs[job_id].place)
+        if not known:
+            return
+        asked = data.draw(st.lists(st.sampled_from(known), min_size=1, max_size=4, unique=True))
+        answers = self.call(self.store.retry([*asked, "nobody"]))
+        for job_id, answer in zip([*asked, "nobody"], answers, strict=True):
+            job = self.jobs.get(job_id)
+            if job is None or job.state not in RETRIABLE or self.is_key_taken(job):
+                assert answer is None
+                continue
+            assert answer is not None
+            self.reopen(job)
+
+    def is_key_taken(self, job: ModelJob) -> bool:
+        """Return whether another unfinished job has the key of one."""
+        name = job.new.task, job.new.key
+        return job.new.key is not None and any(
+            other is not job and other.state not in ENDED and (other.new.task, other.new.key) == name
+            for other in self.jobs.values()
+        )
+
+    def reopen(self, job: ModelJob) -> None:
+        """Let a job begin anew, as a person wants it."""
+        job.state, job.run_at, job.new = JobState.QUEUED, self.now, changed(job.new, start_by=None)
+        job.attempt = job.deaths = 0
+        job.started_at = job.finished_at = job.progress = None
+        job.is_cancel_asked, job.behind = False, set()
+        answer = self.answer_of(job)
+        if answer is not None:
+            again = {"outcome": "ran", "decided_by": ""} if answer.outcome in ("not_started", "missed") else {}
+            self.amend(job, finished_at=None, state=None, started_at=None, **again)
+
+    @rule(data=st.data(), is_rash=SELDOM)
+    def delete(self, data: st.DataObject, is_rash: bool) -> None:
+        known = sorted(self.jobs, key=lambda job_id: self.jobs[job_id].place)
+        if not known or not is_rash:
+            return
+        asked = data.draw(st.lists(st.sampled_from(known), min_size=1, max_size=3, unique=True))
+        answers = self.call(self.store.delete([*asked, "nobody"]))
+        for job_id, answer in zip([*asked, "nobody"], answers, strict=True):
+            job = self.jobs.get(job_id)
+            if job is None or job.state is JobState.RUNNING:
+                assert answer is None
+                continue
+            assert answer is not None
+            if job.state in WAITING:
+                self.cancel_waiting(job)
+            del self.jobs[job_id]
+
+    @rule(name=st.sampled_from(["default", "mail"]), is_rash=SELDOM)
+    def pause_or_resume_queue(self, name: str, is_rash: bool) -> None:
+        if is_rash or name in self.paused:
+            assert self.call(self.store.set_queue(name, paused=name not in self.paused))
+            self.paused ^= {name}
+
     @rule(seconds=st.sampled_from([0.001, 1, 4, 10, 31, 120]))
     def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
@@ -730,6 +795,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert counts == {state: sum(r.state is state for r in records.values()) for state in JobState}
         rows = {row.name: row for row in await self.store.schedules()}
         assert set(rows) == set(self.schedules)
+        assert {row.name for row in await self.store.queues() if row.paused_at is not None} == self.paused
         for name, model in self.schedules.items():
             row = rows[name]
             assert (row.version, row.watermark, row.fingerprint) == (model.version, model.watermark, model.fingerprint)

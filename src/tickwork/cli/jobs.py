@@ -225,6 +225,8 @@ def _shown(job: JobInfo, attempts: list[Attempt], why: JobWhy, zone: ZoneInfo) -
 
     facts: list[tuple[str, str]] = [("job", job.id), ("task", job.task), ("state", str(job.state))]
     facts += [("queue", job.queue + (f", priority {job.priority}" if job.priority else ""))]
+    if job.key is not None:
+        facts.append(("key", job.key))
     if job.schedule is not None:
         due = "" if job.fire_time is None else f", due at {at(job.fire_time)}"
         facts.append(("schedule", job.schedule + due))

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ..stores.base import Store
     from ..tasks import AnyTask
 
-PAGE = 1_000
-"""Jobs read at once, so that those who run jobs come in between."""
+PAGE = 5_000
+"""Jobs read at once: a tenth of a second, after which those who run jobs come in between."""
 WAITING = (JobState.SCHEDULED, JobState.QUEUED, JobState.RUNNING, JobState.PARKED)
 """What runs counts, too: it may come back."""
 

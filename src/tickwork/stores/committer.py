@@ -278,7 +278,8 @@ class Committer:
                 pause, is_troubled = self._idle(connection), False
             except Exception as error:
                 if not is_troubled:  # once is enough, however long it lasts
-                    logger.error("the store failed to look around; it goes on trying: %s", error, exc_info=error)
+                    trace = None if isinstance(error, StoreUnavailable) else error
+                    logger.error("the store failed to look around; it goes on trying: %s", error, exc_info=trace)
                 pause, is_troubled = TROUBLE_SECONDS, True
 
     def _leave(self, connection: sqlite3.Connection) -> None:

@@ -501,7 +501,8 @@ class MemoryStore(Store):
         now = self._clock.now()
         while self._later and self._later[0][0] <= now:
             record = self._jobs.get(heapq.heappop(self._later)[2])
-            if record is not None and record.state is JobState.SCHEDULED:
+            # One that was cancelled and retried may wait for a later time: that has an entry of its own.
+            if record is not None and record.state is JobState.SCHEDULED and record.run_at <= now:
                 record = self._jobs[record.id] = record.moved(JobState.QUEUED)
                 self._line_up(record)
         self._set_alarm()
@@ -821,7 +822,8 @@ class MemoryStore(Store):
         with suppress(ValueError):  # one that was parked and cancelled stands there once
             self._finished.remove(record.id)
         if record.schedule is not None:
-            self._unfinished.setdefault(record.schedule, {})[record.id] = None
+            unfinished = (*self._unfinished.get(record.schedule, ()), record.id)
+            self._unfinished[record.schedule] = dict.fromkeys(sorted(unfinished, key=self._places.__getitem__))
             self._reopen_answer(record)
         self._jobs[record.id] = record
         if record.key is not None:

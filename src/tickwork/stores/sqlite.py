@@ -384,6 +384,13 @@ class SQLiteStore(Store):
     # -- between two transactions, in the thread --------------------------------------------------------------------
 
     def _look(self, db: sqlite3.Connection) -> float:
+        """Do what is to be done between transactions, and return how long the thread may sleep."""
+        try:
+            return self._look_around(db)
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
+
+    def _look_around(self, db: sqlite3.Connection) -> float:
         """Notice what others have committed, keep house, and return how long the thread may sleep."""
         (version,) = db.execute("PRAGMA data_version").fetchone()
         if version != self._data_version:
