@@ -73,7 +73,9 @@ def same_rows(folder: Path, jobs: int, callers: int) -> Times:
         db.execute("COMMIT")
 
         marks = ", ".join("?" * len(ids))
-        found = db.execute(f"SELECT id, result FROM jobs WHERE id IN ({marks}) AND +state = 'succeeded'", ids).fetchall()
+        found = db.execute(
+            f"SELECT id, result FROM jobs WHERE id IN ({marks}) AND +state = 'succeeded'", ids
+        ).fetchall()
         if len(found) != len(ids):
             raise AssertionError(f"{len(ids) - len(found)} of {len(ids)} jobs have no result")
     return time.perf_counter() - started, time.process_time() - cpu
