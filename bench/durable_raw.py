@@ -51,7 +51,8 @@ def same_rows(folder: Path, jobs: int, callers: int) -> Times:
             """
             UPDATE jobs SET state = 'running', token = token + 1, worker = 'host-12345-abcdef', lease_expires_at = ?
             WHERE seq IN (
-                SELECT seq FROM jobs WHERE state = 'queued' AND held = 0 AND task = 'noop'
+                SELECT seq FROM jobs INDEXED BY jobs_ready
+                WHERE state = 'queued' AND held = 0 AND gate = 0 AND task = 'noop'
                 ORDER BY priority DESC, seq LIMIT ?
             ) RETURNING id, token, payload
             """,
@@ -72,7 +73,7 @@ def same_rows(folder: Path, jobs: int, callers: int) -> Times:
         db.execute("COMMIT")
 
         marks = ", ".join("?" * len(ids))
-        found = db.execute(f"SELECT id, result FROM jobs WHERE id IN ({marks}) AND state = 'succeeded'", ids).fetchall()
+        found = db.execute(f"SELECT id, result FROM jobs WHERE id IN ({marks}) AND +state = 'succeeded'", ids).fetchall()
         if len(found) != len(ids):
             raise AssertionError(f"{len(ids) - len(found)} of {len(ids)} jobs have no result")
     return time.perf_counter() - started, time.process_time() - cpu

@@ -336,11 +336,11 @@ class MemoryStore(Store):
 
     async def set_schedule(self, changes: Sequence[ScheduleChange]) -> list[ScheduleRow | None]:
         """See `Store.set_schedule`."""
-        known = set(self._schedules)
+        changed_here: dict[str, bool] = {}  # whether there is such a schedule after the changes so far
         for change in changes:  # all or none
-            if isinstance(change, Pause) and change.name not in known:
-                raise UnknownSchedule(change.name, sorted(known))
-            (known.discard if isinstance(change, Remove) else known.add)(change.name)
+            if isinstance(change, Pause) and not changed_here.get(change.name, change.name in self._schedules):
+                raise UnknownSchedule(change.name, sorted(self._schedules))
+            changed_here[change.name] = not isinstance(change, Remove)
         return [self._change(change) for change in changes]
 
     def _change(self, change: ScheduleChange) -> ScheduleRow | None:
