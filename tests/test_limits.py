@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
-from tickwork import App, Context, Limit, Rate, task
+from tickwork import App, Context, Limit, Rate, Secret, task
 from tickwork.errors import InvalidOption, InvalidPayload, WrongState
 from tickwork.limits import Labels
 from tickwork.testing import virtual_loop_factory
@@ -80,6 +80,16 @@ def test_the_key_that_a_caller_gives_wins() -> None:
 )
 def test_of_two_gates_the_finer_one_comes_first(options: dict[str, Any], gates: tuple[str, ...]) -> None:
     assert labels(fetch, **options).of(("a", "b"), {})[1] == gates
+
+
+def test_a_key_names_no_secret() -> None:
+    def login(user: str, token: Annotated[str, Secret]) -> None: ...
+
+    with pytest.raises(InvalidOption) as refused:
+        task(name="login", limit="{user}", key="{user} {token}")(login)
+    assert str(refused.value) == (
+        "key must be a key without the secrets of login, got '{user} {token}'; keys are shown, and token must not be"
+    )
 
 
 TEMPLATE = 'a text with names of parameters in braces, such as "{host}"'

@@ -14,7 +14,7 @@ import inspect
 import re
 from dataclasses import dataclass
 from string import Formatter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from .durations import seconds
 from .errors import InvalidOption, InvalidPayload, nearest
@@ -187,6 +187,10 @@ class Labels:
         self._gates = gates
         keys = [entry for _, entry in gates] + ([] if self._key is None else [self._key])
         self._wants_values = any(entry.fields for entry in keys)
+        if self._wants_values:
+            secrets = _secrets(fn)
+            for entry in keys:
+                entry.expect_none_of(secrets)
         self._rest = next((entry.name for entry in parameters if entry.kind is entry.VAR_KEYWORD), None)
 
     def of(
@@ -235,6 +239,12 @@ class _Key:
             if name not in known:
                 raise InvalidOption(option, f"a key that names parameters of {task}", text, remedy=_hint(name, known))
 
+    def expect_none_of(self, secrets: set[str]) -> None:
+        """Refuse to name what is secret, since keys are shown."""
+        if named := sorted(secrets.intersection(_first_name(field) for field, _, _ in self.fields)):
+            expected = f"a key without the secrets of {self.task}"
+            raise InvalidOption(self.option, expected, self.text, remedy=f"keys are shown, and {named[0]} must not be")
+
     def of(self, values: Mapping[str, Any]) -> str:
         """Return the key for these arguments."""
         try:
@@ -248,6 +258,17 @@ class _Key:
             reason = f"its {self.option} {self.text!r} becomes {len(made)} characters, and {MAX_KEY} is the most"
             raise InvalidPayload(self.task, f"{reason}; name something shorter, such as an id")
         return _writable(made)
+
+
+def _secrets(fn: Callable[..., Any]) -> set[str]:
+    """Return the parameters that are marked as secrets, as far as the hints can be read yet."""
+    from .payloads.secrets import is_marked  # together with what reads hints, only for tasks that have keys
+
+    try:
+        hints = get_type_hints(fn, include_extras=True)
+    except Exception:  # a name that is defined later, or whatever hints may do
+        hints = getattr(fn, "__annotations__", {})
+    return {name for name, hint in hints.items() if is_marked(getattr(hint, "__metadata__", ()))}
 
 
 def _finer_first(one: tuple[str, _Key], other: tuple[str, _Key]) -> list[tuple[str, _Key]]:

@@ -13,10 +13,12 @@ import pytest
 
 from tickwork.conformance import HandClock, declare, ending, firing, lease, new_job
 from tickwork.jobs import JobState, Outcome
+from tickwork.limits import Limit, Limits, Rate
 from tickwork.stores import sqlite_people as people
 from tickwork.stores import sqlite_verbs as verbs
 from tickwork.stores.base import Answer
 from tickwork.stores.sqlite_attempts import attempts
+from tickwork.stores.sqlite_limits import declare as declare_limits
 from tickwork.stores.sqlite_schema import migrate
 from tickwork.stores.sqlite_values import at
 from tickwork.stores.views import JobQuery
@@ -209,3 +211,44 @@ def test_no_statement_looks_at_all_that_is_finished(tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 def test_no_statement_looks_at_all_of_a_million_that_are_finished(tmp_path: Path) -> None:
     check(tmp_path / "jobs.db", 1_000_000)
+
+
+@pytest.mark.parametrize("gates", [(), ("limit:full",), ("rate:full", "limit:")])
+def test_no_statement_looks_at_all_that_waits(tmp_path: Path, gates: tuple[str, ...]) -> None:
+    db = sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)
+    db.execute("PRAGMA synchronous = OFF")
+    db.execute("BEGIN")
+    migrate(db, "jobs.db")
+    declare_limits(db, {"t": Limits(Limit(3), Rate(4, per=60))})
+    clock, cost = HandClock(), Cost(db)
+    now = clock.now()
+    waiting = [new_job(clock, gates=gates) for _ in range(20_000)]
+    verbs.enqueue(db, now, [waiting], 100_000)
+    options: dict[str, Any] = {"worker": "w", "queues": None, "lease_seconds": 60.0, "tasks": {"t"}}
+    claimed: list[Any] = []
+
+    def claim(limit: int) -> None:
+        claimed[:] = verbs.claim(db, now, limit=limit, **options)
+
+    def finish() -> None:
+        verbs.finish(db, now, [ending(record, started_at=now) for record in claimed], set())
+
+    steps = {
+        "claim": cost.of(lambda: claim(5)),
+        "claim again": cost.of(lambda: verbs.claim(db, now, limit=0, **options)),
+        "finish": cost.of(finish),
+        "claim what follows": cost.of(lambda: claim(1)),
+        "release": cost.of(lambda: verbs.release(db, now, lease(claimed[0])) if claimed else None),
+        "enqueue": cost.of(lambda: verbs.enqueue(db, now, [[new_job(clock, gates=gates, priority=1)]], 100_000)),
+        "claim the urgent one": cost.of(lambda: claim(1)),
+        "next_claim": cost.of(lambda: verbs.next_claim(db)),
+        "ended_among": cost.of(lambda: verbs.ended_among(db, [waiting[9].id, "x"])),
+        "blockers": cost.of(lambda: verbs.blockers(db, now, waiting[-1].id)),
+        "standing": cost.of(lambda: people.standing(db, now, waiting[-1].id)),
+        "cancel": cost.of(lambda: verbs.cancel(db, now, waiting[100].id)),
+        "key": cost.of(lambda: verbs.unfinished_of(db, "t", "k")),
+        "settle": cost.of(lambda: verbs.claim(db, now + timedelta(seconds=61), limit=1, **options)),
+    }
+
+    assert {name: count for name, count in steps.items() if count > MAX_STEPS} == {}
+    db.close()
