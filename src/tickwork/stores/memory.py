@@ -669,8 +669,8 @@ class MemoryStore(Store):
             raise UnknownJob(job_id)
         if record.state is not JobState.RUNNING and not record.state.is_finished:
             raise IllegalMove(job_id, record.state, JobState.QUEUED)
-        if record.state.is_finished:
-            self._finished.remove(job_id)
+        has_ended = record.state.is_finished
+        if has_ended:
             record = changed(record, attempt=max(0, record.attempt - 1), deaths=record.deaths + 1)
         again = changed(
             record,
@@ -683,8 +683,8 @@ class MemoryStore(Store):
             result=None,
             error=None,
         )
-        if again.schedule is not None:
-            self._unfinished.setdefault(again.schedule, {})[job_id] = None
+        if has_ended:
+            return self._queue_again(again)
         self._place(again)
         return again
 

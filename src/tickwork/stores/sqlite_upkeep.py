@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 STUCK = timedelta(seconds=60)
 """A lease that has been over for so long should have been taken away by any worker that lives."""
 
-LEFT_BEHIND = frozenset({"workers", "counts", "meta", "moved"})
-"""Tables that tell about a file itself, not about its jobs."""
+LEFT_BEHIND = frozenset({"workers", "counts", "meta", "moved", "starts"})
+"""Tables that tell about a file itself, not about its jobs; and what rates count, which begin anew elsewhere."""
 
 CHUNK = 2_000
 """So many rows are moved in one transaction."""
