@@ -84,7 +84,7 @@ $(VENV)/.runtime: $(VENV)/.made pyproject.toml
 
 $(VENV)/.test: $(VENV)/.made pyproject.toml
 	@echo 'Installing tickwork and what its tests need into $(VENV)'
-	@$(install) -e '.[cli]' --group test
+	@$(install) -e '.[$(if $(CI),all,cli)]' --group test
 	@touch $(VENV)/.runtime $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml

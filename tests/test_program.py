@@ -17,6 +17,7 @@ import pytest
 
 import tickwork.program  # noqa: F401  # here, because an import inside a loop blocks it
 from cli.command import Running
+from parts import need
 from tickwork import App
 from tickwork.errors import NotRunning
 
@@ -96,7 +97,7 @@ def test_signal_to_the_whole_group_leaves_the_children_to_the_program(tmp_path: 
 
 
 def test_signal_on_uvloop_drains_too(tmp_path: Path) -> None:
-    pytest.importorskip("uvloop")
+    need("uvloop")
     with start(tmp_path, SHORT["coroutine"], "--uvloop", drain=60) as running:
         running.wait_for("began")
         running.send(signal.SIGTERM)
@@ -108,7 +109,7 @@ def test_signal_on_uvloop_drains_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("words", [[], ["--uvloop"]])
 def test_signal_that_another_thread_receives_wakes_the_loop(tmp_path: Path, words: list[str]) -> None:
     if words:
-        pytest.importorskip("uvloop")
+        need("uvloop")
     body = """
         def tell():
             time.sleep(0.3)

@@ -5,6 +5,7 @@ Part of `Testing`: see `tickwork.testing`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidOption, Killed, NotRunning
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["CrashKit"]
 
 
-class CrashKit:
+class CrashKit(ABC):
     """What `Testing` can do to jobs, and what it can say of those that were enqueued."""
 
     _app: App
@@ -35,13 +36,13 @@ class CrashKit:
         self._reached: list[tuple[str, str, str]] = []
 
     @property
+    @abstractmethod
     def jobs(self) -> list[JobRecord]:
         """All jobs, in the order in which they were made."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def drain(self) -> None:
         """Run what is queued and running to its end."""
-        raise NotImplementedError
 
     # -- deaths -----------------------------------------------------------------------------------------------------
 

@@ -109,7 +109,11 @@ class Run:
         """Hear that a plain function has made a coroutine, which now runs on the loop."""
 
     async def prepare(self) -> Place:
-        """Do what must be done before the function is called, and return where that is; for "prepared" ones."""
+        """Do what must be done before the function is called, and return where that is.
+
+        A class whose runs may be "prepared" overrides it; a run that is, of another class, is a mistake of ours, and
+        fails with these words.
+        """
         raise NotImplementedError(f"{self.describe()} is to be prepared, and its class says nothing of how")
 
     def luggage(self) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 import tickwork as library
+from parts import need
 
 from .command import Ended, Running, tickwork
 
@@ -481,7 +482,7 @@ def test_each_job_has_one_line_at_its_start_and_one_at_its_end(folder: Path) -> 
 
 
 def test_run_on_uvloop(folder: Path) -> None:
-    pytest.importorskip("uvloop")
+    need("uvloop")
     write(
         folder,
         """

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from parts import lacking
 from tickwork.clock import SystemClock
 from tickwork.conformance import HandClock, ending, ids, lease, new_job
 from tickwork.errors import NotRunning, StoreUnavailable
@@ -190,9 +191,10 @@ def immutable(path: Path) -> Iterator[None]:
         yield
         path.chmod(0o755)
         return
-    assert shutil.which("chattr") or not os.environ.get("CI"), "chattr is missing; .ci/packages installs it"
-    if shutil.which("chattr") is None or subprocess.run(["chattr", "+i", path], capture_output=True).returncode:
-        pytest.skip("root may write everywhere, and chattr +i does not work here")
+    if shutil.which("chattr") is None:
+        lacking("chattr is missing; .ci/packages installs it")
+    if subprocess.run(["chattr", "+i", path], capture_output=True).returncode:
+        lacking("root may write everywhere, and chattr +i does not work here")
     try:
         yield
     finally:
@@ -355,9 +357,10 @@ def test_a_full_disk_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(disk)]
-    assert shutil.which("mount") or not os.environ.get("CI"), "mount is missing; .ci/packages installs it"
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("only root may mount a small disk, and not everywhere")
+    if shutil.which("mount") is None:
+        lacking("mount is missing; .ci/packages installs it")
+    if subprocess.run(mount, capture_output=True).returncode:
+        lacking("only root may mount a small disk, and not everywhere")
     try:
         (disk / "ballast").write_bytes(b"x" * 800_000)
         remedy = "make room; what was asked for is not done, and is tried again where the app asked"
@@ -437,8 +440,7 @@ def test_a_forked_child_is_refused_and_leaves_the_parent_alone(tmp_path: Path) -
 def test_each_acknowledgement_comes_after_a_flush(tmp_path: Path) -> None:
     strace = shutil.which("strace")
     if strace is None:
-        assert not os.environ.get("CI"), "strace is missing; .ci/packages installs it"
-        pytest.skip("strace is not installed")
+        lacking("strace is missing; .ci/packages installs it")
     program = """
 import asyncio, os, sys
 from pathlib import Path
@@ -484,7 +486,7 @@ asyncio.run(main())
         check=False,
     )
     if "Operation not permitted" in done.stderr:
-        pytest.skip("processes may not be traced here")
+        lacking("processes may not be traced here")
     assert done.returncode == 0, done.stderr
     marks = []
     for line in log.read_text().splitlines():

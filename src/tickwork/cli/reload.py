@@ -65,7 +65,7 @@ class _Supervisor:
         for number in SIGNALS:
             try:
                 loop.add_signal_handler(number, self._hear)
-            except NotImplementedError:  # Windows
+            except NotImplementedError:  # what loops on Windows raise, which have no handlers of signals
                 signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._hear))
         logger.info("watching the Python files below %s", self._folder)
         while True:
