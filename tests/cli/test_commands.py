@@ -75,7 +75,7 @@ async def fail() -> None:
 
 @app.task(timeout=0.05)
 async def slow() -> None:
-    await asyncio.sleep(60)
+    await asyncio.Event().wait()
 
 
 @app.task()

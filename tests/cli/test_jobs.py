@@ -296,7 +296,7 @@ async def long(ctx: Context) -> None:
     import asyncio
     ctx.progress(3, 10, "third")
     print("begun", flush=True)
-    await asyncio.sleep(60)
+    await asyncio.Event().wait()
 """
     )
     with Running("-m", "tickwork", "run", "jobs.py", cwd=tmp_path) as running:

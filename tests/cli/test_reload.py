@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 JOBS = """
 import asyncio, os
+from pathlib import Path
 from tickwork import App
 
 app = App(drain_seconds=60, cancel_seconds=0.2)
@@ -22,13 +23,17 @@ app = App(drain_seconds=60, cancel_seconds=0.2)
 @app.every("1h", first="now")
 async def work():
     print("began", VERSION, os.getpid(), flush=True)
-    await asyncio.sleep(SECONDS)
+    while not Path("go").exists():
+        await asyncio.sleep(0.01)
     print("finished", VERSION, flush=True)
 """
 
 
-def write(folder: Path, version: int, seconds: float = 0.3) -> None:
-    (folder / "jobs.py").write_text(JOBS.replace("VERSION", str(version)).replace("SECONDS", str(seconds)))
+def write(folder: Path, version: int, *, ends: bool = True) -> None:
+    """Write a program whose job ends, or only when there is a file `go`."""
+    (folder / "jobs.py").write_text(JOBS.replace("VERSION", str(version)))
+    if ends:
+        (folder / "go").touch()
 
 
 def reloading(folder: Path, *words: str) -> Running:
@@ -36,11 +41,13 @@ def reloading(folder: Path, *words: str) -> Running:
 
 
 def test_change_drains_and_starts_a_fresh_process(tmp_path: Path) -> None:
-    write(tmp_path, 1, seconds=1.5)
+    write(tmp_path, 1, ends=False)
 
     with reloading(tmp_path) as running:
         running.wait_for("began 1")
-        write(tmp_path, 22)
+        write(tmp_path, 22, ends=False)
+        running.wait_for("draining")
+        (tmp_path / "go").touch()
         running.wait_for("began 22")
         running.wait_for("finished 22")
         running.send(signal.SIGTERM)
@@ -100,11 +107,13 @@ def test_signal_while_it_waits_for_a_change_ends_with_the_last_status(tmp_path: 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_drains_the_child_also_when_it_goes_to_the_whole_group(tmp_path: Path, number: signal.Signals) -> None:
-    write(tmp_path, 1, seconds=1)
+    write(tmp_path, 1, ends=False)
 
     with reloading(tmp_path) as running:
         running.wait_for("began 1")
         running.send_group(number)  # what a terminal does at Ctrl-C
+        running.wait_for("draining")
+        (tmp_path / "go").touch()
         ended = running.ended()
         running.wait_alone()
 
@@ -113,7 +122,7 @@ def test_signal_drains_the_child_also_when_it_goes_to_the_whole_group(tmp_path: 
 
 
 def test_second_signal_means_now(tmp_path: Path) -> None:
-    write(tmp_path, 1, seconds=3600)
+    write(tmp_path, 1, ends=False)
 
     with reloading(tmp_path) as running:
         running.wait_for("began 1")
@@ -128,7 +137,7 @@ def test_second_signal_means_now(tmp_path: Path) -> None:
 
 
 def test_until_idle_ends_the_supervisor_too(tmp_path: Path) -> None:
-    write(tmp_path, 1, seconds=0)
+    write(tmp_path, 1)
 
     with reloading(tmp_path, "--until-idle") as running:
         ended = running.ended()
@@ -138,7 +147,7 @@ def test_until_idle_ends_the_supervisor_too(tmp_path: Path) -> None:
 
 
 def test_child_does_not_outlive_a_killed_supervisor(tmp_path: Path) -> None:
-    write(tmp_path, 1, seconds=0)
+    write(tmp_path, 1)
 
     with reloading(tmp_path) as running:
         running.wait_for("finished 1")

@@ -132,7 +132,7 @@ async def test_an_import_that_ends_its_process_is_found(made: Made, ending: str,
 
 async def test_an_import_that_does_not_end_is_waited_for_once(made: Made) -> None:
     app = made("""
-        import sys, time
+        import sys, threading
 
         @app.task(run_in="process")
         def first() -> None: ...
@@ -141,7 +141,7 @@ async def test_an_import_that_does_not_end_is_waited_for_once(made: Made) -> Non
         def second() -> None: ...
 
         if "pytest" not in sys.modules:
-            time.sleep(60)
+            threading.Event().wait()
     """)
 
     message = "a child process had not imported 'jobs' after 1 s"

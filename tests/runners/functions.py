@@ -205,8 +205,13 @@ def read_null() -> None:
 def hold(path: str) -> NoReturn:
     """Tell the own pid by a file and never return."""
     Path(path).write_text(str(os.getpid()))
+    for_ever()
+
+
+def for_ever() -> NoReturn:
+    """Wait for what never comes."""
     while True:
-        time.sleep(60)
+        threading.Event().wait()
 
 
 def hold_the_interpreter(path: str) -> NoReturn:
@@ -242,8 +247,7 @@ def socket_of_the_child() -> socket.socket:
 
 def close_what_is_not_its_own() -> NoReturn:
     os.closerange(3, 256)
-    while True:
-        time.sleep(60)
+    for_ever()
 
 
 def exit_while_another_holds_the_socket(path: str) -> NoReturn:
@@ -260,8 +264,7 @@ def disconnect_later(go: str, done: str) -> int:
         until_there(go)
         socket_of_the_child().shutdown(socket.SHUT_RDWR)
         Path(done).touch()
-        while True:
-            time.sleep(60)
+        for_ever()
 
     threading.Thread(target=wait).start()
     return os.getpid()
@@ -269,8 +272,7 @@ def disconnect_later(go: str, done: str) -> int:
 
 def write_rubbish() -> NoReturn:
     socket_of_the_child().sendall(b"rubbish, and more of it" * 10)
-    while True:
-        time.sleep(60)
+    for_ever()
 
 
 # -- children of children
@@ -285,8 +287,7 @@ def terminate_a_program() -> int:
 def terminate_a_fork() -> int:
     pid = os.fork()
     if pid == 0:
-        while True:
-            time.sleep(60)
+        for_ever()
     os.kill(pid, signal.SIGTERM)
     return os.waitpid(pid, 0)[1]
 
