@@ -502,16 +502,26 @@ asyncio.run(main())
 # -- leases -------------------------------------------------------------------------------------------------------
 
 
+def block(clock: HandClock, store: SQLiteStore, rounds: int) -> None:
+    """Hold up the loop while time passes, a second with each round of housekeeping that the store's thread makes."""
+    deadline = time.monotonic() + 30
+    for _ in range(rounds):
+        clock.advance(1)
+        while store._next_housekeeping <= clock.seconds:
+            assert time.monotonic() < deadline, "the thread makes no more rounds"
+            time.sleep(0.001)
+
+
 @pytest.mark.blocks("that is what it is about")
 async def test_a_loop_that_is_blocked_keeps_its_leases(tmp_path: Path) -> None:
-    path = tmp_path / "jobs.db"
+    clock, path = HandClock(), tmp_path / "jobs.db"
     async with (
-        opened(path, worker="one", lease_seconds=0.6) as one,
-        opened(path, worker="two", keeps_house=False) as two,
+        opened(path, clock, worker="one", lease_seconds=6) as one,
+        opened(path, clock, worker="two", keeps_house=False) as two,
     ):
-        await one.enqueue([new_job(CLOCK)])
+        await one.enqueue([new_job(clock)])
         (record,) = await one.claim(worker="one", tasks={"t"}, limit=1)
-        time.sleep(1.5)
+        block(clock, one, rounds=20)
 
         assert await two.rescue() == []
         assert await one.finish([ending(record)]) == [True]
@@ -521,14 +531,14 @@ async def test_a_loop_that_is_blocked_keeps_its_leases(tmp_path: Path) -> None:
 async def test_a_loop_that_is_stuck_for_too_long_loses_them_and_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = tmp_path / "jobs.db"
+    clock, path = HandClock(), tmp_path / "jobs.db"
     async with (
-        opened(path, worker="one", lease_seconds=0.3, max_stall_seconds=0.5) as one,
-        opened(path, worker="two", keeps_house=False) as two,
+        opened(path, clock, worker="one", lease_seconds=6, max_stall_seconds=5) as one,
+        opened(path, clock, worker="two", keeps_house=False) as two,
     ):
-        await one.enqueue([new_job(CLOCK)])
+        await one.enqueue([new_job(clock)])
         (record,) = await one.claim(worker="one", tasks={"t"}, limit=1)
-        time.sleep(1.5)
+        block(clock, one, rounds=15)
 
         assert ids(await two.rescue()) == [record.id]
         (other,) = await two.claim(worker="two", tasks={"t"}, limit=1)
