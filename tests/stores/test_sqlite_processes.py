@@ -188,12 +188,14 @@ async def test_one_fire_time_makes_one_job_whoever_asks(tmp_path: Path) -> None:
         assert len(await two.jobs()) == 1
 
 
-async def test_the_bound_holds_across_processes_and_room_made_by_one_is_used_by_the_other(tmp_path: Path) -> None:
+async def test_the_bound_holds_across_processes_and_room_made_by_one_is_used_by_the_other(
+    tmp_path: Path, wait_until: Any
+) -> None:
     path = tmp_path / "jobs.db"
     async with opened(path, max_queued=5) as one, opened(path, worker="two", max_queued=5) as two:
         await two.enqueue([new_job(CLOCK) for _ in range(5)])
         waiting = asyncio.ensure_future(one.enqueue([job := new_job(CLOCK)]))
-        await asyncio.to_thread(time.sleep, 0.1)
+        await wait_until(one._room.locked)
         assert not waiting.done()
         assert (await two.counts())[JobState.QUEUED] == 5
         await two.claim(worker="two", tasks={"t"}, limit=1)
@@ -215,11 +217,13 @@ async def test_the_end_of_a_job_in_one_process_is_told_in_the_other(tmp_path: Pa
         assert [(await asyncio.wait_for(entry, 2)).result for entry in waiting] == ["7", "7"]
 
 
-async def test_processes_with_nothing_to_do_write_nothing(tmp_path: Path) -> None:
+async def test_processes_with_nothing_to_do_write_nothing(tmp_path: Path, wait_until: Any) -> None:
     path = tmp_path / "jobs.db"
     async with opened(path, worker="one") as one, opened(path, worker="two") as two:
         await one.enqueue([new_job(CLOCK, "unknown")])
-        await asyncio.to_thread(time.sleep, 0.3)  # the first rounds
+        # The first rounds of both are over, pruning is their last act.
+        await wait_until(lambda: min(one._next_prune, two._next_prune) > CLOCK.monotonic() + 1)
+        await asyncio.gather(one.counts(), two.counts())
         watcher = sqlite3.connect(path)
         (before,) = watcher.execute("PRAGMA data_version").fetchone()
         for _ in range(30):
