@@ -193,6 +193,11 @@ class JobRecord(NewJob):
     progress: Progress | None = None
     """How far the last attempt had come, where it told; the next claim forgets it."""
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more happens to the job by itself: it is finished, or waits for a person."""
+        return self.state in FINISHED or self.state is JobState.PARKED
+
     def moved(self, state: JobState, **changes: Any) -> JobRecord:
         """Return the record in its next state.
 
@@ -202,6 +207,26 @@ class JobRecord(NewJob):
         if state not in MOVES[self.state]:
             raise IllegalMove(self.id, self.state, state)
         return changed(self, state=state, **changes)
+
+
+def taken(job: NewJob, now: datetime) -> JobRecord:
+    """Return the record of a job that a store takes in now."""
+    return JobRecord(
+        id=job.id,
+        task=job.task,
+        payload=job.payload,
+        run_at=job.run_at,
+        queue=job.queue,
+        priority=job.priority,
+        schedule=job.schedule,
+        fire_time=job.fire_time,
+        start_by=job.start_by,
+        is_once=job.is_once,
+        key=job.key,
+        gates=job.gates,
+        state=JobState.QUEUED if job.run_at <= now else JobState.SCHEDULED,
+        enqueued_at=now,
+    )
 
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no letters that look like digits

@@ -683,8 +683,7 @@ class Testing(CrashKit):
         return _now(self._store.job(job_id))
 
     def _has_ended(self, job_id: str) -> bool:
-        state = self._record(job_id).state
-        return state.is_finished or state is JobState.PARKED
+        return self._record(job_id).has_ended
 
     def _is_busy(self) -> bool:
         engine = self._app._engine

@@ -152,7 +152,7 @@ async def test_a_wait_that_is_given_up_leaves_nothing(store: SQLiteStore) -> Non
     for wait in waiting:
         wait.cancel()
     await asyncio.sleep(0)
-    assert store._ended == {}
+    assert list(store._ends) == []
 
 
 async def test_who_waits_for_an_unknown_job_is_told(store: SQLiteStore) -> None:

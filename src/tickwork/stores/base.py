@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 from ..errors import IllegalMove
 from ..jobs import MOVES, Attempt, JobState, Outcome
 from ..payloads import ErrorInfo
-from ..records import record
+from ..records import changed, record
 
 if TYPE_CHECKING:
     import asyncio
@@ -318,6 +318,25 @@ def check_finishes(finishes: Iterable[Finish]) -> None:
     for finish in finishes:
         if finish.state not in MOVES[JobState.RUNNING]:
             raise IllegalMove(finish.lease.job_id, JobState.RUNNING, finish.state)
+
+
+def after_attempt(record: JobRecord, ended: Finish, now: datetime) -> JobRecord:
+    """Return a running job after the end of its attempt. One that was to be cancelled is not tried again."""
+    is_cancelled = record.cancel_requested and ended.state in (JobState.QUEUED, JobState.SCHEDULED)
+    state = JobState.CANCELLED if is_cancelled else ended.state
+    return changed(
+        record,
+        state=state,
+        attempt=ended.attempt,
+        deaths=ended.deaths,
+        started_at=ended.started_at or record.started_at,
+        finished_at=now if state.is_finished else None,
+        result=ended.result,
+        error=ended.error,
+        run_at=ended.run_at or record.run_at,
+        lease_expires_at=None,
+        worker=None,
+    )
 
 
 def after_death(record: JobRecord, max_deaths: int) -> tuple[JobState, int, str | None]:

@@ -12,11 +12,10 @@ import os
 from collections import deque
 from contextlib import suppress
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DuplicateJob, IllegalMove, NotRunning, QueueFull, UnknownJob, UnknownSchedule
-from ..jobs import JobRecord, JobState, NewJob
+from ..jobs import JobRecord, JobState, NewJob, taken
 from ..policies import MAX_DEATHS, grace_of, overlap
 from ..records import changed
 from . import memory_people as people
@@ -30,12 +29,14 @@ from .base import (
     Remove,
     ScheduleRow,
     Store,
+    after_attempt,
     after_death,
     attempt_of,
     lost_attempt,
 )
 from .base import check_finishes as _check
 from .blockers import MAX_HOLDERS, Blocker
+from .ends import Ends
 from .gates import Gates
 from .views import MAX_ATTEMPTS, RETRIABLE, WAITING, Standing, WorkerRow
 
@@ -100,7 +101,7 @@ class MemoryStore(Store):
         self._claimable = asyncio.Event()
         self._alarm: Timer | None = None
         self._alarm_at: datetime | None = None
-        self._ended: dict[str, list[asyncio.Future[JobRecord]]] = {}
+        self._ends = Ends()
         self._room: deque[tuple[asyncio.Future[None], int]] = deque()
         self._keys: dict[tuple[str, str], str] = {}
         """The newest job of each task and key."""
@@ -177,22 +178,7 @@ class MemoryStore(Store):
             ids.add(job.id)
 
     def _insert(self, job: NewJob, now: datetime, *, behind: Sequence[str] = ()) -> JobRecord:
-        record = JobRecord(
-            id=job.id,
-            task=job.task,
-            payload=job.payload,
-            run_at=job.run_at,
-            queue=job.queue,
-            priority=job.priority,
-            schedule=job.schedule,
-            fire_time=job.fire_time,
-            start_by=job.start_by,
-            is_once=job.is_once,
-            key=job.key,
-            gates=job.gates,
-            state=JobState.QUEUED if job.run_at <= now else JobState.SCHEDULED,
-            enqueued_at=now,
-        )
+        record = taken(job, now)
         self._jobs[job.id] = record
         self._places[job.id] = next(self._order)
         self._waiting_count += 1
@@ -568,29 +554,15 @@ class MemoryStore(Store):
             return False
         if finish.state is not JobState.SUCCEEDED:
             self._keep_trace(finish, record)
-        waits = finish.state in (JobState.QUEUED, JobState.SCHEDULED)
-        state = JobState.CANCELLED if waits and record.cancel_requested else finish.state
-        changes: dict[str, Any] = {
-            "attempt": finish.attempt,
-            "deaths": finish.deaths,
-            "started_at": finish.started_at or record.started_at,
-            "result": finish.result,
-            "error": finish.error,
-            "lease_expires_at": None,
-            "worker": None,
-        }
-        if state.is_finished:
-            changes["finished_at"] = self._clock.now()
-        if finish.run_at is not None:
-            changes["run_at"] = finish.run_at
+        after = after_attempt(record, finish, self._clock.now())
         told: dict[str, Any] = {}
         if record.fire_time is not None and not _has_begun(record):
-            told["started_at"] = finish.started_at or record.started_at
+            told["started_at"] = after.started_at
             if finish.late_because is not None:
                 told["late_because"] = finish.late_because
-            if told["started_at"] is None and state is JobState.CANCELLED:
+            if after.started_at is None and after.state is JobState.CANCELLED:
                 told["outcome"] = "not_started"
-        self._place(record.moved(state, **changes), **told)
+        self._place(after, **told)
         return True
 
     def _place(self, record: JobRecord, **told: Any) -> None:
@@ -615,9 +587,7 @@ class MemoryStore(Store):
                     self._finished.append(oldest)
                 else:
                     self._forget(oldest)
-        for waiting in self._ended.pop(record.id, ()):
-            if not waiting.done():
-                waiting.set_result(record)
+        self._ends.tell(record)
 
     def _forget(self, job_id: str) -> None:
         """Keep no more of a job."""
@@ -775,23 +745,13 @@ class MemoryStore(Store):
 
     def finished(self, job_id: str) -> asyncio.Future[JobRecord]:
         """See `Store.finished`."""
-        ended: asyncio.Future[JobRecord] = asyncio.get_running_loop().create_future()
+        ended = self._ends.wait(job_id)
         record = self._jobs.get(job_id)
         if record is None:
-            ended.set_exception(UnknownJob(job_id))
-        elif record.state.is_finished or record.state is JobState.PARKED:
-            ended.set_result(record)
-        else:
-            self._ended.setdefault(job_id, []).append(ended)
-            ended.add_done_callback(partial(self._forget_waiting, job_id))
+            self._ends.fail(job_id, UnknownJob(job_id))
+        elif record.has_ended:
+            self._ends.tell(record)
         return ended
-
-    def _forget_waiting(self, job_id: str, ended: asyncio.Future[JobRecord]) -> None:
-        waiting = self._ended.get(job_id, [])
-        if ended in waiting:
-            waiting.remove(ended)
-            if not waiting:
-                del self._ended[job_id]
 
     # -- people ---------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ from . import sqlite_people as people
 from . import sqlite_verbs as verbs
 from .base import Capabilities, Lease, Store, check_finishes
 from .committer import Committer
+from .ends import Ends
 from .filelock import FileLock
 from .presence import Presence
 from .sqlite_attempts import attempts
@@ -171,8 +172,7 @@ class SQLiteStore(Store):
         self._changed = asyncio.Event()
         self._room = asyncio.Lock()
         self._is_closing = False
-        self._ended: dict[str, list[asyncio.Future[JobRecord]]] = {}
-        """Who waits here for the end of which job."""
+        self._ends = Ends()
         self._looks: set[asyncio.Future[Any]] = set()
         self._fresh: dict[str, int] = {}
         """Jobs enqueued here, with the version of the file before: while that stands, they have ended nowhere else."""
@@ -419,7 +419,7 @@ class SQLiteStore(Store):
             self._rescued = counters["rescued"]
             self._notice_lost(db)
         self._notice_cancels(db)
-        ended = verbs.ended_among(db, list(self._ended))
+        ended = verbs.ended_among(db, list(self._ends))
         tell(self._others_committed, verbs.next_claim(db), ended)
 
     def _notice_cancels(self, db: sqlite3.Connection) -> None:
@@ -522,13 +522,8 @@ class SQLiteStore(Store):
         """Let who waits for these jobs know that they may have ended."""
         for job_id in job_ids:
             self._fresh.pop(job_id, None)
-            if job_id in self._ended:
+            if job_id in self._ends:
                 self._look_at(job_id)
-
-    def _tell_end(self, record: JobRecord) -> None:
-        for waiting in self._ended.pop(record.id, ()):
-            if not waiting.done():
-                waiting.set_result(record)
 
     def _set_alarm(self, due: datetime | None) -> None:
         """Let a claim be tried when the next scheduled job is due."""
@@ -627,7 +622,7 @@ class SQLiteStore(Store):
         def work(db: sqlite3.Connection) -> tuple[list[Fired], list[str]]:
             self._expect_here(db)
             fired = [verbs.fire(db, now, firing) for firing in firings]
-            return fired, verbs.ended_among(db, list(self._ended)) if replaces else []
+            return fired, verbs.ended_among(db, list(self._ends)) if replaces else []
 
         fired, ended = await self._committer.run(work)
         self._let_claim()
@@ -745,12 +740,12 @@ class SQLiteStore(Store):
         """See `Store.finish`."""
         check_finishes(finishes)
         now = self._clock.now()
-        accepted, ended, frees = await self._committer.run(lambda db: verbs.finish(db, now, finishes, self._ended))
+        accepted, ended, frees = await self._committer.run(lambda db: verbs.finish(db, now, finishes, self._ends))
         self._changed.set()
         if frees:
             self._let_claim()
         for record in ended:
-            self._tell_end(record)
+            self._ends.tell(record)
         self._tell_ended(entry.lease.job_id for entry in finishes)
         return accepted
 
@@ -826,19 +821,10 @@ class SQLiteStore(Store):
 
     def finished(self, job_id: str) -> asyncio.Future[JobRecord]:
         """See `Store.finished`."""
-        ended: asyncio.Future[JobRecord] = asyncio.get_running_loop().create_future()
-        self._ended.setdefault(job_id, []).append(ended)  # before the look, so that no end slips between
-        ended.add_done_callback(partial(self._forget_waiting, job_id))
+        ended = self._ends.wait(job_id)  # before the look, so that no end slips between
         if self._fresh.pop(job_id, None) != self._data_version:
             self._look_at(job_id)
         return ended
-
-    def _forget_waiting(self, job_id: str, ended: asyncio.Future[JobRecord]) -> None:
-        waiting = self._ended.get(job_id, [])
-        if ended in waiting:
-            waiting.remove(ended)
-            if not waiting:
-                del self._ended[job_id]
 
     def _look_at(self, job_id: str) -> None:
         """Tell who waits for a job whether it has ended."""
@@ -851,12 +837,10 @@ class SQLiteStore(Store):
         if look.cancelled():
             return
         error = look.exception()
-        if error is None and verbs.has_ended(look.result()):
-            self._tell_end(look.result())
-        elif error is not None:
-            for waiting in self._ended.pop(job_id, ()):
-                if not waiting.done():
-                    waiting.set_exception(error)
+        if error is not None:
+            self._ends.fail(job_id, error)
+        elif look.result().has_ended:
+            self._ends.tell(look.result())
 
     # -- people -----------------------------------------------------------------------------------------------------
 

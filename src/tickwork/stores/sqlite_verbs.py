@@ -11,11 +11,22 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DuplicateJob, UnknownJob, UnknownSchedule
-from ..jobs import JobRecord, JobState, NewJob, Progress
+from ..jobs import JobRecord, JobState, NewJob, Progress, taken
 from ..policies import grace_of, overlap
-from ..records import changed
 from . import sqlite_limits as limits
-from .base import Answer, Declare, Finish, Fired, Pause, Remove, ScheduleRow, after_death, attempt_of, lost_attempt
+from .base import (
+    Answer,
+    Declare,
+    Finish,
+    Fired,
+    Pause,
+    Remove,
+    ScheduleRow,
+    after_attempt,
+    after_death,
+    attempt_of,
+    lost_attempt,
+)
 from .sqlite_attempts import write_attempts
 from .sqlite_values import at as _at
 from .sqlite_values import at_or_none as _at_or_none
@@ -51,11 +62,6 @@ def _text(json: str | None) -> str | None:
 
 def _array(texts: Iterable[str]) -> str:
     return json.dumps(list(texts))
-
-
-def has_ended(record: JobRecord) -> bool:
-    """Return whether nothing more happens to a job by itself: it is finished, or waits for a person."""
-    return record.state.is_finished or record.state is JobState.PARKED
 
 
 def _job(found: tuple[Any, ...]) -> JobRecord:
@@ -145,7 +151,7 @@ def enqueue(
     new: list[tuple[JobRecord, int]] = []
     by_key: dict[tuple[str, str], JobRecord] = {}
     for jobs in asked:
-        records = [_taken(job, now) for job in jobs]
+        records = [taken(job, now) for job in jobs]
         fresh = records
         if any(record.key is not None for record in records):
             records, fresh = _keyed(db, records, by_key)
@@ -189,31 +195,11 @@ def unfinished_of(db: sqlite3.Connection, task: str, key: str) -> JobRecord | No
 
 def insert(db: sqlite3.Connection, now: datetime, job: NewJob, behind: Sequence[str] = ()) -> JobRecord:
     """Take one job in, behind others where they must end first."""
-    record = _taken(job, now)
+    record = taken(job, now)
     _insert(db, [(record, len(behind))])
     if behind:
         db.executemany("INSERT INTO behind VALUES (?, ?)", [(job.id, before) for before in behind])
     return record
-
-
-def _taken(job: NewJob, now: datetime) -> JobRecord:
-    """Return the record of a job that is taken in."""
-    return JobRecord(
-        id=job.id,
-        task=job.task,
-        payload=job.payload,
-        run_at=job.run_at,
-        queue=job.queue,
-        priority=job.priority,
-        schedule=job.schedule,
-        fire_time=job.fire_time,
-        start_by=job.start_by,
-        is_once=job.is_once,
-        key=job.key,
-        gates=job.gates,
-        state=JobState.QUEUED if job.run_at <= now else JobState.SCHEDULED,
-        enqueued_at=now,
-    )
 
 
 def _insert(db: sqlite3.Connection, records: Sequence[tuple[JobRecord, int]]) -> None:
@@ -603,7 +589,7 @@ def finish(
         accepted.append(entry is not None and entry[15] == ended.lease.token)
         if entry is not None and accepted[-1]:
             del found[ended.lease.job_id]  # it ends once
-            moved.append((entry[0], ended, _after(_job(entry), ended, now)))
+            moved.append((entry[0], ended, after_attempt(_job(entry), ended, now)))
             if ended.state is not JobState.SUCCEEDED and ended.leaves_trace:
                 traces.append((entry[1], attempt_of(ended, entry[16], now)))
     db.executemany(
@@ -629,7 +615,7 @@ def finish(
     )
     if traces:
         write_attempts(db, traces)
-    ends = [record for _, _, record in moved if has_ended(record)]
+    ends = [record for _, _, record in moved if record.has_ended]
     for _, ended, record in moved:
         if record.fire_time is not None:
             _amend(db, record.id, record.state, _us(record.started_at), ended.late_because)
@@ -639,25 +625,6 @@ def finish(
     for record in ends:
         frees |= _ended(db, now, record.id, record.state, record.schedule)
     return accepted, [record for record in ends if record.id in waited], frees
-
-
-def _after(record: JobRecord, ended: Finish, now: datetime) -> JobRecord:
-    """Return a job after the end of its attempt."""
-    is_cancelled = record.cancel_requested and ended.state in (JobState.QUEUED, JobState.SCHEDULED)
-    state = JobState.CANCELLED if is_cancelled else ended.state
-    return changed(
-        record,
-        state=state,
-        attempt=ended.attempt,
-        deaths=ended.deaths,
-        started_at=ended.started_at or record.started_at,
-        finished_at=now if state.is_finished else None,
-        result=ended.result,
-        error=ended.error,
-        run_at=ended.run_at or record.run_at,
-        lease_expires_at=None,
-        worker=None,
-    )
 
 
 def _note_misfit(db: sqlite3.Connection, job_id: str, fingerprint: str | None) -> None:
