@@ -292,7 +292,7 @@ class Dispatcher:
             except BaseException as error:
                 if is_meant_for_us(error):
                     raise
-                self.claim_error = error
+                self.claim_error, self._is_drained = error, False  # what there was to claim is still there
                 logger.exception("the store failed to hand out jobs; asking again in %g s", RETRY_STORE_SECONDS)
                 self._events.emit(StoreFailed(doing="claim", error=error))
                 await self._pause()
@@ -307,11 +307,12 @@ class Dispatcher:
         return records
 
     async def _take_in(self, records: Sequence[JobRecord]) -> None:
-        self._claimed = [run for record in records if (run := self._admit(record)) is not None]
-        while self._claimed:
-            if not self._set_apart(self._claimed[0]):
-                await self._workers.buffer.put(self._claimed[0])
-            del self._claimed[0]
+        runs = [run for record in records if (run := self._admit(record)) is not None]
+        self._claimed += runs
+        for run in runs:
+            if not self._set_apart(run):
+                await self._workers.buffer.put(run)
+            self._claimed.remove(run)
 
     async def _refill(self) -> None:
         """Claim for a worker that finds the buffer empty: in memory that costs no wait, and less than to wake others.

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from tickwork import App
 from tickwork.clock import SystemClock
 from tickwork.conformance import ending, ids, new_job
-from tickwork.errors import UnknownJob
+from tickwork.errors import StoreUnavailable, UnknownJob
 from tickwork.jobs import JobState
+from tickwork.stores import sqlite_verbs as verbs
 from tickwork.stores.sqlite import SQLiteStore
 
 CLOCK = SystemClock()
@@ -112,6 +114,47 @@ async def test_what_was_claimed_for_who_waited_is_given_back_at_the_close(tmp_pa
     await after.open()
     assert ids(await claim(after)) == [job.id]
     await after.close()
+
+
+async def test_a_claim_for_who_waits_that_fails_spoils_no_enqueue(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = await hungry(store)
+    claims: list[object] = []
+
+    def fail(*args: object, **options: object) -> None:
+        claims.append(options)
+        raise ValueError("a row that nobody can read")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tickwork.stores.sqlite.verbs.claim", fail)
+        await store.enqueue([job := new_job(CLOCK)])
+        await asyncio.wait_for(waiting, 5)
+        with pytest.raises(ValueError, match="nobody can read"):
+            await claim(store)
+    assert len(claims) == 2
+    assert ids(await claim(store)) == [job.id]
+
+
+async def test_a_worker_whose_claim_failed_asks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = App(f"sqlite:///{tmp_path}/jobs.db")
+
+    @app.task()
+    async def work() -> int:
+        return 1
+
+    async with app:
+        assert await (await work.enqueue()) == 1  # from here on, the worker waits
+        real, failures = verbs.claim, [StoreUnavailable("jobs.db", "the disk is full") for _ in range(3)]
+
+        def fail_at_first(*args: Any, **options: Any) -> Any:
+            if failures:
+                raise failures.pop()
+            return real(*args, **options)
+
+        monkeypatch.setattr("tickwork.stores.sqlite.verbs.claim", fail_at_first)
+        assert await (await work.enqueue()).result(timeout=10) == 1
+        assert not failures
 
 
 async def test_an_end_is_told_without_another_look(store: SQLiteStore) -> None:

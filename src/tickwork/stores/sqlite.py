@@ -308,8 +308,8 @@ class SQLiteStore(Store):
             connection.execute("BEGIN IMMEDIATE")
             try:
                 values = [work(connection) for work in works]
-                if self._has_queued and hungry is not None and hungry.claim is not None:
-                    caught = self._claim(connection, hungry.claim)
+                if self._has_queued and hungry is not None:
+                    caught = self._feed(connection, hungry)
                 connection.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):  # it has rolled back by itself, or fails as a whole
@@ -325,9 +325,23 @@ class SQLiteStore(Store):
         finally:
             self._release()
         if caught:
-            self._hungry = None
             self._committer.call_on_loop(self._catch, hungry, caught)
         return values
+
+    def _feed(self, db: sqlite3.Connection, hungry: _Hungry) -> list[JobRecord]:
+        """Claim for a worker that waits, once. When that fails, it is told to ask for itself, and nobody else hears."""
+        claim, hungry.claim = hungry.claim, None
+        if claim is None:
+            return []
+        db.execute("SAVEPOINT feed")
+        try:
+            caught = self._claim(db, claim)
+        except Exception:
+            db.execute("ROLLBACK TO feed")
+            self._committer.call_on_loop(self._let_claim)
+            caught = []
+        db.execute("RELEASE feed")
+        return caught
 
     def _expect_the_file(self) -> None:
         """Refuse to write into files that are no longer there: it would be gone with this process."""
