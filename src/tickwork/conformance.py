@@ -731,19 +731,33 @@ class StoreConformance:
         running = await self.claim(store)
         assert ids(running) == [jobs[0].id, other.id, free.id]
 
-        assert await store.blockers(jobs[1].id) == [Blocker("limit", "a", (jobs[0].id,))]
-        (rate,) = await store.blockers(last.id)
+        assert (await store.standing(jobs[1].id)).gate == Blocker("limit", "a", (jobs[0].id,))
+        rate = (await store.standing(last.id)).gate
+        assert rate is not None
         assert (rate.kind, rate.key, rate.frees_at) == ("rate", "", clock.now() + timedelta(seconds=10))
         assert set(rate.held_by) == {jobs[0].id, other.id}
-        for job_id in (jobs[0].id, later.id, free.id, "nobody"):
-            assert await store.blockers(job_id) == []
+        for job_id in (jobs[0].id, later.id, free.id):
+            assert (await store.standing(job_id)).gate is None
         await store.set_schedule([declare()])
         before = await self.fire(store, clock, 1)
         await self.claim(store)
         behind = await self.fire(store, clock, 2, overlap="queue")
         assert before.job is not None
         assert behind.job is not None
-        assert await store.blockers(behind.job.id) == [Blocker("overlap", "", (before.job.id,))]
+        stands = await store.standing(behind.job.id)
+        assert (stands.behind, stands.gate) == ((before.job.id,), None)
+
+    async def test_a_rate_that_jobs_share_lets_the_next_start_while_the_first_still_runs(
+        self, store: Store, clock: HandClock
+    ) -> None:
+        await self.limited(store, 1, (1, 10.0))
+        await store.enqueue(
+            [first := new_job(clock, gates=("limit:a", "rate:")), second := new_job(clock, gates=("limit:b", "rate:"))]
+        )
+        assert ids(await self.claim(store)) == [first.id]
+        assert await self.claim(store) == []
+        clock.advance(10)
+        assert ids(await self.claim(store)) == [second.id]
 
     # -- leases ---------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -220,3 +221,46 @@ def test_mistakes_are_told(folder: Path) -> None:
     assert error("stats", "sqlite:///nope.db").endswith("there is no such file; see where the app was started")
     assert error("move", "sqlite:///a.db", "sqlite:///./a.db").endswith("moved into itself; name another file")
     assert "redis" in error("stats", "redis://localhost")
+
+
+SAVED = """
+import asyncio, jobs, tickwork
+
+async def main():
+    async with tickwork.Pool(workers=1) as pool:
+        for number in range(30):
+            await pool.submit(jobs.add if number % 3 else jobs.slow, *((number, number) if number % 3 else ()))
+        await pool.save("pool.json")
+
+asyncio.run(main())
+"""
+
+
+def test_a_load_that_is_cut_off_enqueues_nothing_twice(folder: Path) -> None:
+    (folder / "jobs.py").write_text(APP.replace('"sqlite:///a.db", workers=2', '"sqlite:///c.db", max_queued=8'))
+    (folder / "go").touch()
+    subprocess.run([sys.executable, "-c", SAVED], cwd=folder, check=True, timeout=30)
+    count = len(json.loads((folder / "pool.json").read_text())["entries"])
+    with Running("-m", "tickwork", "store", "load", "jobs.py:app", "pool.json", cwd=folder) as loading:
+        loading.wait_until(lambda: (folder / "c.db").exists() and states(folder / "c.db") == {"queued": 8}, "a part")
+        loading.send(signal.SIGINT)  # the rest waits for room
+        loading.ended()
+
+    left = len(json.loads((folder / "pool.json").read_text())["entries"])
+    assert (left, [path.name for path in folder.glob("pool.json*")]) == (count - 8, ["pool.json"])
+    with (
+        Running("-m", "tickwork", "run", "jobs.py:app", cwd=folder) as running,
+        Running("-m", "tickwork", "store", "load", "jobs.py:app", "pool.json", cwd=folder) as loading,
+    ):
+        assert loading.ended().status == 0, loading.err
+        running.wait_until(lambda: states(folder / "c.db") == {"succeeded": count + 1}, "all")  # and the schedule's
+
+
+def states(path: Path) -> dict[str, int]:
+    db = sqlite3.connect(path)
+    try:
+        return dict(db.execute("SELECT state, count(*) FROM jobs GROUP BY state"))
+    except sqlite3.OperationalError:  # it is being made
+        return {}
+    finally:
+        db.close()

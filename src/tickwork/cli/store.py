@@ -6,6 +6,8 @@ import asyncio
 import sys
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 FOUND = 1
+PART = 1_000
+"""So many saved jobs are enqueued in one transaction."""
 STORE = 'an app (module:app, module, path/file.py), or the URL of a file: "sqlite:///jobs.db"'
 
 
@@ -167,16 +171,21 @@ async def _load(options: argparse.Namespace) -> int:
 
     app = load(options.store, show_traceback=options.verbose)
     file = Snapshot(options.file)
+    size = min(PART, app.max_queued)
     async with app.client():
         claimed, entries = await file.claim()
-        left = list(entries)
+        taken = 0
         try:
-            for task, calls, some in _calls(app, entries):
-                await app.enqueue_calls(task, calls, EnqueueOptions(), wait=True)
-                left = [entry for entry in left if entry not in some]
+            calls = _calls(app, entries)
+            for task, same in groupby(calls, key=itemgetter(0)):
+                some = list(same)
+                for first in range(0, len(some), size):
+                    part = some[first : first + size]
+                    await app.enqueue_calls(task, [call for _, call, _ in part], EnqueueOptions(), wait=True)
+                    taken += len(part)
         except BaseException:
-            if len(left) < len(entries):  # some are in the store: they must not be loaded again
-                await to_its_end(file.write(left, kept=False))
+            if taken:  # some are in the store: they must not be loaded again
+                await to_its_end(file.write([entry for _, _, entry in calls[taken:]], kept=False))
                 await to_its_end(claimed.remove())
             else:
                 await to_its_end(claimed.give_back(file))
@@ -186,19 +195,17 @@ async def _load(options: argparse.Namespace) -> int:
     return OK
 
 
-def _calls(app: App, entries: list[Any]) -> list[tuple[AnyTask, list[Arguments], list[Any]]]:
-    """Return for each task what is to be enqueued, and the entries that say so; all are looked at first."""
+def _calls(app: App, entries: list[Any]) -> list[tuple[AnyTask, Arguments, Any]]:
+    """Return task, arguments and entry of each saved job, those of a task together; all are looked at first."""
     from ..snapshot import call_of
 
     tasks = {id(fn): task for task in app.tasks.values() for fn in (task, task.fn)}
-    found: dict[str, tuple[AnyTask, list[Arguments], list[Any]]] = {}
+    found = []
     for entry in entries:
         call = call_of(entry)
         task = tasks.get(id(call.fn))
         if task is None:
             name = getattr(call.fn, "__qualname__", repr(call.fn))
             raise UnknownTask(name, known=list(app.tasks), remedy="make the function a task of the app: @app.task")
-        _, calls, some = found.setdefault(task.name, (task, [], []))
-        calls.append((call.args, call.kwargs))
-        some.append(entry)
-    return list(found.values())
+        found.append((task, (call.args, call.kwargs), entry))
+    return sorted(found, key=lambda saved: saved[0].name)

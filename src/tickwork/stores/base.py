@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ..jobs import JobRecord, NewJob, Progress
     from ..limits import Limits
     from ..policies import OverlapPolicy
-    from .blockers import Blocker
     from .views import JobQuery, Page, QueueRow, Standing, WorkerRow
 
 FireOutcome = Literal["ran", "skipped", "missed", "merged", "paused", "not_started"]
@@ -639,14 +638,6 @@ class Store(ABC):
 
         Raises:
             UnknownJob: There is no such job.
-        """
-
-    @abstractmethod
-    async def blockers(self, job_id: str) -> list[Blocker]:
-        """Return why a job that is due does not start: what it waits for besides a free worker that knows its task.
-
-        Empty: nothing; or it is not due yet, runs, has ended, or is unknown. At most two: the jobs of its schedule
-        that must end first, and the gate that it is at.
         """
 
     @abstractmethod

@@ -18,14 +18,13 @@ class Blocker:
 
     Attributes:
         kind: "limit": as many jobs of its key run as may at once. "rate": as many have started as may in the period.
-            "overlap": jobs of its schedule must end first.
         key: The key that the job shares with others; "": all jobs of the task share the limit.
         held_by: The ids of jobs that stand before it, 100 at the most: those that run, and those that are next.
         frees_at: When the next job of the key may start, for a rate that is used up (UTC); None: whenever one of
             `held_by` has ended.
     """
 
-    kind: Literal["limit", "rate", "overlap"]
+    kind: Literal["limit", "rate"]
     key: str
     held_by: tuple[str, ...] = ()
     frees_at: datetime | None = None

@@ -35,7 +35,6 @@ from .base import (
     lost_attempt,
 )
 from .base import check_finishes as _check
-from .blockers import MAX_HOLDERS, Blocker
 from .ends import Ends
 from .gates import Gates
 from .views import MAX_ATTEMPTS, RETRIABLE, WAITING, Standing, WorkerRow
@@ -886,13 +885,6 @@ class MemoryStore(Store):
             return self._jobs[job_id]
         except KeyError:
             raise UnknownJob(job_id) from None
-
-    async def blockers(self, job_id: str) -> list[Blocker]:
-        """See `Store.blockers`."""
-        before = self._behind.get(job_id, ())
-        gate = self._gates.blocker(job_id, self._clock.now())
-        found = [Blocker("overlap", "", tuple(sorted(before)[:MAX_HOLDERS]))] if before else []
-        return found + ([gate] if gate is not None else [])
 
     async def jobs(
         self, *, state: JobState | None = None, schedule: str | None = None, limit: int = 100

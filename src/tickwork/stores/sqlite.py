@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from ..jobs import Attempt, JobRecord, NewJob, Progress
     from ..limits import Limits
     from .base import Answer, Finish, Fired, Firing, Listener, ScheduleChange, ScheduleRow
-    from .blockers import Blocker
     from .views import JobQuery, Page, QueueRow, Standing, WorkerRow
 
 logger: logging.Logger = logging.getLogger("tickwork.stores")
@@ -351,7 +350,7 @@ class SQLiteStore(Store):
             )
 
     def _expect_here(self, db: sqlite3.Connection) -> None:
-        """Refuse to begin anything in a file whose jobs were moved elsewhere."""
+        """Refuse to begin or change anything in a file whose jobs were moved elsewhere."""
         target = verbs.moved_to(db)
         if target is not None:
             raise StoreUnavailable(str(self.path), f"its jobs were moved to {target}", "let the app open that")
@@ -647,7 +646,12 @@ class SQLiteStore(Store):
     async def set_schedule(self, changes: Sequence[ScheduleChange]) -> list[ScheduleRow | None]:
         """See `Store.set_schedule`."""
         now = self._clock.now()
-        return await self._committer.run(lambda db: [verbs.change_schedule(db, now, change) for change in changes])
+
+        def work(db: sqlite3.Connection) -> list[ScheduleRow | None]:
+            self._expect_here(db)
+            return [verbs.change_schedule(db, now, change) for change in changes]
+
+        return await self._committer.run(work)
 
     async def set_limits(self, limits: Mapping[str, Limits]) -> None:
         """See `Store.set_limits`."""
@@ -875,7 +879,12 @@ class SQLiteStore(Store):
 
     async def _change(self, work: Callable[[sqlite3.Connection], list[JobRecord | None]]) -> list[JobRecord | None]:
         """Change jobs for people, and let know who waits for room, for a job or for an end."""
-        changed = await self._committer.run(work)
+
+        def here(db: sqlite3.Connection) -> list[JobRecord | None]:
+            self._expect_here(db)
+            return work(db)
+
+        changed = await self._committer.run(here)
         self._changed.set()
         self._let_claim()
         self._tell_ended([record.id for record in changed if record is not None])
@@ -884,7 +893,12 @@ class SQLiteStore(Store):
     async def set_queue(self, name: str, *, paused: bool) -> bool:
         """See `Store.set_queue`."""
         now = self._clock.now()
-        is_changed = await self._committer.run(lambda db: people.set_queue(db, now, name, paused=paused))
+
+        def work(db: sqlite3.Connection) -> bool:
+            self._expect_here(db)
+            return people.set_queue(db, now, name, paused=paused)
+
+        is_changed = await self._committer.run(work)
         self._let_claim()
         return is_changed
 
@@ -917,11 +931,6 @@ class SQLiteStore(Store):
     async def job(self, job_id: str) -> JobRecord:
         """See `Store.job`."""
         return await self._read(lambda db: verbs.job(db, job_id))
-
-    async def blockers(self, job_id: str) -> list[Blocker]:
-        """See `Store.blockers`."""
-        now = self._clock.now()
-        return await self._read(lambda db: verbs.blockers(db, now, job_id))
 
     async def jobs(
         self, *, state: JobState | None = None, schedule: str | None = None, limit: int = 100

@@ -234,8 +234,11 @@ class _Gate:
 
     def _write(self, opens_at: int | None, *, waits: bool, is_used: bool) -> None:
         if waits or is_used:
-            self.db.execute(
-                "UPDATE gates SET opens_at = :at, waits = :waits WHERE task = :task AND gate = :gate",
+            self.db.execute(  # it may have been looked at, found empty and deleted, before a job came to it
+                """
+                INSERT INTO gates (task, gate, opens_at, waits) VALUES (:task, :gate, :at, :waits)
+                ON CONFLICT (task, gate) DO UPDATE SET opens_at = excluded.opens_at, waits = excluded.waits
+                """,
                 {**self.names, "at": opens_at, "waits": waits},
             )
         else:
@@ -255,17 +258,11 @@ class _Gate:
         return Blocker("rate", key_of(gate), held_by, at(min(oldest, self.now) + self.per) if is_closed else None)
 
 
-def blockers(db: sqlite3.Connection, now: int, job_id: str, at: Callable[[int], datetime]) -> list[Blocker]:
-    """Return what a queued job waits for; see `Store.blockers`."""
-    found = db.execute("SELECT task, state, held, gate, gate1, gate2 FROM jobs WHERE id = ?", (job_id,)).fetchone()
-    if found is None or found[1] not in ("queued", "scheduled"):
-        return []
-    task, state, held, gate, *gates = found
-    blocking = []
-    if held:
-        before = db.execute("SELECT before_id FROM behind WHERE job_id = ? LIMIT ?", (job_id, MAX_HOLDERS))
-        blocking.append(Blocker("overlap", "", tuple(before_id for (before_id,) in before)))
-    if state == "queued" and gate:
-        numbers = db.execute("SELECT at_once, starts, per FROM limits WHERE task = ?", (task,)).fetchone()
-        blocking.append(_Gate(db, now, task, gates[gate - 1], *(numbers or (None, None, None))).blocker(at))
-    return blocking
+def blocker(db: sqlite3.Connection, now: int, job_id: str, at: Callable[[int], datetime]) -> Blocker | None:
+    """Return the limit or the rate that a queued job waits for; None: for none."""
+    found = db.execute("SELECT task, state, gate, gate1, gate2 FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    if found is None or found[1] != "queued" or not found[2]:
+        return None
+    task, _, gate, *gates = found
+    numbers = db.execute("SELECT at_once, starts, per FROM limits WHERE task = ?", (task,)).fetchone()
+    return _Gate(db, now, task, gates[gate - 1], *(numbers or (None, None, None))).blocker(at)

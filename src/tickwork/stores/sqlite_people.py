@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UnknownJob
 from ..jobs import JobRecord, JobState
+from . import sqlite_limits as limits
 from .sqlite_values import at, at_or_none, us
-from .sqlite_verbs import JOB, UNFINISHED, _job, _marks, blockers, cancel, unfinished_of
+from .sqlite_verbs import JOB, UNFINISHED, _job, _marks, cancel, moved_to, unfinished_of
 from .views import MAX_AHEAD, RETRIABLE, WAITING, Page, QueueRow, Standing, WorkerRow, cursor_of, place_of
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def standing(db: sqlite3.Connection, now: datetime, job_id: str) -> Standing:
         behind=tuple(before for (before,) in behind),
         queue_paused_at=None if paused is None else at(paused[0]),
         ahead=_ahead(db, found[0], record.priority),
-        gate=next((found for found in blockers(db, now, job_id) if found.kind != "overlap"), None),
+        gate=limits.blocker(db, us(now), job_id, at),
     )
 
 
@@ -232,6 +233,8 @@ def misfit_tasks(db: sqlite3.Connection, tasks: Mapping[str, str]) -> list[str]:
 
 def unpark(db: sqlite3.Connection, tasks: Mapping[str, str]) -> list[JobRecord]:
     """Queue the jobs again that no task with the fingerprint of one of these has refused."""
+    if moved_to(db) is not None:
+        return []
     found: list[tuple[Any, ...]] = []
     for task in misfit_tasks(db, tasks):
         found += db.execute(

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 STUCK = timedelta(seconds=60)
 """A lease that has been over for so long should have been taken away by any worker that lives."""
 
-LEFT_BEHIND = frozenset({"workers", "counts", "meta", "moved", "starts"})
-"""Tables that tell about a file itself, not about its jobs; and what rates count, which begin anew elsewhere."""
+LEFT_BEHIND = frozenset({"workers", "counts", "meta", "moved", "gates", "starts"})
+"""Tables that tell about a file itself, not about its jobs; the rows of gates, which jobs bring with them; and what
+rates have counted, which begin anew elsewhere."""
 
 CHUNK = 2_000
 """So many rows are moved in one transaction."""
@@ -228,13 +229,13 @@ class Part:
         table: Its name.
         columns: Their names, but for the one that only numbers the rows of this file.
         rows: Their values.
-        last: The number of the last row, to go on after it.
+        last: The key of the last row, to go on after it; None: there is no more.
     """
 
     table: str
     columns: list[str]
     rows: list[tuple[Any, ...]]
-    last: int
+    last: tuple[Any, ...] | None
 
 
 def tables(db: sqlite3.Connection) -> list[str]:
@@ -243,19 +244,16 @@ def tables(db: sqlite3.Connection) -> list[str]:
     return sorted({name for (name,) in found} - LEFT_BEHIND)
 
 
-def part(db: sqlite3.Connection, table: str, after: int) -> Part:
-    """Read the next rows of a table, in its order."""
+def part(db: sqlite3.Connection, table: str, after: tuple[Any, ...] | None) -> Part:
+    """Read the next rows of a table, in the order of its key: rows that go meanwhile hide no others."""
     described = db.execute(f"PRAGMA table_info({table})").fetchall()
     columns = [name for _, name, *_ in described if name != "seq"]
-    listed = ", ".join(columns)
-    if len(columns) < len(described):
-        query = f"SELECT seq, {listed} FROM {table} WHERE seq > ? ORDER BY seq LIMIT ?"
-        found = db.execute(query, (after, CHUNK)).fetchall()
-        return Part(table, columns, [row[1:] for row in found], found[-1][0] if found else after)
-    keys = ", ".join(name for _, name, _, _, _, place in described if place)
-    query = f"SELECT {listed} FROM {table} ORDER BY {keys} LIMIT ? OFFSET ?"
-    rows = db.execute(query, (CHUNK, after)).fetchall()
-    return Part(table, columns, rows, after + len(rows))
+    keys = [name for place, name in sorted((place, name) for _, name, _, _, _, place in described) if place]
+    where = "" if after is None else f"WHERE ({', '.join(keys)}) > ({', '.join('?' * len(keys))})"
+    query = f"SELECT {', '.join(keys + columns)} FROM {table} {where} ORDER BY {', '.join(keys)} LIMIT ?"
+    found = db.execute(query, (*(after or ()), CHUNK)).fetchall()
+    rows = [row[len(keys) :] for row in found]
+    return Part(table, columns, rows, found[-1][: len(keys)] if len(found) == CHUNK else None)
 
 
 def take_in(db: sqlite3.Connection, moved: Part) -> tuple[int, list[str]]:

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     from ..jobs import Attempt
     from .base import FireOutcome, Firing, Lease, ScheduleChange
-    from .blockers import Blocker
 
 _AMONG = "IN (SELECT value FROM json_each(?))"
 _STATES = {str(state): state for state in JobState}
@@ -782,11 +781,6 @@ def jobs(db: sqlite3.Connection, state: JobState | None, name: str | None, limit
     where = f"WHERE {' AND '.join(test for test, _ in given)}" if given else ""
     found = db.execute(f"SELECT {JOB} FROM jobs {where} ORDER BY seq DESC LIMIT ?", (*(v for _, v in given), limit))
     return [_job(entry) for entry in found]
-
-
-def blockers(db: sqlite3.Connection, now: datetime, job_id: str) -> list[Blocker]:
-    """Return what a job waits for; see `Store.blockers`."""
-    return limits.blockers(db, us(now), job_id, _at)
 
 
 def counts(db: sqlite3.Connection) -> dict[JobState, int]:

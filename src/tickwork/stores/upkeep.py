@@ -11,7 +11,7 @@ from ..clock import outside
 from ..errors import StoreUnavailable
 from ..shield import to_its_end
 from . import sqlite_upkeep as upkeep
-from .sqlite_verbs import note_schedule_change
+from .sqlite_verbs import moved_to, note_schedule_change
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -64,7 +64,8 @@ async def backup(store: SQLiteStore, destination: Path) -> int:
 async def move(source: SQLiteStore, target: SQLiteStore, *, wait_seconds: float = WAIT_SECONDS) -> Moved:
     """Move all jobs, schedules and ledgers into another store; the old one then refuses to begin anything.
 
-    Ids stay, and what is there already is left alone: a move that was cut off can be done again.
+    Ids stay, and what is there already is left alone. A move that is cut off while it copies leaves the old one closed,
+    so that nothing runs in both, and can be done again.
 
     Args:
         source: From where; opened.
@@ -72,17 +73,22 @@ async def move(source: SQLiteStore, target: SQLiteStore, *, wait_seconds: float 
         wait_seconds: How long to wait for the end of jobs that run.
 
     Raises:
-        StoreUnavailable: Both are one file, or jobs still run after that time: then nothing was moved.
+        StoreUnavailable: Both are one file, the jobs of the target were moved elsewhere themselves, or jobs still run
+            after that time: then nothing was moved, and the old one is open.
     """
-    if source.path.resolve() == target.path.resolve():
+    if await asyncio.to_thread(source.path.samefile, target.path):
         raise StoreUnavailable(str(source.path), "it cannot be moved into itself", "name another file")
+    if (elsewhere := await target.run(moved_to)) is not None:
+        reason = f"its own jobs were moved to {elsewhere}"
+        raise StoreUnavailable(str(target.path), reason, "name that, or a new file")
     await source.run(partial(upkeep.close_down, target=f"sqlite:///{target.path}"))
     try:
         await _wait_idle(source, wait_seconds)
-        moved = await _copied(source, target)
     except BaseException:
         await to_its_end(source.run(upkeep.open_up))
         raise
+    # From here on it stays closed, whatever happens: some jobs are in both.
+    moved = await _copied(source, target)
     await target.run(note_schedule_change)
     return moved
 
@@ -91,13 +97,13 @@ async def _copied(source: SQLiteStore, target: SQLiteStore) -> Moved:
     written: dict[str, int] = {}
     left: list[str] = []
     for table in await source.run(upkeep.tables):
-        last, has_more = 0, True
+        last, has_more = None, True
         while has_more:
             part = await source.run(partial(upkeep.part, table=table, after=last))
             count, refused = await target.run(partial(upkeep.take_in, moved=part))
             written[table] = written.get(table, 0) + count
             left += refused
-            last, has_more = part.last, bool(part.rows)
+            last, has_more = part.last, part.last is not None
     return Moved(written, left)
 
 

@@ -1,0 +1,106 @@
+"""What a move of a store may suffer: nothing runs in both, and nothing is stranded."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tickwork.clock import SystemClock
+from tickwork.conformance import declare, ending, ids, new_job
+from tickwork.errors import StoreUnavailable
+from tickwork.jobs import JobState, Outcome
+from tickwork.stores import sqlite_upkeep, upkeep
+from tickwork.stores.sqlite import SQLiteStore
+
+CLOCK = SystemClock()
+
+
+@pytest.fixture
+async def stores(tmp_path: Path) -> AsyncIterator[list[SQLiteStore]]:
+    found = [SQLiteStore(tmp_path / name, CLOCK, worker=name, keeps_house=False) for name in ("a.db", "b.db")]
+    for store in found:
+        await store.open()
+    yield found
+    for store in found:
+        await store.close()
+
+
+async def test_a_move_that_is_cut_off_leaves_the_old_store_closed_and_can_be_done_again(
+    stores: list[SQLiteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = stores
+    await old.enqueue(jobs := [new_job(CLOCK) for _ in range(10)])
+    monkeypatch.setattr(sqlite_upkeep, "CHUNK", 4)
+    real, calls = sqlite_upkeep.take_in, list[Any]()
+
+    def full_at_the_second(db: sqlite3.Connection, moved: sqlite_upkeep.Part) -> Any:
+        calls.extend([moved] if moved.table == "jobs" else [])
+        if moved.table == "jobs" and len(calls) == 2:
+            raise StoreUnavailable("b.db", "the disk is full")
+        return real(db, moved)
+
+    monkeypatch.setattr(sqlite_upkeep, "take_in", full_at_the_second)
+    with pytest.raises(StoreUnavailable, match="the disk is full"):
+        await upkeep.move(old, new)
+
+    assert len(await new.jobs()) == 4
+    with pytest.raises(StoreUnavailable, match=r"its jobs were moved to sqlite:///.*b\.db; let the app open that"):
+        await old.claim(worker="a.db", tasks={"t"}, limit=10)
+    moved = await upkeep.move(old, new)
+    assert (moved.rows["jobs"], moved.left) == (6, [])
+    assert ids(await new.claim(worker="b.db", tasks={"t"}, limit=99)) == [job.id for job in jobs]
+
+
+async def test_nothing_is_moved_into_a_store_that_was_moved_away(stores: list[SQLiteStore]) -> None:
+    old, new = stores
+    await old.enqueue([new_job(CLOCK)])
+    await upkeep.move(old, new)
+    with pytest.raises(StoreUnavailable, match=r"its own jobs were moved to .*b\.db; name that, or a new file"):
+        await upkeep.move(new, old)
+
+    assert len(await new.claim(worker="b.db", tasks={"t"}, limit=9)) == 1
+
+
+async def test_nothing_is_changed_in_a_store_that_was_moved_away(stores: list[SQLiteStore]) -> None:
+    old, new = stores
+    await old.enqueue([job := new_job(CLOCK)])
+    await upkeep.move(old, new)
+
+    for change in (
+        old.cancel([job.id]),
+        old.retry([job.id]),
+        old.delete([job.id]),
+        old.set_queue("default", paused=True),
+        old.set_schedule([declare()]),
+        old.enqueue([new_job(CLOCK)]),
+    ):
+        with pytest.raises(StoreUnavailable, match="its jobs were moved to"):
+            await change
+    assert ids(await new.claim(worker="b.db", tasks={"t"}, limit=9)) == [job.id]
+
+
+async def test_rows_that_go_while_a_table_is_read_hide_no_others(
+    stores: list[SQLiteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, _ = stores
+    monkeypatch.setattr(sqlite_upkeep, "CHUNK", 2)
+    await old.enqueue([new_job(CLOCK) for _ in range(6)])
+    claimed = await old.claim(worker="a.db", tasks={"t"}, limit=9)
+    await old.finish([ending(record, state=JobState.FAILED, error="{}", outcome=Outcome.FAILED) for record in claimed])
+    names = sorted(record.id for record in claimed)
+
+    seen: list[str] = []
+    after: tuple[Any, ...] | None = None
+    while True:
+        part = await old.run(partial(sqlite_upkeep.part, table="attempts", after=after))
+        seen += [row[part.columns.index("job_id")] for row in part.rows]
+        await old.delete(seen[:1])
+        after = part.last
+        if after is None:
+            break
+    assert seen == names
