@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -104,10 +105,17 @@ def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -
             raise InvalidOption(
                 "option", "one that map knows", name, remedy=f"did you mean {near!r}?" if near else "leave it out"
             )
-    if not callable(fn):
-        raise InvalidOption("fn", "a function", fn)
+    run_in = one_of("run_in", options.get("run_in"), (None, *RUN_IN))
+    if getattr(type(fn), "__tickwork_task__", False):
+        task: Any = fn
+        if task.wants_context:
+            raise InvalidOption(
+                "fn", "a function of one argument, the item", fn, remedy="a Context belongs to a job: enqueue the task"
+            )
+        fn, run_in = task.fn, run_in or task.options_.run_in
+    _check_function(fn)
     pool = options.get("pool")
-    place = place_of(fn, one_of("run_in", options.get("run_in"), (None, *RUN_IN)))
+    place = place_of(fn, run_in)
     if place == "process":
         from ..runners.calls import look_up
 
@@ -132,6 +140,18 @@ def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -
         progress=options.get("progress", False),
         pool=pool,
     )
+
+
+def _check_function(fn: Any) -> None:
+    """Refuse what cannot be called with one argument."""
+    if not callable(fn):
+        raise InvalidOption("fn", "a function", fn)
+    try:
+        inspect.signature(fn).bind(None)
+    except TypeError as error:
+        raise InvalidOption("fn", "a function of one argument, the item", fn, remedy=f"here: {error}") from None
+    except ValueError:  # written in C, without a signature
+        pass
 
 
 def _workers(place: Place, pool: Pool | None) -> int:
