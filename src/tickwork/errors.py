@@ -413,7 +413,7 @@ class ItemError(TickworkError):
         self.index, self.item, self.error, self.attempts = index, item, error, attempts
         tries = "" if attempts == 1 else f", tried {attempts} times"
         super().__init__(f"item {index} ({short(item)}{tries}) failed: {type(error).__qualname__}: {error}")
-        self.__cause__ = error
+        self.__cause__: BaseException | None = error
 
     @property
     def traceback(self) -> str:

@@ -17,7 +17,7 @@ from ..runners.reference import task_name
 from ..shield import to_its_end
 from .chunks import Sizer
 from .engine import Engine, Rules
-from .options import BatchOptions, OnError, plan_of
+from .options import BatchOptions, OnError, Plan, plan_of
 from .outcomes import ItemOutcome, Piece
 from .places import LoopPlace, Place, ProcessPlace, ThreadPlace
 from .progress import BatchProgress, reporter
@@ -304,7 +304,7 @@ class Batch:
         *,
         wrap: Callable[[Place], Place] | None = None,
     ) -> None:
-        self.plan = plan_of(fn, on_error, options)
+        self.plan: Plan = plan_of(fn, on_error, options)
         self._source = source_of(items)
         self._name = task_name(fn)
         self._wrap = wrap

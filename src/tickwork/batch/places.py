@@ -77,7 +77,7 @@ class LoopPlace(Place):
     """Runs coroutine functions, each lane one item at a time; plain functions too, for who insists."""
 
     def __init__(self, fn: Callable[[Any], Any], workers: int, timeout: float | None) -> None:
-        self.lanes = workers
+        self.lanes: int = workers
         self._fn, self._timeout = fn, timeout
 
     async def run(self, items: Sequence[Any], seconds: float) -> Ended:
@@ -120,7 +120,7 @@ class ThreadPlace(Place):
     """Runs plain functions in threads. One that overran keeps its thread, and so its place, until it returns."""
 
     def __init__(self, fn: Callable[[Any], Any], workers: int, timeout: float | None) -> None:
-        self.lanes = workers
+        self.lanes: int = workers
         self._fn, self._timeout = fn, timeout
         self._threads = ThreadRunner()
         self._free = asyncio.Semaphore(workers)
@@ -178,7 +178,7 @@ class ProcessPlace(Place):
     ) -> None:
         self._where, self._name = look_up(fn)
         self._chunk_where, _ = look_up(run_chunk)
-        self.lanes = 2 * workers
+        self.lanes: int = 2 * workers
         self._timeout, self._runner, self._is_owner = timeout, runner, is_owner
 
     async def run(self, items: Sequence[Any], seconds: float) -> Ended:
