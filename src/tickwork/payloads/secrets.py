@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -58,8 +59,26 @@ def hide_by_name(data: Any) -> Any:
 
 
 def without(text: str, values: Iterable[str]) -> str:
-    """Return a text without these values; those of less than four characters are left in it."""
-    for value in sorted(values, key=len, reverse=True):  # one may be a part of another
-        if len(value) >= _SHORTEST:
-            text = text.replace(value, HIDDEN)
+    """Return a text without these values, however `repr` or JSON writes them.
+
+    Those of less than four characters are left in it. Of a value of several lines, each line is hidden, too.
+    """
+    forms = {form for value in values if len(value) >= _SHORTEST for form in _forms(value)}
+    for form in sorted(forms, key=len, reverse=True):  # one may be a part of another
+        text = text.replace(form, HIDDEN)
     return text
+
+
+def _forms(value: str) -> Iterator[str]:
+    """Yield a value as a message may show it: as it is, in a repr or in JSON."""
+    if value.isalnum() and value.isascii():  # nothing in it is ever escaped
+        yield value
+        return
+    # The traceback of an exception in a group indents each line.
+    for part in {value, *(line for line in value.splitlines() if len(line) >= _SHORTEST)}:
+        yield part
+        for write in (repr, ascii):
+            yield write(part)[1:-1]
+            yield write('"' + part)[2:-1]  # in a text with both quotes, one of them is escaped
+        yield json.dumps(part)[1:-1]
+        yield json.dumps(part, ensure_ascii=False)[1:-1]
