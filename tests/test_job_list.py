@@ -428,7 +428,7 @@ async def test_a_job_whose_key_another_has_by_now_is_not_retried(work: Work) -> 
     assert (await work.send.options(key="ann").enqueue("ann")).id == first.id
 
 
-async def test_a_key_that_is_made_of_a_secret_is_hidden() -> None:
+async def test_a_secret_in_a_key_that_a_caller_gives_is_hidden() -> None:
     app, go = App(), asyncio.Event()
 
     @app.task(name="call")
@@ -439,6 +439,7 @@ async def test_a_key_that_is_made_of_a_secret_is_hidden() -> None:
         jobs = [await call.options(key=f"{number} s3cr3t-code").enqueue("s3cr3t-code", number) for number in range(2)]
         await until(lambda: app.running)
         assert (await app.jobs.get(jobs[1].id)).key == "1 ***"
+        assert "s3cr3t" not in repr([await job.record() for job in jobs])
         go.set()
 
 

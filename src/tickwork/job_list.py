@@ -11,7 +11,6 @@ A web handler may do so in any process that has the app open: one that works, a 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidOption, UnknownJob, WrongState, nearest
@@ -19,7 +18,6 @@ from .explain_job import JobFacts, JobWhy, why_job
 from .job_info import JobInfo, JobPage, info_of
 from .jobs import JobState
 from .options import positive, text
-from .payloads.secrets import without
 from .records import changed
 from .stores.views import RETRIABLE, JobQuery, QueueRow
 from .tasks import Task
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     from .app import App
     from .jobs import Attempt, JobRecord
     from .stores.base import Store
-    from .stores.views import Standing, WorkerRow
+    from .stores.views import WorkerRow
     from .tasks import AnyTask
 
 __all__ = ["Jobs"]
@@ -114,7 +112,7 @@ class Jobs:
             UnknownJob: The store does not know it.
         """
         store = self._store
-        standing = self._without_secrets(await store.standing(_id(job_id)))
+        standing = await store.standing(_id(job_id))
         before: dict[str, JobRecord] = {}
         for other in standing.behind:
             try:
@@ -240,14 +238,6 @@ class Jobs:
     def _info(self, job: JobRecord, *, shows_names: bool = False) -> JobInfo:
         task = self._app._names.get(job.task)
         return info_of(self._app._overlaid(job), None if task is None else task.codec, shows_names=shows_names)
-
-    def _without_secrets(self, standing: Standing) -> Standing:
-        """Return what stands in the way of a job, with the key of a gate as people may see it."""
-        task = self._app._names.get(standing.job.task)
-        if standing.gate is None or task is None:
-            return standing
-        key = without(standing.gate.key, task.codec.secrets_in(standing.job.payload))
-        return changed(standing, gate=replace(standing.gate, key=key))
 
     def _names_of(self, task: AnyTask | str) -> tuple[str, ...]:
         """Return the names under which jobs of a task may stand; of an unknown one, the name that was given."""

@@ -11,7 +11,7 @@ from .plan import HIDDEN
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["Secret", "hidden_texts", "hide_by_name", "is_marked", "without"]
+__all__ = ["Secret", "hidden_texts", "hide_by_name", "is_marked", "looks_secret", "without"]
 
 
 class Secret:
@@ -51,10 +51,15 @@ def hidden_texts(raw: Any, shown: Any) -> Iterator[str]:
             yield from hidden_texts(item, see)
 
 
+def looks_secret(name: str) -> bool:
+    """Return whether a name, such as "password", "token" or "api_key", says that its value is a secret."""
+    return _NAMES.search(name) is not None
+
+
 def hide_by_name(data: Any) -> Any:
     """Return JSON data in which the values under names such as "password", "token" and "api_key" are hidden."""
     if isinstance(data, dict):
-        return {key: HIDDEN if _NAMES.search(key) else hide_by_name(value) for key, value in data.items()}
+        return {key: HIDDEN if looks_secret(key) else hide_by_name(value) for key, value in data.items()}
     return [hide_by_name(item) for item in data] if isinstance(data, list) else data
 
 
