@@ -389,7 +389,7 @@ async def test_a_failed_job_is_not_retried_while_its_key_is_held() -> None:
         with pytest.raises(WrongState) as refused:
             await app.jobs.retry(failed.id)
         assert str(refused.value) == (
-            f"job {failed.id} is failed and cannot be retried: an unfinished job of its task has its key 'k'; "
+            f"job {failed.id} is failed and cannot be retried: job {held.id}, which is unfinished, has its key 'k'; "
             "wait for the end of that one, or cancel it"
         )
         await held.cancel()

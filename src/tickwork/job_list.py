@@ -11,6 +11,7 @@ A web handler may do so in any process that has the app open: one that works, a 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidOption, UnknownJob, WrongState, nearest
@@ -113,12 +114,10 @@ class Jobs:
         """
         store = self._store
         standing = await store.standing(_id(job_id))
-        before: dict[str, JobRecord] = {}
-        for other in standing.behind:
-            try:
-                before[other] = await store.job(other)
-            except UnknownJob:  # it was deleted in this moment
-                continue
+        before: JobRecord | None = None
+        if standing.behind:
+            with suppress(UnknownJob):  # it was deleted in this moment
+                before = await store.job(standing.behind[0])
         return why_job(
             JobFacts(
                 standing=changed(standing, job=self._app._overlaid(standing.job)),
@@ -245,13 +244,16 @@ class Jobs:
         return (text("task", task),) if found is None else (found.name, *found.aliases)
 
     async def _too_late(self, seen: JobRecord, what: str) -> WrongState:
-        """Return the refusal of a change that came after that of somebody else."""
-        now = await self._store.job(seen.id)
-        if now.state is seen.state and now.key is not None:
-            reason = f"an unfinished job of its task has its key {self._info(now).key!r}"
+        """Return the refusal of a change that the store did not make, with what it knows of the reason."""
+        standing = await self._store.standing(seen.id)
+        now = standing.job
+        if standing.key_held_by is not None:
+            reason = f"job {standing.key_held_by}, which is unfinished, has its key {self._info(now).key!r}"
             return WrongState(seen.id, now.state, what, reason, "wait for the end of that one, or cancel it")
-        reason = f"it was {seen.state} a moment ago, and somebody else was quicker"
-        return WrongState(seen.id, now.state, what, reason, "look at it again")
+        if now.state is seen.state:
+            reason = "something was in its way a moment ago, and no longer is"
+            return WrongState(seen.id, now.state, what, reason, "try again")
+        return WrongState(seen.id, now.state, what, f"it was {seen.state} a moment ago", "look at it again")
 
     def _tell_schedule(self, job: JobRecord) -> None:
         """Let the scheduler here know that a job of a schedule has ended."""
