@@ -108,6 +108,7 @@ class ProcessRunner:
         describe: str | None = None,
         context: dict[str, Any] | None = None,
         on_message: Listener | None = None,
+        on_child: Callable[[Child], None] | None = None,
     ) -> Any:
         """Call `fn(*args, **kwargs)` in a child process and return what it returns.
 
@@ -125,6 +126,7 @@ class ProcessRunner:
             context: What `child.current_context()` returns in the function.
             on_message: Called in the loop for each `child.notify(kind, value)` of the function, in order,
                 before `run` returns. What it raises goes to the loop's exception handler.
+            on_child: Called with the child that is about to run it: its `position` can be read then.
 
         Raises:
             NotImportable: The name of `fn` does not lead to it, here or in the child.
@@ -143,22 +145,30 @@ class ProcessRunner:
             where, name = look_up(fn)
         name = describe or name
         frame = encode_call(name, where, args, kwargs, context, listening=on_message is not None)
-        answer = await self._ask(frame, name, on_message)
+        answer = await self._ask(frame, name, on_message, on_child)
         del frame
         return outcome(answer, fn, name)
 
     async def _ask(
-        self, frame: list[wire.Piece], name: str, on_message: Listener | None, *, is_retry: bool = False
+        self,
+        frame: list[wire.Piece],
+        name: str,
+        on_message: Listener | None,
+        on_child: Callable[[Child], None] | None,
+        *,
+        is_retry: bool = False,
     ) -> wire.Frame:
         child = await self._acquire()
         try:
+            if on_child is not None:
+                on_child(child)
             return await child.ask(frame, name, on_message)
         except NotSent:  # an idle child had just died; the next one is checked again, or new
             if is_retry:
                 raise await child.death(name) from None
         finally:
             self._offer(child)
-        return await self._ask(frame, name, on_message, is_retry=True)
+        return await self._ask(frame, name, on_message, on_child, is_retry=True)
 
     async def warm(self, count: int | None = None) -> None:
         """Start children until there are `count`, at most `max_processes` (None: so many), and wait for them.
