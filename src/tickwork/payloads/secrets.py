@@ -68,22 +68,37 @@ def without(text: str, values: Iterable[str]) -> str:
 
     Those of less than four characters are left in it. Of a value of several lines, each line is hidden, too.
     """
-    forms = {form for value in values if len(value) >= _SHORTEST for form in _forms(value)}
+    values = [value for value in values if len(value) >= _SHORTEST]
+    forms = {form for value in values for part in _parts(value) for form in _forms(part)}
     for form in sorted(forms, key=len, reverse=True):  # one may be a part of another
         text = text.replace(form, HIDDEN)
-    return text
+    inner = {line.strip(_INDENT) for value in values for line in value.split("\n")[1:-1]}
+    if not inner:
+        return text
+    return "\n".join(HIDDEN if _is_one_of(line.strip(_INDENT), inner) else line for line in text.split("\n"))
 
 
-def _forms(value: str) -> Iterator[str]:
-    """Yield a value as a message may show it: as it is, in a repr or in JSON."""
-    if value.isalnum() and value.isascii():  # nothing in it is ever escaped
-        yield value
+_INDENT = " |"
+"""What the traceback of a group of exceptions puts before each line of a message."""
+
+
+def _is_one_of(line: str, hidden: set[str]) -> bool:
+    return len(line) >= _SHORTEST and line in hidden
+
+
+def _parts(value: str) -> set[str]:
+    """Return a value, and its first and its last line, which other words may stand beside."""
+    lines = value.split("\n")
+    return {part for part in (value, lines[0], lines[-1]) if len(part) >= _SHORTEST}
+
+
+def _forms(part: str) -> Iterator[str]:
+    """Yield a text as a message may show it: as it is, in a repr or in JSON."""
+    yield part
+    if part.isalnum() and part.isascii():  # nothing in it is ever escaped
         return
-    # The traceback of an exception in a group indents each line.
-    for part in {value, *(line for line in value.splitlines() if len(line) >= _SHORTEST)}:
-        yield part
-        for write in (repr, ascii):
-            yield write(part)[1:-1]
-            yield write('"' + part)[2:-1]  # in a text with both quotes, one of them is escaped
-        yield json.dumps(part)[1:-1]
-        yield json.dumps(part, ensure_ascii=False)[1:-1]
+    for write in (repr, ascii):
+        yield write(part)[1:-1]
+        yield write('"' + part)[2:-1]  # in a text with both quotes, one of them is escaped
+    yield json.dumps(part)[1:-1]
+    yield json.dumps(part, ensure_ascii=False)[1:-1]
