@@ -544,7 +544,10 @@ class StoreConformance:
         assert ids(found) == [jobs[3].id, jobs[0].id]
         with pytest.raises(QueueFull):
             await store.enqueue([new_job(clock, key="3"), new_job(clock, key="new")], wait=False)
-        await self.claim(store, limit=1)
+        await store.set_schedule([declare()])
+        await store.fire([firing(clock, 1)])  # which may go beyond the bound
+        assert ids(await self.soon(store.enqueue([new_job(clock, key="3")], wait=False))) == [jobs[3].id]
+        await self.claim(store, limit=2)
         await self.soon(waiting)
 
     async def test_no_more_jobs_run_at_once_than_their_limit_says(self, store: Store, clock: HandClock) -> None:
