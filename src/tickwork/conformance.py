@@ -544,11 +544,19 @@ class StoreConformance:
         assert ids(found) == [jobs[3].id, jobs[0].id]
         with pytest.raises(QueueFull):
             await store.enqueue([new_job(clock, key="3"), new_job(clock, key="new")], wait=False)
-        await store.set_schedule([declare()])
-        await store.fire([firing(clock, 1)])  # which may go beyond the bound
-        assert ids(await self.soon(store.enqueue([new_job(clock, key="3")], wait=False))) == [jobs[3].id]
-        await self.claim(store, limit=2)
+        await self.claim(store, limit=1)
         await self.soon(waiting)
+
+    async def test_a_job_that_is_there_needs_no_room_in_a_store_that_fired_jobs_have_overfilled(
+        self, store: Store, clock: HandClock
+    ) -> None:
+        jobs = [new_job(clock, key=str(number)) for number in range(MAX_QUEUED)]
+        await store.enqueue(jobs)
+        await store.set_schedule([declare()])
+        await store.fire([firing(clock, 1)])
+        assert (await store.counts())[JobState.QUEUED] == MAX_QUEUED + 1
+
+        assert ids(await store.enqueue([new_job(clock, key="3")], wait=False)) == [jobs[3].id]
 
     async def test_no_more_jobs_run_at_once_than_their_limit_says(self, store: Store, clock: HandClock) -> None:
         await self.limited(store, 2)
