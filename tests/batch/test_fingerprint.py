@@ -161,9 +161,8 @@ def test_different_items_have_different_fingerprints() -> None:
     assert {len(key) for key in found} == {16}
 
 
-PROGRAM = """
-import sys
-from tests.batch.test_fingerprint import ALL, fingerprint
+PROGRAM = f"""
+from {__name__} import ALL, fingerprint
 print(*(fingerprint(item).hex() for item in ALL))
 """
 
