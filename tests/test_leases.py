@@ -115,8 +115,10 @@ async def test_what_waits_in_the_buffer_does_not_begin(app: App, tmp_path: Path,
         job = await second.enqueue()
         await begun.wait()
         await wait_until(lambda: dispatcher.holds(job.id))
-        await other.rescue()
-        records = await other.claim(worker="another", tasks={"first", "second"}, limit=5)
+        # In one turn of the loop, and so in one transaction: nobody else claims between the two.
+        _, records = await asyncio.gather(
+            other.rescue(), other.claim(worker="another", tasks={"first", "second"}, limit=5)
+        )
         await wait_until(lambda: not dispatcher.holds(job.id))
         await wait_until(lambda: not app.running)
         go.set()

@@ -9,15 +9,17 @@ import sys
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stores.test_sqlite import CLOCK, opened
+from tickwork.clock import SystemClock
 from tickwork.conformance import declare, ending, firing, ids, new_job
 from tickwork.jobs import JobState
-from tickwork.stores.base import Pause
+from tickwork.stores.base import Lease, Pause
 
 PRELUDE = """
 import asyncio, os, sys, time
@@ -133,6 +135,13 @@ async def test_a_job_of_another_process_is_noticed_at_once(tmp_path: Path) -> No
     assert delays[-1] < 0.5
 
 
+class Later(SystemClock):
+    """The clock of a process for which the leases of all others are over."""
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(minutes=2)
+
+
 class Heard:
     """What the listener of a store hears."""
 
@@ -166,6 +175,24 @@ async def test_a_worker_hears_that_another_process_cancels_its_job(tmp_path: Pat
         await wait_until(lambda: heard.cancels)  # again: it may have been told too early
         assert set(heard.cancels) == {record.id}
         await one.finish([ending(record, JobState.CANCELLED), ending(other)])
+
+
+@pytest.mark.parametrize("verb", ["progress", "finish"])
+async def test_a_worker_whose_write_comes_too_late_hears_what_else_it_has_lost_before_it_hears_that(
+    tmp_path: Path, verb: str
+) -> None:
+    path, heard = tmp_path / "jobs.db", Heard()
+    async with opened(path, worker="one", keeps_house=False) as one, opened(path, Later()) as two:
+        one.listen(heard)
+        await one.enqueue([new_job(CLOCK), new_job(CLOCK)])
+        record, _ = await one.claim(worker="one", tasks={"t"}, limit=2)
+        assert len(await two.rescue()) == 2
+        if verb == "progress":
+            assert not await one.progress(Lease(record.id, record.token), started_at=CLOCK.now())
+        else:
+            assert await one.finish([ending(record)]) == [False]
+
+        assert heard.held[-1:] == [{}]
 
 
 async def test_a_process_hears_that_another_changes_schedules(tmp_path: Path, wait_until: Any) -> None:

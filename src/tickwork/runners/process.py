@@ -147,18 +147,37 @@ class ProcessRunner:
         del frame
         return outcome(answer, fn, name)
 
+    async def send(self, frame: list[wire.Piece], name: str, on_child: Callable[[Child], None]) -> wire.Frame:
+        """Send the frame of a call to a child and return its answer; see `run`, which does all of it.
+
+        Args:
+            frame: Made by `encode_call`.
+            name: The name for error messages.
+            on_child: Called with the child that is about to run it.
+        """
+        self._check_usable()
+        return await self._ask(frame, name, None, on_child)
+
     async def _ask(
-        self, frame: list[wire.Piece], name: str, on_message: Listener | None, *, is_retry: bool = False
+        self,
+        frame: list[wire.Piece],
+        name: str,
+        on_message: Listener | None,
+        on_child: Callable[[Child], None] | None = None,
+        *,
+        is_retry: bool = False,
     ) -> wire.Frame:
         child = await self._acquire()
         try:
+            if on_child is not None:
+                on_child(child)
             return await child.ask(frame, name, on_message)
         except NotSent:  # an idle child had just died; the next one is checked again, or new
             if is_retry:
                 raise await child.death(name) from None
         finally:
             self._offer(child)
-        return await self._ask(frame, name, on_message, is_retry=True)
+        return await self._ask(frame, name, on_message, on_child, is_retry=True)
 
     async def warm(self, count: int | None = None) -> None:
         """Start children until there are `count`, at most `max_processes` (None: so many), and wait for them.

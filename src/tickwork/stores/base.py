@@ -362,7 +362,10 @@ class Listener(Protocol):
         """Hear that jobs which this worker runs are to be cancelled."""
 
     def leases_held(self, tokens: Mapping[str, int]) -> None:
-        """Hear which jobs this worker has, each with the token of its lease; what else it runs was taken away."""
+        """Hear which jobs this worker has, each with the token of its lease; what else it runs was taken away.
+
+        A store tells it, at the latest, before it refuses a write of this worker as too late.
+        """
 
     def schedules_changed(self) -> None:
         """Hear that some schedule was declared anew, paused, resumed, or given another next fire time."""
@@ -627,6 +630,10 @@ class Store(ABC):
     @abstractmethod
     async def queues(self) -> list[QueueRow]:
         """Return the queues that hold an unfinished job, are paused, or had one end within a minute, by name."""
+
+    @abstractmethod
+    async def paused_queues(self) -> dict[str, datetime]:
+        """Return since when queues are paused (UTC), by name; those that are not are left out. Counts nothing."""
 
     @abstractmethod
     async def prune(self) -> int:

@@ -752,13 +752,27 @@ class SQLiteStore(Store):
         self, lease: Lease, *, started_at: datetime | None = None, progress: Progress | None = None
     ) -> bool:
         """See `Store.progress`."""
-        return await self._committer.run(lambda db: verbs.progress(db, lease, started_at, progress))
+
+        def work(db: sqlite3.Connection) -> bool:
+            is_held = verbs.progress(db, lease, started_at, progress)
+            if not is_held:
+                self._notice_lost(db)  # who has lost one lease has likely lost more, and must begin none of those jobs
+            return is_held
+
+        return await self._committer.run(work)
 
     async def finish(self, finishes: Sequence[Finish]) -> list[bool]:
         """See `Store.finish`."""
         check_finishes(finishes)
         now = self._clock.now()
-        accepted, ended, frees = await self._committer.run(lambda db: verbs.finish(db, now, finishes, self._ends))
+
+        def work(db: sqlite3.Connection) -> tuple[list[bool], list[JobRecord], bool]:
+            accepted, ended, frees = verbs.finish(db, now, finishes, self._ends)
+            if not all(accepted):
+                self._notice_lost(db)  # as in `progress`
+            return accepted, ended, frees
+
+        accepted, ended, frees = await self._committer.run(work)
         self._changed.set()
         if frees:
             self._let_claim()
@@ -906,6 +920,10 @@ class SQLiteStore(Store):
         """See `Store.queues`."""
         now = self._clock.now()
         return await self._read(lambda db: people.queues(db, now))
+
+    async def paused_queues(self) -> dict[str, datetime]:
+        """See `Store.paused_queues`."""
+        return await self._read(people.paused_queues)
 
     async def page(self, query: JobQuery) -> Page:
         """See `Store.page`."""
