@@ -20,6 +20,8 @@
     ├── QueueFull (asyncio.QueueFull)
     ├── DuplicateJob (ValueError)           a store knows the id of a new job already
     ├── StoreUnavailable (RuntimeError)     the file of a store cannot be opened, read or written
+    │   └── CheckpointUnavailable           that of a batch
+    ├── CheckpointMismatch (ValueError)     the checkpoint is that of another batch
     ├── ProcessDied (RuntimeError)          a child process ended under a job
     ├── RemoteError                         a child process raised what cannot be raised here
     ├── ItemError                           an item of a batch failed
@@ -296,6 +298,38 @@ class StoreUnavailable(TickworkError, RuntimeError):
     def __init__(self, where: str, reason: str, remedy: str = "") -> None:
         self.where, self.reason = where, reason
         super().__init__(f"store {where}: {reason}" + (f"; {remedy}" if remedy else ""))
+
+
+class CheckpointUnavailable(StoreUnavailable):
+    """The checkpoint of a batch cannot be opened, read or written. What was recorded before is kept.
+
+    Attributes:
+        where: The file.
+        reason: What is wrong.
+    """
+
+    def __init__(self, where: str, reason: str, remedy: str = "") -> None:
+        self.where, self.reason = where, reason
+        TickworkError.__init__(self, f"checkpoint {where}: {reason}" + (f"; {remedy}" if remedy else ""))
+
+
+class CheckpointMismatch(TickworkError, ValueError):
+    """A checkpoint is that of another batch: of another function, version, way with results, or of other items.
+
+    Attributes:
+        where: The file.
+        difference: What differs.
+    """
+
+    where: str
+    difference: str
+
+    def __init__(self, where: str, difference: str) -> None:
+        self.where, self.difference = where, difference
+        super().__init__(
+            f"checkpoint {where} is that of another batch: {difference}; "
+            "name another file, or remove this one to start from nothing"
+        )
 
 
 class DuplicateJob(TickworkError, ValueError):
