@@ -17,6 +17,7 @@ from ..runners.reference import task_name
 from ..shield import to_its_end
 from .chunks import Sizer
 from .engine import Engine, Rules
+from .memory import LOOK_UP_ITEMS, Memory
 from .options import BatchOptions, OnError, Plan, plan_of
 from .outcomes import ItemOutcome, Piece
 from .places import LoopPlace, Place, ProcessPlace, ThreadPlace
@@ -309,7 +310,7 @@ class Batch:
         self._name = task_name(fn)
         self._wrap = wrap
         self._engine: Engine
-        self._done = self._failed = 0
+        self._done = self._failed = self._known = 0
         self._first_error: ItemError | None = None
 
     async def run(self, on_piece: Callable[[Piece], Awaitable[None]], window_chunks: int | None = None) -> None:
@@ -319,29 +320,42 @@ class Batch:
         began = clock.monotonic()
 
         def progress() -> BatchProgress:
-            return BatchProgress(self._done, self._failed, self._source.total, clock.monotonic() - began)
+            seconds = clock.monotonic() - began
+            return BatchProgress(self._done, self._failed, self._source.total, seconds, self._known)
 
         async def tell(piece: Piece) -> None:
             self._count(piece)
             report.show(progress())
             await on_piece(piece)
 
-        place = self._place()
-        if self._wrap is not None:
-            place = self._wrap(place)
-        self._engine = Engine(
-            self._source,
-            place,
-            Sizer(place.lanes, plan.chunk_size, self._source.total),
-            Rules(plan.retry, plan.retry_on, plan.max_deaths),
-            tell,
-            window_chunks=window_chunks,
-        )
+        async def tell_known(piece: Piece) -> None:
+            self._known += len(piece.values)
+            await tell(piece)
+
+        async def tell_new(piece: Piece) -> None:
+            await tell(piece if memory is None else await memory.record(piece))
+
+        memory = None if plan.checkpoint is None else await Memory.open(plan, self._source.total, tell_known)
         try:
+            place = self._place()
+            self._engine = Engine(
+                self._source,
+                place if self._wrap is None else self._wrap(place),
+                Sizer(place.lanes, plan.chunk_size, self._source.total),
+                Rules(plan.retry, plan.retry_on, plan.max_deaths),
+                tell_new,
+                on_items=None if memory is None else memory.look_up,
+                window_chunks=window_chunks,
+                least_take=1 if memory is None else LOOK_UP_ITEMS,
+            )
             await self._engine.run()
+            if memory is not None:
+                await memory.finish()
         finally:
             report.close(progress())
             self._tell_skipped()
+            if memory is not None:
+                await to_its_end(memory.aclose())
 
     def told(self, count: int) -> None:
         """Hear that the next `count` results have been taken: there is room for others."""

@@ -148,7 +148,12 @@ class Checkpoint:
             CheckpointUnavailable: The file cannot be written: the disk is full, say. What was recorded before is kept.
         """
         rows = list(finished)
-        await self._committer.run(lambda db: db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?)", rows))
+
+        def insert(db: sqlite3.Connection) -> None:
+            # Closed at once: the next one in this transaction runs the same statement, which one cursor can have.
+            db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?)", rows).close()
+
+        await self._committer.run(insert)
 
     async def finish(self, total: int) -> None:
         """Note that there are no more items than these.
