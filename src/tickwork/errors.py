@@ -457,8 +457,11 @@ class ItemError(TickworkError):
         return "".join(format_exception(self.error))
 
     def original(self) -> Exception:
-        """Return what to raise for it: what the function raised, with a note that names the item."""
-        if not isinstance(self.error, Exception):
+        """Return what to raise for it: what the function raised, with a note that names the item.
+
+        Itself where that would be taken for something else than an error: SystemExit, CancelledError, StopIteration.
+        """
+        if not isinstance(self.error, Exception) or isinstance(self.error, StopIteration | StopAsyncIteration):
             return self
         note = f"raised for item {self.index} ({short(self.item)})"
         if note not in getattr(self.error, "__notes__", ()):

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from ..clock import running_clock
-from ..errors import InvalidOption
+from ..errors import InvalidOption, NotRunning
 from ..runners.reference import task_name
 from ..shield import to_its_end
 from .chunks import Sizer
@@ -37,8 +38,8 @@ R = TypeVar("R")
 logger: logging.Logger = logging.getLogger("tickwork.batch")
 
 WINDOW_CHUNKS = 4
-"""How many chunks for each lane `amap` may have taken and not handed out: one slow item holds up those behind it only
-when that many have ended."""
+"""How often, for each lane, `amap` may have taken items that it has not handed out: one slow item holds up those behind
+it only when that many chunks have ended."""
 
 
 @overload
@@ -105,7 +106,7 @@ async def map(
     pieces: list[Piece] = []
 
     async def keep(piece: Piece) -> None:
-        pieces.append(piece)
+        pieces.append(piece._replace(items=()))  # nobody asks for them any more, and they may be large
         if piece.errors and on_error == "raise":
             raise next(iter(piece.errors.values())).original()
 
@@ -183,7 +184,7 @@ class Outcomes(Generic[T, R]):
         self._batch, self._ordered = batch, ordered
         self._inbox = _Inbox()
         self._task: asyncio.Task[None] | None = None
-        self._is_over = False
+        self._is_over = self._is_waiting = False
         self._ready: deque[ItemOutcome[T, R]] = deque()
         self._next = 0
 
@@ -191,13 +192,23 @@ class Outcomes(Generic[T, R]):
         return self
 
     async def __anext__(self) -> ItemOutcome[T, R]:
-        """Return the next outcome. Cancelled, it ends the whole batch first."""
-        while not self._ready:
-            try:
-                await self._more()
-            except BaseException:
-                await self.aclose()
-                raise
+        """Return the next outcome. Cancelled, it ends the whole batch first.
+
+        Raises:
+            NotRunning: Another task waits for the next outcome.
+        """
+        if self._is_waiting:
+            raise NotRunning("another task iterates over this amap; let one iterate and hand out to the others")
+        self._is_waiting = True
+        try:
+            while not self._ready:
+                try:
+                    await self._more()
+                except BaseException:
+                    await self.aclose()
+                    raise
+        finally:
+            self._is_waiting = False
         outcome = self._ready.popleft()
         if outcome.error is not None and self._batch.plan.on_error == "raise":
             error = outcome.error.original()
@@ -259,7 +270,8 @@ class Outcomes(Generic[T, R]):
     def __del__(self) -> None:
         task = getattr(self, "_task", None)
         if task is not None and not task.done() and not task.get_loop().is_closed():
-            task.cancel()  # the loop over it was left
+            with suppress(RuntimeError):  # the loop has just been closed
+                task.get_loop().call_soon_threadsafe(task.cancel)  # it was left; any thread may collect the garbage
 
 
 class _Inbox:
