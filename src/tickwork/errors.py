@@ -240,7 +240,7 @@ class UnknownJob(TickworkError, LookupError):
 
 
 class InvalidTarget(TickworkError, ValueError):
-    """What `tickwork run TARGET` was given holds no app that can be used."""
+    """What a command was given as TARGET holds no app, or no function, that can be used."""
 
     target: str
     reason: str

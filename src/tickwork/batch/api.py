@@ -331,7 +331,7 @@ class Batch:
         self._report: Reporter
         self._on_piece: Callable[[Piece], Awaitable[None]]
         self._clock: Clock
-        self._began: float
+        self._began: float | None = None
         self._done = self._failed = self._known = 0
         self._first_error: ItemError | None = None
 
@@ -396,15 +396,17 @@ class Batch:
         self._failed += len(piece.errors)
         if piece.errors and self._first_error is None:
             self._first_error = next(iter(piece.errors.values()))
-        self._report.show(self._progress())
+        self._report.show(self.progress)
         await self._on_piece(piece)
 
-    def _progress(self) -> BatchProgress:
-        seconds = self._clock.monotonic() - self._began
+    @property
+    def progress(self) -> BatchProgress:
+        """How far it is, also when it has ended."""
+        seconds = 0.0 if self._began is None else self._clock.monotonic() - self._began
         return BatchProgress(self._done, self._failed, self._source.total, seconds, self._known)
 
     def _tell_end(self) -> None:
-        self._report.close(self._progress())
+        self._report.close(self.progress)
         if self._first_error is not None and self.plan.on_error == "skip":
             logger.warning(
                 "%s: %d of %d items failed and were left out; the first: %s",
