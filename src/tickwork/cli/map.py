@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidOption, TickworkError
-from ..program import JOB_FAILED, OK, leave, woken_by_signals
+from ..program import JOB_FAILED, OK, USAGE, leave, woken_by_signals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable, Iterator
@@ -208,9 +208,11 @@ class _Command:
                 return self._unwritten(failure, batch.progress)
             except OSError as error:
                 return self._unwritten(error, batch.progress)
-            except TickworkError:
-                self._tell_rest(batch.progress, sink)
-                raise
+            except TickworkError as error:
+                _say(str(_as_flags(error)))
+                if batch.progress.done:
+                    _say(self._how_far(batch.progress, sink, is_mended=False))
+                return USAGE
         return self._ended(batch.progress, files, sink)
 
     async def _items(self, files: FoundFiles) -> Iterable[Any] | AsyncIterable[Any]:
@@ -268,7 +270,7 @@ class _Command:
             return OK
         if self._options.on_error == "raise":
             _say(str(self._first))
-            self._tell_rest(progress, sink)
+            _say(self._how_far(progress, sink))
             return JOB_FAILED
         rest = ""
         if self._options.dead is not None:
@@ -291,23 +293,21 @@ class _Command:
             return OK  # the reader has enough: `| head`
         name = error.filename or (self._options.out if self._fd is None else "stdout")
         _say(f"{name}: {error.strerror or error}")
-        self._tell_rest(progress, None)
+        _say(self._how_far(progress, None))
         return JOB_FAILED
 
-    def _tell_rest(self, progress: BatchProgress, sink: Sink | None) -> None:
-        if progress.done:
-            _say(self._how_far(progress, sink))
-
-    def _how_far(self, progress: BatchProgress, sink: Sink | None) -> str:
+    def _how_far(self, progress: BatchProgress, sink: Sink | None, *, is_mended: bool = True) -> str:
+        """Return how many items are done, and where; `is_mended`: the same command may do better now."""
         total = "" if progress.total is None else f" of {progress.total:,}"
         failed = f", {progress.failed:,} failed" if progress.failed else ""
+        parts = [f"{progress.done:,}{total} items are done{failed}"]
+        if sink is not None and sink.part is not None and progress.done:
+            parts.append(f"the lines so far are in {sink.part}")
         if self._options.checkpoint is not None:
-            rest = f"the same command goes on from there ({self._options.checkpoint})"
-        else:
-            rest = "with --checkpoint FILE the same command would go on from there"
-        if sink is not None and sink.part is not None:
-            rest = f"the lines so far are in {sink.part}; {rest}"
-        return f"{progress.done:,}{total} items are done{failed}; {rest}"
+            parts.append(f"the same command goes on from there ({self._options.checkpoint})")
+        elif is_mended:
+            parts.append("with --checkpoint FILE the same command would go on from there")
+        return "; ".join(parts)
 
 
 def _with(path: str | None, *endings: str) -> list[str]:

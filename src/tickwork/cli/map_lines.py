@@ -104,6 +104,7 @@ class Sink:
         self.part: str | None = None
         """Where the lines are until the end; None: where they belong."""
         self._is_new = False
+        self._name = os.path.realpath(name)  # a link stays a link
         if fd is None:
             try:
                 fd = self._open(name)
@@ -111,7 +112,6 @@ class Sink:
                 reason = getattr(error, "strerror", None) or str(error)
                 raise InvalidOption("--out", "a file that can be written", name, remedy=reason) from None
         self._fd = fd
-        self._name = name
         self._threads = ThreadRunner()
         self._lines: list[bytes] = []
         self._size = 0
@@ -126,7 +126,6 @@ class Sink:
             return os.open(name, os.O_WRONLY)
         if path.is_dir():
             raise IsADirectoryError(0, "it is a folder")
-        self._name = os.path.realpath(name)  # a link stays a link
         self.part = f"{name}.part"
         self._is_new = not os.path.lexists(self.part)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -166,7 +165,7 @@ class Sink:
             async with asyncio.timeout(LAST_SECONDS):
                 if self._writing is not None:
                     await asyncio.wait([self._writing])
-                if kind is not None and not self._is_broken:
+                if self._lines and not self._is_broken:
                     await self._flush()
         self._threads.close()
         if self._writing is not None and not self._writing.done():
