@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from ..clock import running_clock
@@ -17,6 +17,7 @@ from ..errors import InvalidOption, NotRunning
 from ..runners.reference import task_name
 from ..shield import to_its_end
 from .chunks import Sizer
+from .dead import DeadList
 from .engine import Engine, Rules
 from .memory import LOOK_UP_ITEMS, Memory
 from .options import BatchOptions, OnError, Plan, plan_of
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, Unpack
 
+    from ..clock import Clock
     from ..errors import ItemError
+    from .progress import Reporter
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -321,53 +324,46 @@ class Batch:
         self._source = source_of(items)
         self._name = task_name(fn)
         self._wrap = wrap
+        self._memory: Memory | None = None
+        self._dead: DeadList | None = None
+        # These are there while it runs.
         self._engine: Engine
+        self._report: Reporter
+        self._on_piece: Callable[[Piece], Awaitable[None]]
+        self._clock: Clock
+        self._began: float
         self._done = self._failed = self._known = 0
         self._first_error: ItemError | None = None
 
     async def run(self, on_piece: Callable[[Piece], Awaitable[None]], window_chunks: int | None = None) -> None:
         """Run the items, and hand over each piece of results. See `Engine`."""
-        plan, clock = self.plan, running_clock()
-        report = reporter(plan.progress, self._name)
-        began = clock.monotonic()
-
-        def progress() -> BatchProgress:
-            seconds = clock.monotonic() - began
-            return BatchProgress(self._done, self._failed, self._source.total, seconds, self._known)
-
-        async def tell(piece: Piece) -> None:
-            self._count(piece)
-            report.show(progress())
-            await on_piece(piece)
-
-        async def tell_known(piece: Piece) -> None:
-            self._known += len(piece.values)
-            await tell(piece)
-
-        async def tell_new(piece: Piece) -> None:
-            await tell(piece if memory is None else await memory.record(piece))
-
-        memory = None if plan.checkpoint is None else await Memory.open(plan, self._source.total, tell_known)
-        try:
+        plan, total = self.plan, self._source.total
+        self._on_piece, self._clock = on_piece, running_clock()
+        self._began = self._clock.monotonic()
+        self._report = reporter(plan.progress, self._name)
+        async with AsyncExitStack() as stack:
+            stack.callback(self._tell_end)
+            if plan.checkpoint is not None:
+                self._memory = await Memory.open(plan, total, self._tell_known)
+                stack.push_async_callback(_close, self._memory)
+            if plan.dead is not None:
+                self._dead = await DeadList.open(plan.dead, plan.fn)
+                stack.push_async_callback(_close, self._dead)
             place = self._place()
             self._engine = Engine(
                 self._source,
                 place if self._wrap is None else self._wrap(place),
-                Sizer(place.lanes, plan.chunk_size, self._source.total),
+                Sizer(place.lanes, plan.chunk_size, total),
                 Rules(plan.retry, plan.retry_on, plan.max_deaths),
-                tell_new,
-                on_items=None if memory is None else memory.look_up,
+                self._tell_new,
+                on_items=None if self._memory is None else self._memory.look_up,
                 window_chunks=window_chunks,
-                least_take=1 if memory is None else LOOK_UP_ITEMS,
+                least_take=1 if self._memory is None else LOOK_UP_ITEMS,
             )
             await self._engine.run()
-            if memory is not None:
-                await memory.finish()
-        finally:
-            report.close(progress())
-            self._tell_skipped()
-            if memory is not None:
-                await to_its_end(memory.aclose())
+            for record in (self._memory, self._dead):
+                if record is not None:
+                    await record.finish()
 
     def told(self, count: int) -> None:
         """Hear that the next `count` results have been taken: there is room for others."""
@@ -384,13 +380,31 @@ class Batch:
             return ThreadPlace(plan.fn, plan.workers, plan.timeout)
         return LoopPlace(plan.fn, plan.workers, plan.timeout)
 
-    def _count(self, piece: Piece) -> None:
+    # -- the way of a piece ------------------------------------------------------------------------------------------
+
+    async def _tell_known(self, piece: Piece) -> None:
+        self._known += len(piece.values)
+        await self._tell(piece)
+
+    async def _tell_new(self, piece: Piece) -> None:
+        if self._dead is not None and piece.errors:
+            await self._dead.add(list(piece.errors.values()))
+        await self._tell(piece if self._memory is None else await self._memory.record(piece))
+
+    async def _tell(self, piece: Piece) -> None:
         self._done += len(piece.values)
         self._failed += len(piece.errors)
         if piece.errors and self._first_error is None:
             self._first_error = next(iter(piece.errors.values()))
+        self._report.show(self._progress())
+        await self._on_piece(piece)
 
-    def _tell_skipped(self) -> None:
+    def _progress(self) -> BatchProgress:
+        seconds = self._clock.monotonic() - self._began
+        return BatchProgress(self._done, self._failed, self._source.total, seconds, self._known)
+
+    def _tell_end(self) -> None:
+        self._report.close(self._progress())
         if self._first_error is not None and self.plan.on_error == "skip":
             logger.warning(
                 "%s: %d of %d items failed and were left out; the first: %s",
@@ -400,3 +414,7 @@ class Batch:
                 self._first_error,
                 exc_info=self._first_error.error,
             )
+
+
+async def _close(record: Memory | DeadList) -> None:
+    await to_its_end(record.aclose())

@@ -54,6 +54,8 @@ class BatchOptions(TypedDict, total=False):
             checkpoint was made with is refused.
         results: "json": the checkpoint keeps results, by the function's return hint. "discard": it does not, and the
             value of every item is None. Left out: "json".
+        dead: A file that lists the items which failed for good, a line of JSON for each; `dead_items` brings them back.
+            Left out: none.
         pool: A `Pool` whose child processes run the items: they are warm, and stay so. Left out: processes of its own.
     """
 
@@ -68,6 +70,7 @@ class BatchOptions(TypedDict, total=False):
     checkpoint: str | os.PathLike[str] | None
     version: str | None
     results: Results
+    dead: str | os.PathLike[str] | None
     pool: Pool | None
 
 
@@ -89,6 +92,7 @@ class Plan:
         checkpoint: The file that remembers; None: there is none.
         version: What the results in it depend on.
         results: Whether it keeps them.
+        dead: The file for what failed; None: there is none.
         pool: Whose processes run it; None: its own.
     """
 
@@ -105,6 +109,7 @@ class Plan:
     checkpoint: str | os.PathLike[str] | None
     version: str | None
     results: Results
+    dead: str | os.PathLike[str] | None
     pool: Pool | None
 
 
@@ -157,6 +162,7 @@ def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -
         checkpoint=options.get("checkpoint"),
         version=_with_checkpoint("version", options),
         results=one_of("results", _with_checkpoint("results", options) or "json", ("json", "discard")),
+        dead=options.get("dead"),
         pool=pool,
     )
 
