@@ -222,6 +222,8 @@ class Errand:
         by_value = _cloudpickle().dumps if self._can_take_code else None
         try:
             return dumps(payload, by_value)
+        except NotImportable:
+            raise  # it names a function that is carried
         except Exception as error:
             raise unpicklable(self.name, payload, error, partial(dumps, by_value=by_value), PLACE) from error
 
