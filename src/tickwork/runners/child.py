@@ -202,6 +202,11 @@ def is_away() -> bool:
     return _away.get() is not None
 
 
+def is_child() -> bool:
+    """Return whether this process is a child of the process runner."""
+    return _child is not None
+
+
 def current_context() -> dict[str, Any] | None:
     """Return the context that was given to the running job, or None outside of a job or without one."""
     if (notes := _away.get()) is not None:
