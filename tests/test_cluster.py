@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,12 @@ import tickwork
 from parts import need
 from runners import functions
 from runners.waiting import is_gone
-from tickwork import App, Context, Pool
+from tickwork import App, Context
 from tickwork.errors import (
     ExecutorFailed,
     ExecutorProcessDied,
     InvalidPayload,
+    ItemError,
     JobParked,
     NotImportable,
     RemoteError,
@@ -189,26 +191,55 @@ async def test_a_job_that_kills_its_workers_is_named(executor: Executor) -> None
     assert str(error).startswith("a process of the executor died under 'runners.functions.kill_itself': KilledWorker: ")
 
 
-def shared_out(numbers: list[int]) -> tuple[list[int], int]:
-    return [number * 2 for number in numbers], os.getpid()
+def shared_out(number: int) -> tuple[int, int]:
+    time.sleep(0.001)
+    return number * 2, os.getpid()
 
 
 async def test_all_results_of_a_batch_arrive_although_a_worker_is_killed_on_the_way(
     client: Any, executor: Executor
 ) -> None:
-    victim = next(iter(client.run(os.getpid).values()))
-    chunks = [list(range(first, first + 5)) for first in range(0, 1000, 5)]
+    victim, survivor = client.run(os.getpid).values()
+    found: list[tuple[int, int]] = []
 
-    async with Pool(workers=20, executor=executor) as pool:
-        jobs = [await pool.submit(shared_out, chunk) for chunk in chunks]
-        await jobs[60]
-        os.kill(victim, signal.SIGKILL)
-        left = sum(not job.is_done() for job in jobs)
-        results = [await job for job in jobs]
+    async for outcome in tickwork.amap(shared_out, range(1000), executor=executor, workers=4):
+        found.append(outcome.value)
+        if len(found) == 200:
+            assert victim in {pid for _, pid in found}
+            os.kill(victim, signal.SIGKILL)
 
-    assert left > 100
-    assert [number for numbers, _ in results for number in numbers] == list(range(0, 2000, 2))
+    assert [number for number, _ in found] == list(range(0, 2000, 2))
+    assert survivor in {pid for _, pid in found[-100:]}
     assert is_gone(victim)
+
+
+async def test_a_lambda_is_mapped_and_each_failure_belongs_to_its_item(executor: Executor) -> None:
+    @dataclass
+    class Point:
+        x: int
+
+    results = await tickwork.map(lambda x: Point(12 // x), range(4), on_error="collect", executor=executor)
+
+    assert results[1:] == [Point(12), Point(6), Point(4)]
+    assert isinstance(results[0], ItemError)
+    assert isinstance(results[0].error, ZeroDivisionError)
+
+
+async def test_the_item_that_kills_workers_is_named_and_the_others_are_done(executor: Executor) -> None:
+    results = await tickwork.map(
+        fall_at_two, range(20), on_error="collect", executor=executor, chunk_size=5, workers=4, max_deaths=1
+    )
+
+    assert [entry for entry in results if not isinstance(entry, ItemError)] == [n for n in range(20) if n != 2]
+    error = results[2]
+    assert isinstance(error, ItemError)
+    assert isinstance(error.error, ExecutorProcessDied)
+
+
+def fall_at_two(number: int) -> int:
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
 
 
 async def test_a_scheduler_that_dies_is_told(tmp_path: Path) -> None:

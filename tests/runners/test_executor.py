@@ -245,7 +245,9 @@ def call(fn: Callable[[int], int], value: int) -> int:
 
 
 @pytest.mark.blocks("the first call of a ProcessPoolExecutor starts its processes")
-async def test_what_cannot_travel_is_named_and_spoils_nothing(away: ExecutorRunner) -> None:
+async def test_what_cannot_travel_is_named_and_spoils_nothing(
+    away: ExecutorRunner, threads: ThreadPoolExecutor
+) -> None:
     lock = threading.Lock()
     gone = ModuleType("gone_elsewhere")
     exec("def fn(): ...", vars(gone))
@@ -255,7 +257,7 @@ async def test_what_cannot_travel_is_named_and_spoils_nothing(away: ExecutorRunn
         await caught_by(away, functions.same, lock),
         await caught_by(away, functions.echo, 1, key=lock),
         await caught_by(away, lambda: 1),
-        await caught_by(away, call, away.carried(lambda value: value), 1),
+        await caught_by(away, call, ExecutorRunner(threads).carried(lambda value: value), 1),
         await caught_by(away, functions.same, functions.Unreadable()),
         await caught_by(away, functions.return_generator),
         await caught_by(away, gone.fn),
@@ -311,7 +313,7 @@ def look_around(value: int) -> tuple[dict[str, Any] | None, bool]:
     child.notify("value", value - 1)
     child.notify("value", value)
     assert child.soon(send)
-    return child.current_context(), child.is_away()
+    return child.current_context(), child.away() is not None
 
 
 @pytest.mark.blocks("the first call of a ProcessPoolExecutor starts its processes")
@@ -323,7 +325,7 @@ async def test_a_function_in_a_process_has_its_context_and_its_last_notes_come_w
 
     assert found == ({"key": "given"}, True)
     assert notes == [("value", 7), ("soon", 7)]
-    assert not child.is_away()
+    assert child.away() is None
 
 
 @pytest.mark.blocks("the first call of a ProcessPoolExecutor starts its processes")

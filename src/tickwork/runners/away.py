@@ -12,12 +12,13 @@ from __future__ import annotations
 import pickle
 import sys
 from collections import deque
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import child, wire
-from .child import _class_name, told_of
+from .child import Told, _class_name, told_of
 from .reference import Reference, resolve
 
 if TYPE_CHECKING:
@@ -41,17 +42,34 @@ class Answer(NamedTuple):
 
 
 class Notes:
-    """What a function tells where nobody hears it before the answer: the newest of each kind goes back with that.
+    """What goes back from where nobody hears of a function before the answer: with that, the newest note of each kind.
 
     Attributes:
         context: What was given with the call.
         kept: The newest of each kind, pickled.
     """
 
-    def __init__(self, context: dict[str, Any] | None) -> None:
-        self.context = context
+    def __init__(self, by_value: Callable[[Any], bytes] | None) -> None:
+        self.context: dict[str, Any] | None = None
         self.kept: dict[str, bytes] = {}
+        self._by_value = by_value
         self._waiting: deque[Callable[[], None]] = deque()
+
+    def dumps(self, value: Any) -> bytes:
+        """Return the pickle of what goes back.
+
+        Raises:
+            Exception: Whatever pickling `value` raises.
+        """
+        return dumps(value, self._by_value)
+
+    def told_of(self, error: BaseException) -> Told:
+        """Return what goes back of an error; see `child.told_of`."""
+        told = told_of(error)
+        if told.pickled is None and self._by_value is not None:
+            with suppress(Exception):
+                told = told._replace(pickled=self._by_value(error))
+        return told
 
     def soon(self, send: Callable[[], None]) -> None:
         """Call a function that sends a note, before the answer."""
@@ -92,7 +110,7 @@ class Arrived:
         return copy_context().run(self._run)
 
     def _run(self) -> Answer:
-        notes = Notes(None)
+        notes = Notes(_by_value(self.is_by_value))
         stage, result = "arguments", None
         try:
             args, kwargs, notes.context = pickle.loads(self.payload)
@@ -105,13 +123,11 @@ class Arrived:
             finally:
                 notes.close()
             stage = "result"
-            return Answer(wire.RESULT, dumps(result, _by_value(self.is_by_value)), notes.kept)
+            return Answer(wire.RESULT, notes.dumps(result), notes.kept)
         except BaseException as error:  # SystemExit too: how a function ends is its job's affair, not the worker's
-            told = told_of(error)
+            told = notes.told_of(error)
             if stage == "result":
                 told = told._replace(kind=_class_name(type(result)), pickled=None)
-            elif told.pickled is None and (by_value := _by_value(self.is_by_value)) is not None:
-                told = told._replace(pickled=_or_none(by_value, error))
             return Answer(wire.FAILURE, pickle.dumps((stage, *told), 5), notes.kept)
 
 
@@ -149,10 +165,3 @@ def dumps(value: Any, by_value: Callable[[Any], bytes] | None) -> bytes:
 def _by_value(is_wanted: bool) -> Callable[[Any], bytes] | None:
     cloudpickle = sys.modules.get("cloudpickle") if is_wanted else None
     return None if cloudpickle is None else cloudpickle.dumps
-
-
-def _or_none(by_value: Callable[[Any], bytes], error: BaseException) -> bytes | None:
-    try:
-        return by_value(error)
-    except Exception:
-        return None

@@ -197,9 +197,9 @@ def go_away(notes: Notes) -> None:
     _away.set(notes)
 
 
-def is_away() -> bool:
-    """Tell whether this is a job in the process of an executor, to which its arguments have travelled."""
-    return _away.get() is not None
+def away() -> Notes | None:
+    """Return what goes back with a job in the process of an executor; None: nothing has travelled to where this is."""
+    return _away.get()
 
 
 def is_child() -> bool:

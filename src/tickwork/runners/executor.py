@@ -115,8 +115,11 @@ class ExecutorRunner:
         context: dict[str, Any] | None = None,
         on_message: Listener | None = None,
         variables: Context | None = None,
+        label: str | None = None,
     ) -> Errand:
         """Start a call, as `run` does. Where the function does not travel, it sees these context variables.
+
+        Dask shows it under the label; by default that is "module.qualname".
 
         Raises:
             InvalidOption: `fn` is an async function.
@@ -127,6 +130,7 @@ class ExecutorRunner:
             tuple(args),
             dict(kwargs or {}),
             name=describe or task_name(fn),
+            label=label or task_name(fn),
             context=context,
             on_message=on_message,
             variables=variables,
@@ -142,9 +146,14 @@ class ExecutorRunner:
     def carried(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Return what stands for a function among the arguments of a call: it arrives as the function.
 
-        Travelling, it raises NotImportable where no name leads to the function.
+        Raises:
+            NotImportable: No name leads to it. Where only pickling it tells that it travels, that raises it.
+            InvalidOption: It is an async function.
         """
-        return _Carried(_plain(fn), self._can_take_code)
+        fn = _plain(fn)
+        if _is_known(self.executor, "process"):
+            reference(fn)
+        return _Carried(fn, self._can_take_code)
 
 
 class _Here(NamedTuple):
@@ -169,6 +178,7 @@ class Errand:
         kwargs: dict[str, Any],
         *,
         name: str,
+        label: str,
         context: dict[str, Any] | None,
         on_message: Listener | None,
         variables: Context | None,
@@ -177,7 +187,7 @@ class Errand:
         self._fn = _plain(fn)
         self._args, self._kwargs = args, kwargs
         self.name = name
-        self.__name__ = task_name(fn)  # Dask groups by it what it shows, and never forgets one
+        self.__name__ = label  # Dask groups by it what it shows, and never forgets a group
         self._context, self._on_message, self._variables = context, on_message, variables
         self._can_take_code = can_take_code
         self._refusal: Exception | None = None
@@ -330,8 +340,13 @@ def _can_take_code(executor: Executor) -> bool:
 
     The executors of the standard library only pass on names, and their processes know this program's script.
     """
-    known = ("concurrent.futures.process", "concurrent.futures.thread", "concurrent.futures.interpreter")
-    return "cloudpickle" in sys.modules and not any(base.__module__ in known for base in type(executor).__mro__)
+    return "cloudpickle" in sys.modules and not _is_known(executor, "process", "thread", "interpreter")
+
+
+def _is_known(executor: Executor, *kinds: str) -> bool:
+    """Return whether it is one of the standard library's, without importing what nobody uses."""
+    modules = {base.__module__ for base in type(executor).__mro__}
+    return any(f"concurrent.futures.{kind}" in modules for kind in kinds)
 
 
 def _cloudpickle() -> Any:
