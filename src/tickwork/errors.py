@@ -9,6 +9,7 @@
     │   ├── DuplicateName                   two tasks or schedules with one name
     │   └── NotImportable                   a lambda for a process
     ├── InvalidPayload (ValueError)         an argument that JSON cannot carry, or that does not fit
+    ├── NotText (ValueError)                a file of a batch is not UTF-8
     ├── UnknownTask (LookupError)
     ├── UnknownSchedule (LookupError)
     ├── UnknownJob (LookupError)
@@ -188,6 +189,25 @@ class InvalidPayload(TickworkError, ValueError):
     def __init__(self, where: str, reason: str) -> None:
         self.where, self.reason = where, reason
         super().__init__(f"{where}: {reason}")
+
+
+class NotText(TickworkError, ValueError):
+    """A file that was to be read as text is not UTF-8.
+
+    Attributes:
+        path: The file.
+        position: Where the first wrong byte stands, counted from 0.
+    """
+
+    path: str
+    position: int
+
+    def __init__(self, path: str, position: int, byte: int, reason: str) -> None:
+        self.path, self.position = path, position
+        super().__init__(
+            f"file {path!r} is not UTF-8 text: byte 0x{byte:02x} at position {position} ({reason}); "
+            'take read="bytes" and decode it as what it is'
+        )
 
 
 class UnknownTask(TickworkError, LookupError):

@@ -31,8 +31,8 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[ProcessPoolExecutor]:
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
-        list(executor.map(double, range(2)))
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+        executor.submit(double, 1).result()  # it is started now, and not in a test
         yield executor
 
 
@@ -87,9 +87,9 @@ async def test_results_come_in_order_from_processes(processes: Executor) -> None
     )
 
 
-@pytest.mark.parametrize("name", ["threads", "processes"])
-async def test_an_item_that_fails_is_an_error_of_its_own(name: str, request: pytest.FixtureRequest) -> None:
-    executor = request.getfixturevalue(name)
+@pytest.mark.parametrize("is_away", [False, True])
+async def test_an_item_that_fails_is_an_error_of_its_own(threads: Executor, processes: Executor, is_away: bool) -> None:
+    executor = processes if is_away else threads
 
     found = await tickwork.map(odd_fails, range(100), on_error="collect", executor=executor, chunk_size=7)
 

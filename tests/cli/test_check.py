@@ -118,7 +118,7 @@ REFUSED = {
         "timedelta, got '-5s'; it must not be negative"
     ),
     "@app.task(run_in='cloud')": (
-        "invalid-option  jobs.py, line 8: run_in must be one of None, 'loop', 'thread', 'process', got 'cloud'; "
+        "invalid-option  jobs.py, line 8: run_in must be one of None, 'loop', 'thread', 'process', 'executor', got 'cloud'; "
         "correct it"
     ),
     "app.task(run_in='process')(lambda: 1)\n": (

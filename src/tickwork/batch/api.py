@@ -288,16 +288,26 @@ class Batch:
         items: The items.
         on_error: What becomes of one that fails.
         options: The rest.
+        wrap: Is given the place where the items run, and returns another one around it.
 
     Raises:
         InvalidOption: An option is wrong.
         NotImportable: The function is for a process, which cannot import it.
     """
 
-    def __init__(self, fn: Callable[[Any], Any], items: Any, on_error: OnError, options: BatchOptions) -> None:
+    def __init__(
+        self,
+        fn: Callable[[Any], Any],
+        items: Any,
+        on_error: OnError,
+        options: BatchOptions,
+        *,
+        wrap: Callable[[Place], Place] | None = None,
+    ) -> None:
         self.plan = plan_of(fn, on_error, options)
         self._source = source_of(items)
         self._name = task_name(fn)
+        self._wrap = wrap
         self._engine: Engine
         self._done = self._failed = 0
         self._first_error: ItemError | None = None
@@ -317,6 +327,8 @@ class Batch:
             await on_piece(piece)
 
         place = self._place()
+        if self._wrap is not None:
+            place = self._wrap(place)
         self._engine = Engine(
             self._source,
             place,

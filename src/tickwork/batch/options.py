@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -113,11 +114,20 @@ def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -
             raise InvalidOption(
                 "option", "one that map knows", name, remedy=f"did you mean {near!r}?" if near else "leave it out"
             )
-    if not callable(fn):
-        raise InvalidOption("fn", "a function", fn)
-    pool = options.get("pool")
+    run_in = one_of("run_in", options.get("run_in"), (None, *RUN_IN))
     executor = as_executor("executor", options.get("executor"))
-    place = _place(fn, one_of("run_in", options.get("run_in"), (None, *RUN_IN)), executor)
+    if getattr(type(fn), "__tickwork_task__", False):
+        task: Any = fn
+        if task.wants_context:
+            raise InvalidOption(
+                "fn", "a function of one argument, the item", fn, remedy="a Context belongs to a job: enqueue the task"
+            )
+        fn = task.fn
+        if executor is None:  # which says where, as `run_in` does
+            run_in = run_in or task.options_.run_in
+    _check_function(fn)
+    pool = options.get("pool")
+    place = _place(fn, run_in, executor)
     if place == "process":
         from ..runners.calls import look_up
 
@@ -143,6 +153,18 @@ def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -
         pool=pool,
         executor=executor,
     )
+
+
+def _check_function(fn: Any) -> None:
+    """Refuse what cannot be called with one argument."""
+    if not callable(fn):
+        raise InvalidOption("fn", "a function", fn)
+    try:
+        inspect.signature(fn).bind(None)
+    except TypeError as error:
+        raise InvalidOption("fn", "a function of one argument, the item", fn, remedy=f"here: {error}") from None
+    except ValueError:  # written in C, without a signature
+        pass
 
 
 def _place(fn: Callable[[Any], Any], run_in: RunIn | None, executor: Executor | None) -> Place:
