@@ -26,7 +26,8 @@ class ExecutorPlace(Place):
     """Runs plain functions in an executor, which is not shut down.
 
     Nobody can look at an item there, nor stop it. With a `timeout` each therefore goes alone, and has it from when it
-    is handed over.
+    is handed over. And when a process dies, every chunk that waited for it gets the same error: only the death under an
+    item that had the executor for itself tells that this item is the cause.
 
     Args:
         fn: The function.
@@ -40,9 +41,42 @@ class ExecutorPlace(Place):
         self._runner = ExecutorRunner(executor)
         self._fn, self._name = self._runner.carried(fn), task_name(fn)
         self._timeout = timeout
+        self._suspects: set[int] = set()
+        """Items that were there when a process died, by `id`: they are in the batch's stock meanwhile."""
+        self._gate = asyncio.Lock()
+        self._under_way = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
 
     async def run(self, items: Sequence[Any], seconds: float) -> Ended:
         """See `Place.run`."""
+        if len(items) == 1 and id(items[0]) in self._suspects:
+            return await self._run_by_itself(items, seconds)
+        async with self._gate:
+            self._under_way += 1
+            self._quiet.clear()
+        try:
+            return await self._run(items, seconds)
+        except ExecutorProcessDied:
+            self._suspects.update(map(id, items))
+            return Ended(is_unclear=True)
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._quiet.set()
+
+    async def _run_by_itself(self, items: Sequence[Any], seconds: float) -> Ended:
+        """Run a suspect while nothing else of this batch is there."""
+        async with self._gate:
+            await self._quiet.wait()
+            try:
+                ended = await self._run(items, seconds)
+            except ExecutorProcessDied as died:
+                return Ended(culprit=(0, died))
+        self._suspects.discard(id(items[0]))
+        return ended
+
+    async def _run(self, items: Sequence[Any], seconds: float) -> Ended:
         began = elapsed()
         todo = list(items if self._timeout is None else items[:1])
         errand = self._runner.start(
@@ -68,12 +102,10 @@ class ExecutorPlace(Place):
 
     def _not_run(self, items: Sequence[Any], error: BaseException) -> Ended:
         """Return the end of a chunk that did not come back."""
-        if isinstance(error, ExecutorFailed | NotImportable):
-            raise error  # no other item would fare better
+        if isinstance(error, ExecutorProcessDied | ExecutorFailed | NotImportable):
+            raise error  # the last two: no other item would fare better
         if len(items) > 1:
             return Ended(is_unclear=True)
-        if isinstance(error, ExecutorProcessDied):
-            return Ended(culprit=(0, error))
         if isinstance(error, InvalidPayload):
             reason = error.reason
             if error.where.startswith("argument "):
