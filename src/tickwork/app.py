@@ -912,6 +912,8 @@ class App(Declarations):
     async def _stop(self, drain_seconds: float) -> Stopped:
         engine, dispatcher, store = self._engine, self._dispatcher, self._store
         self._scheduler = None
+        if dispatcher is not None:
+            dispatcher.changed.set()
         if not self._is_client:
             self._events.emit(AppStopping())
         await self._end_loops("scheduler", "feeder")
@@ -961,10 +963,16 @@ class App(Declarations):
         return await asyncio.shield(self._failed)
 
     async def wait_idle(self) -> None:
-        """Wait until no job is queued or running. Jobs scheduled for later are not waited for."""
+        """Wait until no job is queued or running, or the app has stopped.
+
+        Jobs scheduled for later are not waited for; those of a paused queue are.
+        """
         store, dispatcher = self._store_now(), self._dispatcher
         assert dispatcher is not None
         while True:
+            if self._stopping is not None:  # its store is about to close
+                await asyncio.wait({self._stopping})
+                return
             dispatcher.changed.clear()
             counts = await store.counts()
             if not any(counts[state] for state in IDLE):

@@ -20,6 +20,8 @@
     ├── QueueFull (asyncio.QueueFull)
     ├── DuplicateJob (ValueError)           a store knows the id of a new job already
     ├── StoreUnavailable (RuntimeError)     the file of a store cannot be opened, read or written
+    │   └── CheckpointUnavailable           that of a batch
+    ├── CheckpointMismatch (ValueError)     the checkpoint is that of another batch
     ├── ProcessDied (RuntimeError)          a child process ended under a job
     │   └── ExecutorProcessDied             a process of an executor did
     ├── ExecutorFailed (RuntimeError)       an executor took no call, or gave one up
@@ -300,6 +302,38 @@ class StoreUnavailable(TickworkError, RuntimeError):
         super().__init__(f"store {where}: {reason}" + (f"; {remedy}" if remedy else ""))
 
 
+class CheckpointUnavailable(StoreUnavailable):
+    """The checkpoint of a batch cannot be opened, read or written. What was recorded before is kept.
+
+    Attributes:
+        where: The file.
+        reason: What is wrong.
+    """
+
+    def __init__(self, where: str, reason: str, remedy: str = "") -> None:
+        self.where, self.reason = where, reason
+        TickworkError.__init__(self, f"checkpoint {where}: {reason}" + (f"; {remedy}" if remedy else ""))
+
+
+class CheckpointMismatch(TickworkError, ValueError):
+    """A checkpoint is that of another batch: of another function, version, way with results, or of other items.
+
+    Attributes:
+        where: The file.
+        difference: What differs.
+    """
+
+    where: str
+    difference: str
+
+    def __init__(self, where: str, difference: str) -> None:
+        self.where, self.difference = where, difference
+        super().__init__(
+            f"checkpoint {where} is that of another batch: {difference}; "
+            "name another file, or remove this one to start from nothing"
+        )
+
+
 class DuplicateJob(TickworkError, ValueError):
     """A job was to be enqueued under an id that the store knows already."""
 
@@ -447,7 +481,7 @@ class ItemError(TickworkError):
         self.index, self.item, self.error, self.attempts = index, item, error, attempts
         tries = "" if attempts == 1 else f", tried {attempts} times"
         super().__init__(f"item {index} ({short(item)}{tries}) failed: {type(error).__qualname__}: {error}")
-        self.__cause__ = error
+        self.__cause__: BaseException | None = error
 
     @property
     def traceback(self) -> str:
@@ -457,8 +491,11 @@ class ItemError(TickworkError):
         return "".join(format_exception(self.error))
 
     def original(self) -> Exception:
-        """Return what to raise for it: what the function raised, with a note that names the item."""
-        if not isinstance(self.error, Exception):
+        """Return what to raise for it: what the function raised, with a note that names the item.
+
+        Itself where that would be taken for something else than an error: SystemExit, CancelledError, StopIteration.
+        """
+        if not isinstance(self.error, Exception) or isinstance(self.error, StopIteration | StopAsyncIteration):
             return self
         note = f"raised for item {self.index} ({short(self.item)})"
         if note not in getattr(self.error, "__notes__", ()):

@@ -32,10 +32,10 @@ class Bar:
     """One batch on the display."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.progress = BatchProgress(0, 0, None, 0.0)
-        self.is_over = False
-        self.drawn = threading.Event()
+        self.name: str = name
+        self.progress: BatchProgress = BatchProgress(0, 0, None, 0.0)
+        self.is_over: bool = False
+        self.drawn: threading.Event = threading.Event()
         """Set when its last state is on the terminal, or nothing more will be."""
 
     def show(self, progress: BatchProgress) -> None:

@@ -53,7 +53,7 @@ class FilePlace(Place):
     """
 
     def __init__(self, place: Place, files: Files, read: Literal["bytes", "text"] | None) -> None:
-        self.lanes = place.lanes
+        self.lanes: int = place.lanes
         self._inner, self._files, self._read = place, files, read
 
     async def run(self, items: Sequence[Path], seconds: float) -> Ended:

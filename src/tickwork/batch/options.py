@@ -27,6 +27,7 @@ LOOP_WORKERS = 20
 MOST_THREADS = 32
 """Threads take turns: more than a few dozen of them only help those who wait."""
 
+Results = Literal["json", "discard"]
 OnError = Literal["raise", "collect", "skip"]
 
 
@@ -51,6 +52,14 @@ class BatchOptions(TypedDict, total=False):
         max_deaths: An item under which so many processes died has failed. Left out: 3.
         progress: Who is told how far it is. Left out, or False: nobody. True: a bar on a terminal, a line of the log
             every five seconds elsewhere, `Context.progress` inside a job. A function: that one, with a `BatchProgress`.
+        checkpoint: A file that remembers which items have ended well, so that the same call goes on where it was
+            stopped, by a crash, a kill or Ctrl-C, and runs none of them again. Those that failed do. Left out: none.
+        version: What results of an older version of the function must not be mixed with: another text than the one the
+            checkpoint was made with is refused.
+        results: "json": the checkpoint keeps results, by the function's return hint. "discard": it does not, and the
+            value of every item is None. Left out: "json".
+        dead: A file that lists the items which failed for good, a line of JSON for each; `dead_items` brings them back.
+            Left out: none.
         executor: Any `concurrent.futures.Executor`, such as a Dask client's `get_executor()`: the items run there. It
             is not shut down.
         pool: A `Pool` whose child processes run the items: they are warm, and stay so. Left out: processes of its own.
@@ -64,6 +73,10 @@ class BatchOptions(TypedDict, total=False):
     retry_on: type[BaseException] | Sequence[type[BaseException]]
     max_deaths: int
     progress: bool | Callable[[BatchProgress], object]
+    checkpoint: str | os.PathLike[str] | None
+    version: str | None
+    results: Results
+    dead: str | os.PathLike[str] | None
     executor: Executor | None
     pool: Pool | None
 
@@ -83,6 +96,10 @@ class Plan:
         max_deaths: With so many dead processes an item has failed.
         on_error: What becomes of an item that has failed.
         progress: Who is told.
+        checkpoint: The file that remembers; None: there is none.
+        version: What the results in it depend on.
+        results: Whether it keeps them.
+        dead: The file for what failed; None: there is none.
         pool: Whose processes run it; None: its own.
         executor: Where it runs, with this place.
     """
@@ -97,6 +114,10 @@ class Plan:
     max_deaths: int
     on_error: OnError
     progress: bool | Callable[[BatchProgress], object]
+    checkpoint: str | os.PathLike[str] | None
+    version: str | None
+    results: Results
+    dead: str | os.PathLike[str] | None
     pool: Pool | None
     executor: Executor | None
 
@@ -150,9 +171,20 @@ def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -
         max_deaths=positive("max_deaths", options.get("max_deaths", MAX_DEATHS)),
         on_error=one_of("on_error", on_error, ("raise", "collect", "skip")),
         progress=options.get("progress", False),
+        checkpoint=options.get("checkpoint"),
+        version=_with_checkpoint("version", options),
+        results=one_of("results", _with_checkpoint("results", options) or "json", ("json", "discard")),
+        dead=options.get("dead"),
         pool=pool,
         executor=executor,
     )
+
+
+def _with_checkpoint(name: str, options: BatchOptions) -> Any:
+    value = options.get(name)
+    if value is not None and options.get("checkpoint") is None:
+        raise InvalidOption(name, "left out where there is no checkpoint", value)
+    return value
 
 
 def _check_function(fn: Any) -> None:
