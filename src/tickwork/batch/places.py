@@ -79,7 +79,7 @@ class LoopPlace(Place):
     """Runs coroutine functions, each lane one item at a time; plain functions too, for who insists."""
 
     def __init__(self, fn: Callable[[Any], Any], workers: int, timeout: float | None) -> None:
-        self.lanes = workers
+        self.lanes: int = workers
         self._fn, self._timeout = fn, timeout
         self._monotonic = running_clock().monotonic  # virtual where the loop is: items that wait take long there too
 
@@ -151,7 +151,7 @@ class ThreadPlace(Place):
     """
 
     def __init__(self, fn: Callable[[Any], Any], workers: int, timeout: float | None) -> None:
-        self.lanes = workers
+        self.lanes: int = workers
         self._fn, self._timeout = fn, timeout
         self._threads = ThreadRunner()
         self._free = asyncio.Semaphore(workers)
@@ -258,7 +258,7 @@ class ProcessPlace(Place):
     ) -> None:
         self._where, self._name = look_up(fn)
         self._chunk_where, _ = look_up(run_chunk)
-        self.lanes = 2 * workers
+        self.lanes: int = 2 * workers
         self._timeout, self._runner, self._is_owner = timeout, runner, is_owner
         # A pool may have more children than this batch is to use.
         self._free: AbstractAsyncContextManager[None] = (
