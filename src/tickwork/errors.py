@@ -23,6 +23,8 @@
     │   └── CheckpointUnavailable           that of a batch
     ├── CheckpointMismatch (ValueError)     the checkpoint is that of another batch
     ├── ProcessDied (RuntimeError)          a child process ended under a job
+    │   └── ExecutorProcessDied             a process of an executor did
+    ├── ExecutorFailed (RuntimeError)       an executor took no call, or gave one up
     ├── RemoteError                         a child process raised what cannot be raised here
     ├── ItemError                           an item of a batch failed
     ├── VirtualTimeError (RuntimeError)     `tickwork.testing` cannot do what a test asks
@@ -308,6 +310,9 @@ class CheckpointUnavailable(StoreUnavailable):
         reason: What is wrong.
     """
 
+    where: str
+    reason: str
+
     def __init__(self, where: str, reason: str, remedy: str = "") -> None:
         self.where, self.reason = where, reason
         TickworkError.__init__(self, f"checkpoint {where}: {reason}" + (f"; {remedy}" if remedy else ""))
@@ -373,12 +378,12 @@ class ProcessDied(TickworkError, RuntimeError):
 
     Attributes:
         function: What it was running.
-        pid: The process id of the child.
+        pid: The process id of the child; None: unknown.
         exit_code: Its exit status; negative: the number of the signal that ended it; None: unknown.
     """
 
     function: str
-    pid: int
+    pid: int | None
     exit_code: int | None
 
     def __init__(self, function: str, pid: int, exit_code: int | None) -> None:
@@ -391,6 +396,38 @@ class ProcessDied(TickworkError, RuntimeError):
             else f"with exit status {exit_code}"
         )
         super().__init__(f"process {pid} ended {how} while it ran {function!r}")
+
+
+class ExecutorProcessDied(ProcessDied):
+    """A process of an executor ended while a job was there; it may have been another job that ended it.
+
+    A `ProcessPoolExecutor` is broken for good by that, and all its jobs get this error.
+
+    Attributes:
+        reason: What the executor says.
+    """
+
+    reason: str
+
+    def __init__(self, function: str, reason: str) -> None:
+        self.function, self.pid, self.exit_code, self.reason = function, None, None, reason
+        TickworkError.__init__(self, f"a process of the executor died under {function!r}: {reason}")
+
+
+class ExecutorFailed(TickworkError, RuntimeError):
+    """An executor did not take a call, or gave it up: it is shut down, broken, or has lost its cluster.
+
+    Attributes:
+        function: What was to run.
+        reason: What the executor says.
+    """
+
+    function: str
+    reason: str
+
+    def __init__(self, function: str, reason: str, remedy: str) -> None:
+        self.function, self.reason = function, reason
+        super().__init__(f"the executor did not run {function!r}: {reason}; {remedy}")
 
 
 class RemoteError(TickworkError):

@@ -376,6 +376,11 @@ class Batch:
 
             runner = ProcessRunner(plan.workers) if plan.pool is None else plan.pool.processes()
             return ProcessPlace(plan.fn, plan.workers, plan.timeout, runner, is_owner=plan.pool is None)
+        if plan.place == "executor":
+            from .executor_place import ExecutorPlace  # likewise
+
+            assert plan.executor is not None, "the plan has checked it"
+            return ExecutorPlace(plan.fn, plan.workers, plan.timeout, plan.executor)
         if plan.place == "thread":
             return ThreadPlace(plan.fn, plan.workers, plan.timeout)
         return LoopPlace(plan.fn, plan.workers, plan.timeout)

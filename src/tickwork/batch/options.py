@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ..durations import seconds
 from ..errors import InvalidOption, nearest
-from ..options import one_of, positive
+from ..options import as_executor, one_of, positive
 from ..policies import MAX_DEATHS
 from ..retry import Retry, exceptions_of, retry_of
 from ..workers import RUN_IN, Place, RunIn, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from concurrent.futures import Executor
     from datetime import timedelta
 
     from ..pool import Pool
@@ -35,14 +36,17 @@ class BatchOptions(TypedDict, total=False):
 
     Attributes:
         workers: How many items run at a time. Left out: 20 on the loop; in processes as many as there are processors;
-            in threads four more than that, at most 32.
-        run_in: Where the function runs: "loop", "thread" or "process". Left out: coroutine functions on the loop,
-            others in a thread. A function for a process stands at the top level of a module.
+            in threads four more than that, at most 32. In an executor it is how many chunks are handed over to it at
+            a time: twice what a pool of the standard library has, else 20; give a cluster twice what it has.
+        run_in: Where the function runs: "loop", "thread", "process" or "executor". Left out: coroutine functions on the
+            loop, others in the executor where one is given, else in a thread. A function for a process stands at the
+            top level of a module.
         chunk_size: How many items go to a worker together. Left out, or "auto": so many as take some 20 ms, fewer
             towards the end; one, where an item takes that long.
         timeout: How long an item may take: seconds, "30s", timedelta. Left out: no limit. In a process the child is
             killed, and the items of its chunk that had not come back run again; a thread cannot be stopped: the item
-            has failed, and its thread is free when the function returns.
+            has failed, and its thread is free when the function returns. In an executor each item goes alone then, and
+            has its time from when it is handed over.
         retry: How often an item is tried, `Retry(3)` or 3 for short. Left out: once.
         retry_on: Exception classes against which another attempt may help. Left out: any `Exception`.
         max_deaths: An item under which so many processes died has failed. Left out: 3.
@@ -56,6 +60,8 @@ class BatchOptions(TypedDict, total=False):
             value of every item is None. Left out: "json".
         dead: A file that lists the items which failed for good, a line of JSON for each; `dead_items` brings them back.
             Left out: none.
+        executor: Any `concurrent.futures.Executor`, such as a Dask client's `get_executor()`: the items run there. It
+            is not shut down.
         pool: A `Pool` whose child processes run the items: they are warm, and stay so. Left out: processes of its own.
     """
 
@@ -71,6 +77,7 @@ class BatchOptions(TypedDict, total=False):
     version: str | None
     results: Results
     dead: str | os.PathLike[str] | None
+    executor: Executor | None
     pool: Pool | None
 
 
@@ -94,6 +101,7 @@ class Plan:
         results: Whether it keeps them.
         dead: The file for what failed; None: there is none.
         pool: Whose processes run it; None: its own.
+        executor: Where it runs, with this place.
     """
 
     fn: Callable[[Any], Any]
@@ -111,6 +119,7 @@ class Plan:
     results: Results
     dead: str | os.PathLike[str] | None
     pool: Pool | None
+    executor: Executor | None
 
 
 def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -> Plan:
@@ -127,16 +136,19 @@ def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -
                 "option", "one that map knows", name, remedy=f"did you mean {near!r}?" if near else "leave it out"
             )
     run_in = one_of("run_in", options.get("run_in"), (None, *RUN_IN))
+    executor = as_executor("executor", options.get("executor"))
     if getattr(type(fn), "__tickwork_task__", False):
         task: Any = fn
         if task.wants_context:
             raise InvalidOption(
                 "fn", "a function of one argument, the item", fn, remedy="a Context belongs to a job: enqueue the task"
             )
-        fn, run_in = task.fn, run_in or task.options_.run_in
+        fn = task.fn
+        if executor is None:  # which says where, as `run_in` does
+            run_in = run_in or task.options_.run_in
     _check_function(fn)
     pool = options.get("pool")
-    place = place_of(fn, run_in)
+    place = _place(fn, run_in, executor)
     if place == "process":
         from ..runners.calls import look_up
 
@@ -151,7 +163,7 @@ def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -
     return Plan(
         fn=fn,
         place=place,
-        workers=_workers(place, pool) if workers is None else positive("workers", workers),
+        workers=_workers(place, pool, executor) if workers is None else positive("workers", workers),
         chunk_size=None if chunk_size == "auto" else _chunk_size(chunk_size),
         timeout=None if timeout is None else seconds(timeout, "timeout"),
         retry=retry_of(options.get("retry")),
@@ -164,6 +176,7 @@ def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -
         results=one_of("results", _with_checkpoint("results", options) or "json", ("json", "discard")),
         dead=options.get("dead"),
         pool=pool,
+        executor=executor,
     )
 
 
@@ -186,8 +199,29 @@ def _check_function(fn: Any) -> None:
         pass
 
 
-def _workers(place: Place, pool: Pool | None) -> int:
+def _place(fn: Callable[[Any], Any], run_in: RunIn | None, executor: Executor | None) -> Place:
+    place = place_of(fn, run_in)
+    if executor is None:
+        if place == "executor":
+            raise InvalidOption("executor", 'given for run_in="executor"', None, remedy="use map(..., executor=...)")
+        return place
+    if run_in is None and place == "thread":
+        place = "executor"
+    if place != "executor":
+        raise InvalidOption(
+            "executor", "left out", executor, remedy='it runs plain functions, with run_in="executor" or none'
+        )
+    from ..runners.executor import ExecutorRunner
+
+    ExecutorRunner(executor).carried(fn)  # refuses what it cannot run
+    return place
+
+
+def _workers(place: Place, pool: Pool | None, executor: Executor | None) -> int:
     processors = os.cpu_count() or 1
+    if place == "executor":
+        most = getattr(executor, "_max_workers", None)  # of those of the standard library
+        return 2 * most if isinstance(most, int) else LOOP_WORKERS
     if place == "process":
         return processors if pool is None else pool.max_processes
     return min(processors + 4, MOST_THREADS) if place == "thread" else LOOP_WORKERS
