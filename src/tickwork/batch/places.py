@@ -82,6 +82,7 @@ class LoopPlace(Place):
         self.lanes: int = workers
         self._fn, self._timeout = fn, timeout
         self._monotonic = running_clock().monotonic  # virtual where the loop is: items that wait take long there too
+        self._turn_seconds = LOOP_SECONDS / workers  # they all have their turn before anything else has one
 
     async def run(self, items: Sequence[Any], seconds: float) -> Ended:
         """See `Place.run`."""
@@ -99,7 +100,7 @@ class LoopPlace(Place):
             _leave_if_cancelled()
             if self._monotonic() - began >= seconds:
                 break
-            if elapsed() - turned >= LOOP_SECONDS:  # items that never wait must not keep the others from running
+            if elapsed() - turned >= self._turn_seconds:  # items that never wait must not keep the others from running
                 await asyncio.sleep(0)
                 turned = elapsed()
         ended.seconds = self._monotonic() - began
