@@ -95,7 +95,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def client(cluster: Cluster) -> Iterator[Any]:
-    from distributed import Client  # type: ignore[import-not-found, unused-ignore]
+    from distributed import Client
 
     with Client(scheduler_file=str(cluster.file), timeout=10, set_as_default=False) as client:
         yield client

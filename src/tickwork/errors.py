@@ -310,6 +310,9 @@ class CheckpointUnavailable(StoreUnavailable):
         reason: What is wrong.
     """
 
+    where: str
+    reason: str
+
     def __init__(self, where: str, reason: str, remedy: str = "") -> None:
         self.where, self.reason = where, reason
         TickworkError.__init__(self, f"checkpoint {where}: {reason}" + (f"; {remedy}" if remedy else ""))
