@@ -310,6 +310,9 @@ class CheckpointUnavailable(StoreUnavailable):
         reason: What is wrong.
     """
 
+    where: str
+    reason: str
+
     def __init__(self, where: str, reason: str, remedy: str = "") -> None:
         self.where, self.reason = where, reason
         TickworkError.__init__(self, f"checkpoint {where}: {reason}" + (f"; {remedy}" if remedy else ""))
@@ -404,6 +407,9 @@ class ExecutorProcessDied(ProcessDied):
         reason: What the executor says.
     """
 
+    function: str
+    pid: int | None
+    exit_code: int | None
     reason: str
 
     def __init__(self, function: str, reason: str) -> None:

@@ -4,12 +4,11 @@ import asyncio
 import gc
 import itertools
 import logging
-import os
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -185,13 +184,14 @@ async def test_a_batch_of_one_item_starts_one_worker() -> None:
 
 @pytest.mark.parametrize(("fn", "run_in"), PLACES)
 async def test_little_is_taken_in_advance_of_items_that_take_their_time(fn: Callable[[Any], Any], run_in: Any) -> None:
-    taken, ended = 0, 0
+    taken = 0
     ahead: list[int] = []
 
     def items() -> Iterator[int]:
         nonlocal taken
-        for taken in range(1, 41):
-            yield taken
+        for number in range(1, 41):
+            taken = number
+            yield number
 
     def progress(state: tickwork.BatchProgress) -> None:
         ahead.append(taken - state.done)
@@ -249,9 +249,11 @@ async def test_slow_items_at_the_end_of_a_large_chunk_are_given_back() -> None:
 
 
 async def test_items_of_a_fixed_chunk_run_one_after_the_other_in_one_place() -> None:
-    names = await tickwork.map(
-        lambda _: threading.get_ident() if time.sleep(0.001) is None else 0, range(12), workers=3, chunk_size=4
-    )
+    def run(_number: int) -> int:
+        time.sleep(0.001)
+        return threading.get_ident()
+
+    names = await tickwork.map(run, range(12), workers=3, chunk_size=4)
 
     assert [len(set(names[at : at + 4])) for at in (0, 4, 8)] == [1, 1, 1]
 
@@ -339,10 +341,10 @@ async def test_after_an_error_nothing_else_begins() -> None:
     async def run(number: int) -> None:
         began.append(number)
         if number == 5:
-            raise ValueError
+            raise LookupError
         await asyncio.sleep(0)
 
-    with pytest.raises(ValueError):
+    with pytest.raises(LookupError):
         await tickwork.map(run, range(1_000), workers=2, chunk_size=1)
 
     assert max(began) <= 8
@@ -440,9 +442,9 @@ async def test_an_item_whose_text_cannot_be_had_is_named_by_its_class() -> None:
 
 async def test_a_large_item_is_cut_short_in_messages() -> None:
     async def fail(_item: object) -> None:
-        raise ValueError("no")
+        raise LookupError("no")
 
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(LookupError) as caught:
         await tickwork.map(fail, ["x" * 10_000_000])
 
     assert len(caught.value.__notes__[0]) < 120

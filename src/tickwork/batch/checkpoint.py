@@ -40,7 +40,7 @@ LOCK_SECONDS = 0.5
 REST_SECONDS = 3_600.0
 """The thread has nothing to look after between two calls."""
 
-TABLES = (
+TABLES: tuple[str, ...] = (
     # One row. `total` is null while nobody knows how many items there are.
     "CREATE TABLE batch (function TEXT NOT NULL, version TEXT, keeps_results INTEGER NOT NULL, total INTEGER) STRICT",
     "CREATE TABLE items (place INTEGER PRIMARY KEY, fingerprint BLOB NOT NULL, result TEXT) STRICT",
@@ -69,7 +69,7 @@ class Checkpoint:
     def __init__(
         self, path: str, *, function: str, version: str | None, keeps_results: bool, total: int | None
     ) -> None:
-        self.path = path
+        self.path: str = path
         self._function = function
         self._version = version
         self._keeps_results = keeps_results

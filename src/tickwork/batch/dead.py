@@ -45,7 +45,7 @@ class DeadList:
     """The file of one call. Make it with `open`, and close it with `aclose`."""
 
     def __init__(self, path: str, fn: Callable[..., Any]) -> None:
-        self.path = path
+        self.path: str = path
         self._fn = fn
         self._plan: Plan | None = None
         self._fd: int | None = None

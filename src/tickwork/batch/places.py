@@ -312,7 +312,9 @@ class ProcessPlace(Place):
         try:
             body, buffers, told, seconds = outcome(answer, run_chunk, self._name)
         except Exception as error:  # the items did not come through
-            return Ended([None], [(0, error)]) if len(items) == 1 else Ended(is_unclear=True)
+            if len(items) > 1:
+                return Ended(is_unclear=True)
+            return Ended([None], [(0, self._lost_item(error) if isinstance(error, InvalidPayload) else error)])
         if body is None:
             raise not_imported(self._name, told) from RemoteTraceback(told.text)
         failures: list[tuple[int, BaseException]] = []
@@ -332,6 +334,12 @@ class ProcessPlace(Place):
             reason = f"it cannot be unpickled: {type(error).__qualname__}: {error}"
             return Ended([None], [(0, InvalidPayload(f"result of {self._name}", reason))])
         return Ended(values, failures, seconds)
+
+    def _lost_item(self, error: InvalidPayload) -> InvalidPayload:
+        """Return the error of arguments that did not come through, told as the caller knows them: as an item."""
+        lost = InvalidPayload(f"item of {self._name}", error.reason.replace("they cannot", "it cannot", 1))
+        lost.__cause__ = error.__cause__
+        return lost
 
     async def aclose(self) -> None:
         """End the children, if they are this batch's own."""
