@@ -308,6 +308,10 @@ BAD: dict[str, tuple[list[str], str]] = {
         ["work:LIMIT", "--lines", "-"],
         "cannot use target 'work:LIMIT': 'LIMIT' is a int, not a function",
     ),
+    "another name": (
+        ["work:doubel", "--lines", "-"],
+        "cannot use target 'work:doubel': no 'doubel' in it; did you mean 'double'?\n",
+    ),
     "no argument": (
         ["work:none", "--lines", "-"],
         "TARGET must be a function of one argument, the item, got <functio",
@@ -331,6 +335,10 @@ BAD: dict[str, tuple[list[str], str]] = {
     "out is a folder": (
         ["work:double", "--items", "numbers.txt", "--out", "data"],
         "--out must be a file that can be written, got 'data'; it is a folder\n",
+    ),
+    "one file for two": (
+        ["work:double", "--items", "numbers.txt", "--out", "one", "--dead", "./one"],
+        "--out must be another file than that of --dead, got 'one'\n",
     ),
     "another item": (["work:words", "--items", "numbers.txt"], "numbers.txt, line 1: expected str, got int 0\n"),
     "no file": (

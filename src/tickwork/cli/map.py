@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from contextlib import ExitStack, contextmanager
@@ -163,6 +164,7 @@ class _Command:
         from .map_items import FoundFiles
 
         options = self._options
+        _check_apart(options)
         plan_of(self._fn, "collect", self._batch_options())  # what is wrong is said before anything is read
         outs = () if self._fd is not None else (options.out, f"{options.out}.part")
         files = FoundFiles(
@@ -293,7 +295,8 @@ class _Command:
             return OK  # the reader has enough: `| head`
         name = error.filename or (self._options.out if self._fd is None else "stdout")
         _say(f"{name}: {error.strerror or error}")
-        _say(self._how_far(progress, None))
+        if progress.done:
+            _say(self._how_far(progress, None))
         return JOB_FAILED
 
     def _how_far(self, progress: BatchProgress, sink: Sink | None, *, is_mended: bool = True) -> str:
@@ -308,6 +311,22 @@ class _Command:
         elif is_mended:
             parts.append("with --checkpoint FILE the same command would go on from there")
         return "; ".join(parts)
+
+
+def _check_apart(options: argparse.Namespace) -> None:
+    """Refuse one file for two purposes.
+
+    Raises:
+        InvalidOption: Two options name the same file.
+    """
+    seen: dict[str, str] = {}
+    for flag in ("--checkpoint", "--dead", "--out"):
+        path = getattr(options, flag[2:])
+        if path is None or path == "-":
+            continue
+        other = seen.setdefault(os.path.realpath(path), flag)
+        if other != flag:
+            raise InvalidOption(flag, f"another file than that of {other}", path)
 
 
 def _with(path: str | None, *endings: str) -> list[str]:

@@ -122,6 +122,8 @@ class Sink:
 
     def _open(self, name: str) -> int:
         path = Path(name)
+        if not name:
+            raise FileNotFoundError(0, "it has no name")
         if path.exists() and not path.is_file() and not path.is_dir():  # a pipe or a device
             return os.open(name, os.O_WRONLY)
         if path.is_dir():
