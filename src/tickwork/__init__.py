@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .app import Stopped as Stopped
     from .context import Context as Context
     from .context import JobFilter as JobFilter
+    from .errors import BatchIncomplete as BatchIncomplete
     from .errors import JobCancelled as JobCancelled
     from .errors import JobError as JobError
     from .errors import JobFailed as JobFailed
@@ -29,11 +30,15 @@ if TYPE_CHECKING:
     from .errors import JobTimedOut as JobTimedOut
     from .errors import QueueFull as QueueFull
     from .errors import TickworkError as TickworkError
+    from .errors import WrongBatch as WrongBatch
     from .errors import WrongState as WrongState
     from .explain import Why as Why
     from .explain_job import JobWhy as JobWhy
     from .handle import Job as Job
     from .health import Health as Health
+    from .job_batch import BatchCounts as BatchCounts
+    from .job_batch import JobBatch as JobBatch
+    from .job_batch import JobOutcome as JobOutcome
     from .job_info import JobInfo as JobInfo
     from .job_info import JobPage as JobPage
     from .jobs import Attempt as Attempt
@@ -69,6 +74,7 @@ _HOMES = {
     "app": ("App", "Stopped"),
     "context": ("Context", "JobFilter"),
     "errors": (
+        "BatchIncomplete",
         "JobCancelled",
         "JobError",
         "JobFailed",
@@ -76,12 +82,14 @@ _HOMES = {
         "JobTimedOut",
         "QueueFull",
         "TickworkError",
+        "WrongBatch",
         "WrongState",
     ),
     "explain": ("Why",),
     "explain_job": ("JobWhy",),
     "handle": ("Job",),
     "health": ("Health",),
+    "job_batch": ("BatchCounts", "JobBatch", "JobOutcome"),
     "job_info": ("JobInfo", "JobPage"),
     "jobs": ("Attempt", "JobRecord", "JobState", "Progress"),
     "limits": ("Limit", "Rate"),
@@ -100,11 +108,14 @@ __all__ = [
     "App",
     "Answer",
     "Attempt",
+    "BatchCounts",
     "Context",
     "Health",
     "Job",
+    "JobBatch",
     "JobFilter",
     "JobInfo",
+    "JobOutcome",
     "JobPage",
     "JobRecord",
     "JobState",
@@ -137,6 +148,7 @@ __all__ = [
     "PoolStats",
     "Saved",
     # errors; all of them are in tickwork.errors
+    "BatchIncomplete",
     "GiveUp",
     "JobCancelled",
     "JobError",
@@ -146,6 +158,7 @@ __all__ = [
     "QueueFull",
     "RetryAfter",
     "TickworkError",
+    "WrongBatch",
     "WrongState",
 ]
 

@@ -500,8 +500,8 @@ class JobSaved(JobError):
 class ResultExpired(JobError):
     """The job succeeded, and its result is no longer kept."""
 
-    def __init__(self, job_id: str, task: str) -> None:
-        super().__init__(job_id, task, "succeeded, but its result is no longer kept")
+    def __init__(self, job_id: str, task: str, said: str = "succeeded, but its result is no longer kept") -> None:
+        super().__init__(job_id, task, said)
 
 
 def nearest(word: str, known: list[str]) -> str | None:
