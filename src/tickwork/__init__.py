@@ -20,9 +20,14 @@ from ._version import __version__ as __version__
 if TYPE_CHECKING:
     from .app import App as App
     from .app import Stopped as Stopped
+    from .batch.api import amap as amap
+    from .batch.api import map as map
+    from .batch.outcomes import ItemOutcome as ItemOutcome
+    from .batch.progress import BatchProgress as BatchProgress
     from .context import Context as Context
     from .context import JobFilter as JobFilter
     from .errors import BatchIncomplete as BatchIncomplete
+    from .errors import ItemError as ItemError
     from .errors import JobCancelled as JobCancelled
     from .errors import JobError as JobError
     from .errors import JobFailed as JobFailed
@@ -72,9 +77,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "app": ("App", "Stopped"),
+    "batch.api": ("amap", "map"),
+    "batch.outcomes": ("ItemOutcome",),
+    "batch.progress": ("BatchProgress",),
     "context": ("Context", "JobFilter"),
     "errors": (
         "BatchIncomplete",
+        "ItemError",
         "JobCancelled",
         "JobError",
         "JobFailed",
@@ -147,6 +156,12 @@ __all__ = [
     "PoolJob",
     "PoolStats",
     "Saved",
+    # batches
+    "BatchProgress",
+    "ItemError",
+    "ItemOutcome",
+    "amap",
+    "map",
     # errors; all of them are in tickwork.errors
     "BatchIncomplete",
     "GiveUp",

@@ -371,6 +371,10 @@ class Pool:
                 raise
         await to_its_end(self._close())
 
+    def processes(self) -> ProcessRunner:
+        """Return the child processes of this pool, for batches that share them."""
+        return self._running().processes()
+
     def _make_processes(self) -> ProcessRunner:
         from .runners.process import ProcessRunner  # many programs never start a process
 
