@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterable, Iterable
 from contextlib import suppress
 from hashlib import blake2b
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidOption, UnknownBatch, WrongBatch
@@ -100,13 +100,18 @@ class Feed:
 
     async def _take_all(self, items: Iterable[Any]) -> None:
         iterator = iter(items)
-        part = list(islice(iterator, self._size))
+        part: list[Any] = []
         while True:
-            ahead = list(islice(iterator, 1))  # whether this part is the last
-            await self._add(part, is_last=not ahead)
-            if not ahead:
+            try:
+                part.extend(islice(iterator, self._size + 1 - len(part)))  # one more says whether a part is the last
+            except BaseException:  # what came before it was given
+                await self._add(part, is_last=False)
+                raise
+            is_last = len(part) <= self._size
+            await self._add(part[: self._size], is_last=is_last)
+            if is_last:
                 return
-            part = list(chain(ahead, islice(iterator, self._size - 1)))
+            del part[: self._size]
 
     async def _take_as_they_come(self, items: AsyncIterable[Any]) -> None:
         pull = _Pull(items, self._size)
@@ -125,7 +130,20 @@ class Feed:
 
     async def _add(self, items: Sequence[Any], *, is_last: bool) -> None:
         """Let the batch have these items, which come behind those that were looked at before."""
-        jobs = [self._job(item, self._count + place) for place, item in enumerate(items)]
+        jobs: list[NewJob] = []
+        refusal: Exception | None = None
+        for index, item in enumerate(items, self._count):
+            try:
+                jobs.append(self._job(item, index))
+            except Exception as error:  # what came before it was given
+                refusal, is_last = error, False
+                break
+        if jobs or is_last:
+            await self._add_jobs(jobs, is_last=is_last)
+        if refusal is not None:
+            raise refusal
+
+    async def _add_jobs(self, jobs: Sequence[NewJob], *, is_last: bool) -> None:
         after = self._count + len(jobs)
         digest = self._digest_of(jobs)
         while not self._has(jobs, after, digest, is_last=is_last):

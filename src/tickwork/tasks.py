@@ -72,8 +72,6 @@ P = ParamSpec("P")
 """The parameters of `enqueue`: the function's without an injected `Context`."""
 R = TypeVar("R")
 """The type of the result."""
-T = TypeVar("T")
-"""The type of the first parameter of `enqueue`: an item of `map`."""
 
 MAX_BATCH_ID = 200
 """Characters: a batch's id stands in every one of its jobs."""
@@ -305,9 +303,7 @@ class Task(Generic[C, V, P, R]):
         """
         return await self._app().enqueue_calls(self, list(map(_call, calls)), EnqueueOptions(), wait=True)
 
-    async def map(
-        self: Task[C, V, Concatenate[T, ...], R], items: Iterable[T] | AsyncIterable[T], *, id: str | None = None
-    ) -> JobBatch[R]:
+    async def map(self, items: Iterable[Any] | AsyncIterable[Any], *, id: str | None = None) -> JobBatch[R]:
         """Enqueue a job for each item as one batch, and return its handle: jobs that are counted and awaited together.
 
         The items go into the store part by part, in bounded memory, so that they may be any number; this returns when
@@ -322,14 +318,13 @@ class Task(Generic[C, V, P, R]):
 
         Raises:
             NotRunning: As `enqueue` does.
-            InvalidPayload: An item does not fit the function, or cannot be written as JSON; those before it may be in
-                the batch, as a note of the error tells.
+            InvalidPayload: An item does not fit the function, or cannot be written as JSON. Those before it are in the
+                batch, as a note of the error tells.
             InvalidOption: The items are a text, or the task has a `key`: the jobs of a batch have none.
             WrongBatch: The batch has other items, is of another task, or was cancelled.
             QueueFull: The store is full and this is called inside a job.
         """
-        task: AnyTask = self
-        return await task._app().map_task(task, items, _one, EnqueueOptions(), batch_id=id)  # type: ignore[no-any-return]
+        return await self._app().map_task(self, items, _one, EnqueueOptions(), batch_id=id)  # type: ignore[no-any-return]
 
     async def map_calls(
         self,
@@ -421,9 +416,7 @@ class TaskWithOptions(Generic[P, R]):
         """Do what `Task.enqueue_many` does, with these options."""
         return await self._task._app().enqueue_calls(self._task, list(map(_call, calls)), self._options, wait=True)
 
-    async def map(
-        self: TaskWithOptions[Concatenate[T, ...], R], items: Iterable[T] | AsyncIterable[T], *, id: str | None = None
-    ) -> JobBatch[R]:
+    async def map(self, items: Iterable[Any] | AsyncIterable[Any], *, id: str | None = None) -> JobBatch[R]:
         """Do what `Task.map` does, with these options."""
         return await self._task._app().map_task(self._task, items, _one, self._options, batch_id=id)  # type: ignore[no-any-return]
 

@@ -37,7 +37,6 @@ from .base import (
 from .base import check_finishes as _check
 from .ends import Ends
 from .gates import Gates
-from .memory_batches import Batches
 from .views import MAX_ATTEMPTS, RETRIABLE, WAITING, Standing, WorkerRow
 
 if TYPE_CHECKING:
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from ..limits import Limits
     from .base import FireOutcome, Firing, Lease, ScheduleChange
     from .batches import BatchPart, BatchRow
+    from .memory_batches import Batches
     from .views import JobQuery, Page, QueueRow
 
 KEEP = 1000
@@ -85,7 +85,7 @@ class MemoryStore(Store):
         self._clock = clock
         self._is_held = is_held
         self._is_batch_held = is_batch_held
-        self._batches = Batches(keep, is_batch_held)
+        self._made_batches: Batches | None = None
         self._keep = keep
         self._max_queued = max_queued
         self._max_deaths = max_deaths
@@ -125,7 +125,8 @@ class MemoryStore(Store):
             turn, _ = self._room.popleft()
             if not turn.done():
                 turn.set_exception(NotRunning("the app stopped while this waited for room; nothing was enqueued"))
-        self._batches.waits.close()
+        if self._made_batches is not None:
+            self._made_batches.waits.close()
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = self._alarm_at = None
@@ -778,6 +779,14 @@ class MemoryStore(Store):
         return ended
 
     # -- batches --------------------------------------------------------------------------------------------------
+
+    @property
+    def _batches(self) -> Batches:
+        if self._made_batches is None:
+            from .memory_batches import Batches  # what most runs of an app never need
+
+            self._made_batches = Batches(self._keep, self._is_batch_held)
+        return self._made_batches
 
     async def feed_batch(self, part: BatchPart, jobs: Sequence[NewJob], *, wait: bool = True) -> BatchRow:
         """See `Store.feed_batch`."""
