@@ -19,7 +19,7 @@ import anyio
 import pytest
 
 import tickwork
-from tickwork import App, Every, JobState, Pool
+from tickwork import App, Every, JobState, Pool, Retry
 from tickwork.errors import (
     InvalidDuration,
     InvalidInstant,
@@ -671,6 +671,21 @@ async def test_errors_stay_in_the_jobs_where_that_is_asked_for() -> None:
         await t.drain()
 
         assert [job.state for job in t.jobs] == [JobState.FAILED]
+
+
+async def test_the_error_of_a_job_that_the_test_has_deleted_is_forgotten_with_it() -> None:
+    app = App()
+
+    @app.task(retry=Retry(2, delay="1h"))
+    async def bad() -> None:
+        raise ValueError
+
+    async with app.testing() as t:
+        job = await bad.enqueue()
+        await t.advance("1s")
+        await app.jobs.delete(job.id)
+        await t.advance("2h")
+        assert t.jobs == []
 
 
 async def test_a_cancelled_job_is_no_error() -> None:

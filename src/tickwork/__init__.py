@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from .app import Stopped as Stopped
     from .batch.api import amap as amap
     from .batch.api import map as map
+    from .batch.dead import dead_items as dead_items
+    from .batch.files_api import amap_files as amap_files
+    from .batch.files_api import map_files as map_files
     from .batch.outcomes import ItemOutcome as ItemOutcome
     from .batch.progress import BatchProgress as BatchProgress
     from .context import Context as Context
@@ -78,6 +81,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "app": ("App", "Stopped"),
     "batch.api": ("amap", "map"),
+    "batch.dead": ("dead_items",),
+    "batch.files_api": ("amap_files", "map_files"),
     "batch.outcomes": ("ItemOutcome",),
     "batch.progress": ("BatchProgress",),
     "context": ("Context", "JobFilter"),
@@ -161,7 +166,10 @@ __all__ = [
     "ItemError",
     "ItemOutcome",
     "amap",
+    "amap_files",
+    "dead_items",
     "map",
+    "map_files",
     # errors; all of them are in tickwork.errors
     "BatchIncomplete",
     "GiveUp",

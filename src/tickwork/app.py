@@ -36,7 +36,7 @@ from .events import AppStarted, AppStopping, Event, Events, JobFailed, LoopHeld
 from .handle import Job
 from .health import Health, staleness
 from .jobs import JobState, NewJob, new_id
-from .options import positive
+from .options import as_executor, positive
 from .policies import MAX_DEATHS
 from .retention import Retention, retention
 from .scheduler import Entry, Scheduler
@@ -50,6 +50,7 @@ from .zones import zone_key
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+    from concurrent.futures import Executor
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
     from pathlib import Path
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from .job_batch import JobBatch
     from .job_list import Jobs
     from .jobs import JobRecord
+    from .runners.executor import ExecutorRunner
     from .runners.process import ProcessRunner
     from .stores.base import ScheduleRow, Store
     from .tasks import AnyTask
@@ -114,6 +116,8 @@ class App(Declarations):
         keep_jobs: How long jobs that have ended are kept, in a file; parked ones stay.
         keep_ledger: How long the ledger is kept, in a file. In memory all three are counted: the last 1,000.
         max_processes: Size of the process pool; None: as many as there are processors.
+        executor: Where tasks with `run_in="executor"` run: any `concurrent.futures.Executor`, such as a Dask client's
+            `get_executor()`. The app does not shut it down. A `lifespan` may set `app.executor` instead.
         block_warn_seconds: How long something may hold the event loop before a warning names its line, at least 10 ms;
             None: nobody looks who holds it, and no late start is explained.
         clock: Tells the time; None: the real one.
@@ -138,6 +142,7 @@ class App(Declarations):
         keep_jobs: float | str | timedelta = "7d",
         keep_ledger: float | str | timedelta = "30d",
         max_processes: int | None = None,
+        executor: Executor | None = None,
         block_warn_seconds: float | str | timedelta | None = 0.25,
         clock: Clock | None = None,
     ) -> None:
@@ -152,6 +157,7 @@ class App(Declarations):
         self.max_processes: int = positive(
             "max_processes", (os.cpu_count() or 1) if max_processes is None else max_processes
         )
+        self._executor: Executor | None = as_executor("executor", executor)
         self.block_warn_seconds: float | None = None
         if block_warn_seconds is not None:
             self.block_warn_seconds = seconds(block_warn_seconds, "block_warn_seconds", minimum=MIN_BLOCK_WARN_SECONDS)
@@ -562,6 +568,22 @@ class App(Declarations):
         return self._path
 
     @property
+    def executor(self) -> Executor | None:
+        """Where tasks with `run_in="executor"` run. It can be set until the app has started, as in its `lifespan`.
+
+        Raises:
+            InvalidOption: It is set to something else than a `concurrent.futures.Executor`.
+            NotRunning: It is set when workers may have begun to use another.
+        """
+        return self._executor
+
+    @executor.setter
+    def executor(self, executor: Executor | None) -> None:
+        if self._loop is not None and self._engine is not None and self._engine.has_started:
+            raise NotRunning("the executor cannot be changed: the app has started")
+        self._executor = as_executor("executor", executor)
+
+    @property
     def is_running(self) -> bool:
         """Whether the app has started and not begun to stop."""
         return self._store is not None and self._stopping is None
@@ -688,6 +710,7 @@ class App(Declarations):
         self._watchdog = self._dispatcher.watchdog = self._make_watchdog(self._dispatcher)
         if self._user_lifespan is not None:
             self._dispatcher.state = await self._resources.enter_async_context(_opened(self._user_lifespan, self))
+        self._check_executor()
         assert self._engine is not None
         self._engine.start()
         for task in self._tasks.values():
@@ -714,6 +737,16 @@ class App(Declarations):
             if inspect.isawaitable(made := hook()):
                 await made
 
+    def _check_executor(self) -> None:
+        wanting = sorted(task.name for task in self._tasks.values() if task.place == "executor")
+        if wanting and self._executor is None:
+            raise InvalidOption(
+                "executor",
+                f'given for run_in="executor" of {", ".join(wanting)}',
+                None,
+                remedy="use App(executor=...), or set app.executor in the lifespan",
+            )
+
     def _fingerprints(self, store: Store) -> dict[str, str]:
         """Return the names of the tasks, with the fingerprints of their signatures where a store keeps jobs for long.
 
@@ -730,6 +763,7 @@ class App(Declarations):
             time=self._clock.monotonic,
             call_later=self._clock.call_later,
             processes=self._make_processes,
+            executor=self._make_executor,
         )
         return Dispatcher(
             store,
@@ -848,6 +882,12 @@ class App(Declarations):
 
         return ProcessRunner(self.max_processes)
 
+    def _make_executor(self) -> ExecutorRunner:
+        from .runners.executor import ExecutorRunner  # likewise
+
+        assert self._executor is not None, "the start has checked it"
+        return ExecutorRunner(self._executor)
+
     def _make_watchdog(self, dispatcher: Dispatcher) -> Watchdog | None:
         """Start the watchdog, unless it is switched off. On virtual time a second held is none."""
         loop = self._loop
@@ -913,6 +953,8 @@ class App(Declarations):
     async def _stop(self, drain_seconds: float) -> Stopped:
         engine, dispatcher, store = self._engine, self._dispatcher, self._store
         self._scheduler = None
+        if dispatcher is not None:
+            dispatcher.changed.set()
         if not self._is_client:
             self._events.emit(AppStopping())
         await self._end_loops("scheduler", "feeder")
@@ -962,10 +1004,16 @@ class App(Declarations):
         return await asyncio.shield(self._failed)
 
     async def wait_idle(self) -> None:
-        """Wait until no job is queued or running. Jobs scheduled for later are not waited for."""
+        """Wait until no job is queued or running, or the app has stopped.
+
+        Jobs scheduled for later are not waited for; those of a paused queue are.
+        """
         store, dispatcher = self._store_now(), self._dispatcher
         assert dispatcher is not None
         while True:
+            if self._stopping is not None:  # its store is about to close
+                await asyncio.wait({self._stopping})
+                return
             dispatcher.changed.clear()
             counts = await store.counts()
             if not any(counts[state] for state in IDLE):

@@ -32,10 +32,10 @@ class Bar:
     """One batch on the display."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.progress = BatchProgress(0, 0, None, 0.0)
-        self.is_over = False
-        self.drawn = threading.Event()
+        self.name: str = name
+        self.progress: BatchProgress = BatchProgress(0, 0, None, 0.0)
+        self.is_over: bool = False
+        self.drawn: threading.Event = threading.Event()
         """Set when its last state is on the terminal, or nothing more will be."""
 
     def show(self, progress: BatchProgress) -> None:
@@ -157,6 +157,6 @@ def _update(drawing: Progress, tasks: dict[Bar, TaskID], bar: Bar) -> None:
 
 def _leave_above(drawing: Progress, task: TaskID) -> None:
     """Print a bar for good, above those that go on."""
-    ended = [entry for entry in drawing.tasks if entry.id == task]
-    drawing.console.print(drawing.make_tasks_table(ended))
+    ended = drawing.make_tasks_table([entry for entry in drawing.tasks if entry.id == task])
     drawing.remove_task(task)
+    drawing.console.print(ended)
