@@ -457,6 +457,9 @@ class ExecutorProcessDied(ProcessDied):
         reason: What the executor says.
     """
 
+    function: str
+    pid: int | None
+    exit_code: int | None
     reason: str
 
     def __init__(self, function: str, reason: str) -> None:
