@@ -85,9 +85,9 @@ def test_jobs_are_listed_the_newest_first(folder: Path) -> None:
     head, *rows = ended.out.splitlines()
     assert head.split() == ["job", "task", "state", "queue", "enqueued", "tries", "what", "is", "known"]
     wanted = [
-        rf"{ID}  later      succeeded  default  \d+s ago   1      \d+s ago, took \S+",
-        rf"{ID}  later      scheduled  default  \d+s ago   0      in 1h59m",
-        rf"{ID}  mail.send  failed     mail     \d+s ago   2      \d+s ago, took \S+: OSError: no route to ann.*",
+        rf"{ID}  later      succeeded  default  \S+ ago   1      \S+ ago, took \S+",
+        rf"{ID}  later      scheduled  default  \S+ ago   0      in 1h5\dm",
+        rf"{ID}  mail.send  failed     mail     \S+ ago   2      \S+ ago, took \S+: OSError: no route to ann.*",
     ]
     assert len(rows) == 3
     for row, pattern in zip(rows, wanted, strict=True):
@@ -280,7 +280,7 @@ def test_why_answers_for_a_job(folder: Path) -> None:
     ended = tickwork("why", "jobs.py", job_id, cwd=folder)
 
     assert (ended.status, ended.err) == (0, "")
-    assert re.fullmatch(rf"job {job_id} of later is delayed until {AT}, for 1h59m\S* more\n", ended.out)
+    assert re.fullmatch(rf"job {job_id} of later is delayed until {AT}, for 1h5\dm\S* more\n", ended.out)
     assert asked(folder, "why", "jobs.py", job_id)["reason"] == "delayed"
 
 
@@ -322,7 +322,7 @@ def test_batches_are_counted_cancelled_and_tried_again(tmp_path: Path) -> None:
     words = "jobs", "batch", "jobs.py"
 
     lines = tickwork(*words, cwd=tmp_path).out.splitlines()
-    assert [re.sub(r" +", " ", re.sub(r"\d+s ago", "AGO", line)) for line in lines] == [
+    assert [re.sub(r" +", " ", re.sub(r"\S+ ago", "AGO", line)) for line in lines] == [
         "batch task enqueued how far",
         "numbers later AGO 0 of 3 have ended: 3 scheduled",
         "mails of \u00fc mail.send AGO 2 of 2 have ended: 2 failed",
