@@ -40,7 +40,7 @@ if os.environ.get("CI"):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A loop in debug mode warns of callbacks that take long. On a busy machine any does, and tests compare what is logged.
+    # A loop in debug mode warns of callbacks that take long. On a busy machine any may, and tests compare the log.
     logging.getLogger("asyncio").addFilter(lambda record: not str(record.msg).startswith("Executing"))
     config.addinivalue_line("markers", "blocks(reason): blocks the loop on purpose")
 
