@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from .retry import GiveUp as GiveUp
     from .retry import Retry as Retry
     from .retry import RetryAfter as RetryAfter
+    from .runners.options import Processes as Processes
     from .schedules import Schedule as Schedule
     from .stores.base import Answer as Answer
     from .tasks import Task as Task
@@ -88,6 +89,7 @@ _HOMES = {
     "payloads.secrets": ("Secret",),
     "pool": ("Loaded", "Pool", "PoolJob", "PoolStats", "Saved"),
     "retry": ("GiveUp", "Retry", "RetryAfter"),
+    "runners.options": ("Processes",),
     "schedules": ("Schedule",),
     "stores.base": ("Answer",),
     "tasks": ("Task", "at", "cron", "every", "schedule", "task"),
@@ -135,6 +137,7 @@ __all__ = [
     "Pool",
     "PoolJob",
     "PoolStats",
+    "Processes",
     "Saved",
     # errors; all of them are in tickwork.errors
     "GiveUp",

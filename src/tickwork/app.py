@@ -39,6 +39,7 @@ from .jobs import JobState, NewJob, new_id
 from .options import positive
 from .policies import MAX_DEATHS
 from .retention import Retention, retention
+from .runners.options import processes_of
 from .scheduler import Entry, Scheduler
 from .schedules import Schedules
 from .shield import is_meant_for_us, to_its_end
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from .holds import Hold
     from .job_list import Jobs
     from .jobs import JobRecord
-    from .runners.process import ProcessRunner
+    from .runners.options import Processes
     from .stores.base import ScheduleRow, Store
     from .tasks import AnyTask
     from .testing import Testing
@@ -112,7 +113,7 @@ class App(Declarations):
         keep_results: How long results are kept, in a file.
         keep_jobs: How long jobs that have ended are kept, in a file; parked ones stay.
         keep_ledger: How long the ledger is kept, in a file. In memory all three are counted: the last 1,000.
-        max_processes: Size of the process pool; None: as many as there are processors.
+        processes: The process pool: how many child processes, or `Processes(...)`; None: as many as there are processors.
         block_warn_seconds: How long something may hold the event loop before a warning names its line, at least 10 ms;
             None: nobody looks who holds it, and no late start is explained.
         clock: Tells the time; None: the real one.
@@ -136,7 +137,7 @@ class App(Declarations):
         keep_results: float | str | timedelta = "1h",
         keep_jobs: float | str | timedelta = "7d",
         keep_ledger: float | str | timedelta = "30d",
-        max_processes: int | None = None,
+        processes: int | Processes | None = None,
         block_warn_seconds: float | str | timedelta | None = 0.25,
         clock: Clock | None = None,
     ) -> None:
@@ -148,9 +149,7 @@ class App(Declarations):
         self.max_queued: int = positive("max_queued", max_queued)
         self.max_deaths: int = positive("max_deaths", max_deaths)
         self.retention: Retention = retention(keep_results, keep_jobs, keep_ledger, is_kept=url is not None)
-        self.max_processes: int = positive(
-            "max_processes", (os.cpu_count() or 1) if max_processes is None else max_processes
-        )
+        self.processes: Processes = processes_of(processes)
         self.block_warn_seconds: float | None = None
         if block_warn_seconds is not None:
             self.block_warn_seconds = seconds(block_warn_seconds, "block_warn_seconds", minimum=MIN_BLOCK_WARN_SECONDS)
@@ -689,7 +688,7 @@ class App(Declarations):
             cancel_seconds=self.cancel_seconds,
             time=self._clock.monotonic,
             call_later=self._clock.call_later,
-            processes=self._make_processes,
+            processes=self.processes.runner,
         )
         return Dispatcher(
             store,
@@ -801,11 +800,6 @@ class App(Declarations):
             max_deaths=self.max_deaths,
             is_held=self._handles.__contains__,
         )
-
-    def _make_processes(self) -> ProcessRunner:
-        from .runners.process import ProcessRunner  # many apps never start a process
-
-        return ProcessRunner(self.max_processes)
 
     def _make_watchdog(self, dispatcher: Dispatcher) -> Watchdog | None:
         """Start the watchdog, unless it is switched off. On virtual time a second held is none."""

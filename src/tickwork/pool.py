@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
 from contextvars import copy_context
 from dataclasses import dataclass
 from inspect import CO_COROUTINE
@@ -32,17 +31,19 @@ from .errors import (
 )
 from .jobs import Outcome
 from .options import one_of, positive
+from .runners.options import processes_of
 from .shield import to_its_end
 from .workers import HELD, NO_KWARGS, RUN_IN, SETTLED, WAITING, Place, Run, RunIn, Workers, place_of
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Coroutine, Generator
     from contextvars import Context
     from datetime import timedelta
     from types import TracebackType
     from typing import Self
 
-    from .runners.process import ProcessRunner
+    from .runners.options import Processes
     from .snapshot import Snapshot
     from .workers import StopReason, Worker
 
@@ -313,7 +314,7 @@ class Pool:
         buffer: How many jobs may wait; beyond that `submit` waits and `submit_nowait` raises.
         timeout: Seconds that a job may run, unless `options` says otherwise; None: no limit. Also "30s", timedelta.
         run_in: Where jobs run: "loop", "thread", "process"; None: coroutine functions on the loop, others in a thread.
-        max_processes: Size of the process pool; None: as many as there are processors.
+        processes: The process pool: how many child processes, or `Processes(...)`; None: as many as there are processors.
         cancel_seconds: How long a cancelled job may take to end before it is abandoned.
 
     Raises:
@@ -327,16 +328,14 @@ class Pool:
         buffer: int = 1000,
         timeout: float | str | timedelta | None = None,
         run_in: RunIn | None = None,
-        max_processes: int | None = None,
+        processes: int | Processes | None = None,
         cancel_seconds: float | str | timedelta = CANCEL_SECONDS,
     ) -> None:
         self.workers: int = positive("workers", workers)
         self.buffer: int = positive("buffer", buffer)
         self.timeout: float | None = None if timeout is None else seconds(timeout, "timeout")
         self.run_in: RunIn | None = one_of("run_in", run_in, (None, *RUN_IN))
-        self.max_processes: int = positive(
-            "max_processes", (os.cpu_count() or 1) if max_processes is None else max_processes
-        )
+        self.processes: Processes = processes_of(processes)
         self.cancel_seconds: float = seconds(cancel_seconds, "cancel_seconds")
         self._ids = itertools.count(1)
         self._closed = True
@@ -354,7 +353,7 @@ class Pool:
             cancel_seconds=self.cancel_seconds,
             time=clock.monotonic,
             call_later=clock.call_later,
-            processes=self._make_processes,
+            processes=self.processes.runner,
         )
         self._engine.start()
         self._closed = False
@@ -370,11 +369,6 @@ class Pool:
                 await to_its_end(self._close())
                 raise
         await to_its_end(self._close())
-
-    def _make_processes(self) -> ProcessRunner:
-        from .runners.process import ProcessRunner  # many programs never start a process
-
-        return ProcessRunner(self.max_processes)
 
     async def _close(self) -> None:
         """Cancel what is left and end the workers."""

@@ -86,8 +86,6 @@ def outcome(answer: wire.Frame, fn: object, name: str) -> Any:
     if stage == "import" and not isinstance(error, NotImportable):
         remedy = "its module must be importable in a fresh interpreter"
         error = NotImportable(fn, f"its child process got {kind}: {message}", remedy=remedy)
-    if stage == "initializer":
-        error.add_note(f"raised by {name!r}, the initializer of the process runner")
     raise error from RemoteTraceback(text)
 
 

@@ -22,6 +22,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from . import wire
+from .at_import import when_imported
 from .reference import MAIN_NAMES, Reference, import_main, resolve
 
 if TYPE_CHECKING:
@@ -41,9 +42,14 @@ class _Child:
         self.context: dict[str, Any] | None = None  # of the running job
         self.is_listening = False  # whether somebody wants its notes
         self.is_importing_main = False
+        self.is_in_call = False  # whether the parent waits for an answer
         self._sock = sock
         self._writing = threading.Lock()  # notes may come from threads of the job
-        self._receiver = wire.Receiver((wire.START, wire.CALL))
+        self._writer: int | None = None  # the thread that has it
+        self._interposed: deque[list[wire.Piece]] = deque()
+        self._receiver = wire.Receiver((wire.START, wire.CALL, wire.LEVELS))
+        self._levels: dict[str, int] = {}
+        self._is_forwarding = False
         self._main: tuple[str, str | None] | None = None
         self._main_loaded = False
         self._max_jobs: int | None = None
@@ -57,7 +63,12 @@ class _Child:
     def serve(self) -> None:
         """Answer frames until the parent closes the socket."""
         while (frame := self._receive()) is not None:
+            if frame.kind == wire.LEVELS:
+                self._set_levels(pickle.loads(frame.rest))
+                continue
+            self.is_in_call = True
             answer = self._start(frame) if frame.kind == wire.START else self._call(frame)
+            self.is_in_call = False
             for stream in (sys.stdout, sys.stderr):
                 try:
                     stream.flush()  # what a job has printed stands before its result
@@ -71,6 +82,8 @@ class _Child:
 
     def _receive(self) -> wire.Frame | None:
         """Return the next frame, or None when the parent has closed."""
+        if (frame := self._receiver.add(0)) is not None:
+            return frame
         try:
             while got := self._sock.recv_into(self._receiver.space()):
                 if (frame := self._receiver.add(got)) is not None:
@@ -85,9 +98,37 @@ class _Child:
         Raises:
             OSError: The parent is gone.
         """
+        if self._writer == threading.get_ident():
+            # A signal handler or a finalizer that logs while this thread writes: no frame may begin amid another.
+            self._interposed.append(pieces)
+            return
         with self._writing:
-            for piece in pieces:
-                self._sock.sendall(piece)
+            self._writer = threading.get_ident()
+            try:
+                self._write(pieces)
+                while self._interposed:
+                    self._write(self._interposed.popleft())
+            finally:
+                self._writer = None
+
+    def _write(self, pieces: list[wire.Piece]) -> None:
+        for piece in pieces:
+            self._sock.sendall(piece)
+
+    def forward_logs(self) -> None:
+        """Begin to send what jobs log to the parent; called when something has imported logging."""
+        from . import forward
+
+        self._is_forwarding = True
+        forward.install()
+        forward.set_levels(self._levels)
+
+    def _set_levels(self, levels: dict[str, int]) -> None:
+        self._levels = levels
+        if self._is_forwarding:
+            from . import forward
+
+            forward.set_levels(levels)
 
     def main_attribute(self, name: str) -> Any:
         """Look up what a pickle of the parent calls `__main__.name`; imports that module when needed."""
@@ -203,6 +244,21 @@ def notify(kind: str, value: Any) -> None:
         _child.send(wire.encode(wire.NOTE, (kind, value)))
 
 
+def is_in_call() -> bool:
+    """Tell whether this is a child process whose parent waits for an answer."""
+    return _child is not None and _child.is_in_call
+
+
+def send_record(state: dict[str, Any]) -> None:
+    """Send a log record, as the attributes that make it anew.
+
+    Raises:
+        OSError: The parent is gone.
+    """
+    if _child is not None:
+        _child.send(wire.encode(wire.LOG, state))
+
+
 def soon(send: Callable[[], None]) -> bool:
     """Call a function that sends a note, in a moment, in a thread, and before the result of the running job.
 
@@ -237,6 +293,7 @@ def find(where: tuple[Any, ...], pickled: bytes | None = None) -> None:
 
     assert _child is not None, "it is called in a child process"
     logging.getLogger("tickwork").addHandler(logging.NullHandler())
+    logging.getLogger("tickwork").propagate = False
     with contextlib.redirect_stdout(sys.stderr):
         _child.find(Reference(*where))
         if pickled is not None:
@@ -278,6 +335,7 @@ def _run(sock: socket.socket, lifeline: int) -> None:
     child = _child = _Child(sock)
     _stand_in_for_main(child)
     _keep_forks_apart(sock, lifeline)
+    when_imported("logging", child.forward_logs)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(line_buffering=True)  # lines of several children do not tear each other
     with sock:
