@@ -19,7 +19,7 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import wire
 from .at_import import when_imported
@@ -59,6 +59,8 @@ class _Child:
         self._notes: deque[Callable[[], None]] = deque()  # that may wait
         self._sending = threading.Lock()
         self._has_notes: threading.Event | None = None
+        self.position_fd: int | None = None
+        self.position: memoryview | None = None
 
     def serve(self) -> None:
         """Answer frames until the parent closes the socket."""
@@ -273,6 +275,27 @@ def soon(send: Callable[[], None]) -> bool:
     return True
 
 
+def position() -> memoryview | None:
+    """Return the memory that is shared with the parent: two numbers of 64 bits; None: there is none here.
+
+    What they mean is up to the function and whoever called it.
+    """
+    if _child is None or _child.position_fd is None:
+        return None
+    if _child.position is None:
+        import mmap  # only batches use it
+
+        with suppress(OSError):  # a job has closed what is not its own
+            _child.position = memoryview(mmap.mmap(_child.position_fd, 16)).cast("q")
+    return _child.position
+
+
+def function(where: tuple[Any, ...]) -> Callable[..., Any]:
+    """Return the function that the parent's `look_up` has found, imported at its first use."""
+    assert _child is not None, "it is called in a child process"
+    return _child.find(Reference(*where))
+
+
 def is_importing_main() -> bool:
     """Tell whether this is a child that is just importing its parent's script."""
     return _child is not None and _child.is_importing_main
@@ -300,12 +323,13 @@ def find(where: tuple[Any, ...], pickled: bytes | None = None) -> None:
             pickle.loads(pickled)
 
 
-def main(socket_fd: int, lifeline: int) -> None:
-    """Serve the parent on the other end of the two descriptors, until it closes the socket."""
+def main(socket_fd: int, lifeline: int, position: int) -> None:
+    """Serve the parent on the other end of the descriptors, until it closes the socket."""
     sock = socket.socket(fileno=socket_fd)
     sock.set_inheritable(False)
     os.set_inheritable(lifeline, False)
-    _run(sock, lifeline)
+    os.set_inheritable(position, False)
+    _run(sock, lifeline, position)
 
 
 if sys.platform == "win32":
@@ -328,11 +352,12 @@ if sys.platform == "win32":
         _run(socket.fromshare(share[struct.calcsize("<I") :]), lifeline)
 
 
-def _run(sock: socket.socket, lifeline: int) -> None:
+def _run(sock: socket.socket, lifeline: int, position: int | None = None) -> None:
     global _child
     _ignore_signals()
     _follow(lifeline)
     child = _child = _Child(sock)
+    child.position_fd = position
     _stand_in_for_main(child)
     _keep_forks_apart(sock, lifeline)
     when_imported("logging", child.forward_logs)
@@ -415,10 +440,29 @@ def _memory() -> int:
 
 
 def _failure(stage: str, error: BaseException, flags: int = 0, kind: str = "") -> list[wire.Piece]:
-    """Return the frame that tells of an error: always as text, and as the exception where it can be pickled.
+    """Return the frame that tells of an error. `kind` is the class to report, by default the error's; see `stage`."""
+    told = told_of(error)
+    return wire.encode(wire.FAILURE, (stage, kind or told.kind, told.message, told.text, told.pickled), flags)
 
-    `kind` is the class name to report, by default that of the error; for a result, that of the result.
+
+class Told(NamedTuple):
+    """What is sent of an error: always text, and the exception where it can be pickled.
+
+    Attributes:
+        kind: The name of its class.
+        message: Its text.
+        text: Its traceback.
+        pickled: Itself; None: it cannot be pickled.
     """
+
+    kind: str
+    message: str
+    text: str
+    pickled: bytes | None
+
+
+def told_of(error: BaseException) -> Told:
+    """Return what is sent of an error. Its traceback begins below the frame that caught it."""
     import traceback  # only failures pay for it
 
     frames = error.__traceback__.tb_next if error.__traceback__ is not None else None
@@ -431,7 +475,7 @@ def _failure(stage: str, error: BaseException, flags: int = 0, kind: str = "") -
         pickled = pickle.dumps(error, 5)
     except Exception:
         pickled = None
-    return wire.encode(wire.FAILURE, (stage, kind or _class_name(type(error)), message, text, pickled), flags)
+    return Told(_class_name(type(error)), message, text, pickled)
 
 
 def _class_name(kind: type) -> str:

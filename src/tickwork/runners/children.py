@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import struct
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,9 @@ CLOSE_SECONDS = 1.0
 TURN_SECONDS = 0.001
 
 
+_NUMBERS = struct.Struct("qq")
+
+
 class NotSent(Exception):
     """The child was gone before it had read the whole call, so that the function cannot have started."""
 
@@ -52,6 +56,7 @@ class Child(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self.gone: asyncio.Future[None] = self._loop.create_future()
         self._process, self._on_gone = process, on_gone
+        self._position: tuple[int, int] | None = None
         self._transport: asyncio.Transport | None = None
         self._is_lost = False  # the connection has ended
         self._deadline: asyncio.TimerHandle | None = None
@@ -61,6 +66,18 @@ class Child(asyncio.BufferedProtocol):
         self._paused: asyncio.Future[None] | None = None
         self._receiver = wire.Receiver((wire.RESULT, wire.FAILURE, wire.NOTE, wire.LOG))
         self._watch()
+
+    @property
+    def position(self) -> tuple[int, int] | None:
+        """The two numbers that are shared with the child, the last ones when it has died; None: it shares none."""
+        if self._process.position is not None and not self.gone.done():
+            self._position = _NUMBERS.unpack_from(self._process.position)
+        return self._position
+
+    def set_position(self, first: int, second: int) -> None:
+        """Set the two numbers, before a call."""
+        if self._process.position is not None:
+            _NUMBERS.pack_into(self._process.position, 0, first, second)
 
     def is_usable(self) -> bool:
         """Tell whether it can take a call; also notices a death of which no event has told yet."""
@@ -167,6 +184,9 @@ class Child(asyncio.BufferedProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
         os.close(self._process.lifeline)
+        if self._process.position is not None:
+            self._position = self.position
+            self._process.position.close()
         self.gone.set_result(None)
         self.fail(ProcessDied(self.describe, self.pid, self.exit_code))
         self._on_gone(self)

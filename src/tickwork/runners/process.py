@@ -113,6 +113,7 @@ class ProcessRunner:
         context: dict[str, Any] | None = None,
         on_message: Listener | None = None,
         on_log: LogListener | None = None,
+        on_child: Callable[[Child], None] | None = None,
     ) -> Any:
         """Call `fn(*args, **kwargs)` in a child process and return what it returns.
 
@@ -132,6 +133,7 @@ class ProcessRunner:
                 before `run` returns. What it raises goes to the loop's exception handler.
             on_log: Called likewise with each record that the function logs; None: the logger of the same name handles
                 it, in the context variables of the caller.
+            on_child: Called with the child that is about to run it: its `position` can be read then.
 
         Raises:
             NotImportable: The name of `fn` does not lead to it, here or in the child.
@@ -151,7 +153,7 @@ class ProcessRunner:
             where, name = look_up(fn)
         name = describe or name
         frame = encode_call(name, where, args, kwargs, context, listening=on_message is not None)
-        answer = await self._ask(frame, name, on_message, on_log or partial(copy_context().run, handle))
+        answer = await self._ask(frame, name, on_message, on_log or partial(copy_context().run, handle), on_child)
         del frame
         return outcome(answer, fn, name)
 
@@ -161,18 +163,21 @@ class ProcessRunner:
         name: str,
         on_message: Listener | None,
         on_log: LogListener,
+        on_child: Callable[[Child], None] | None,
         *,
         is_retry: bool = False,
     ) -> wire.Frame:
         child = await self._acquire()
         try:
+            if on_child is not None:
+                on_child(child)
             return await child.ask(self._with_levels(child, frame), name, on_message, on_log)
         except NotSent:  # an idle child had just died; the next one is checked again, or new
             if is_retry:
                 raise await child.death(name) from None
         finally:
             self._offer(child)
-        return await self._ask(frame, name, on_message, on_log, is_retry=True)
+        return await self._ask(frame, name, on_message, on_log, on_child, is_retry=True)
 
     def _with_levels(self, child: Child, frame: list[wire.Piece]) -> list[wire.Piece]:
         """Return the frame, after another that tells the child of its parent's log levels where they have changed."""
