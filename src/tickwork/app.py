@@ -113,7 +113,7 @@ class App(Declarations):
         keep_results: How long results are kept, in a file.
         keep_jobs: How long jobs that have ended are kept, in a file; parked ones stay.
         keep_ledger: How long the ledger is kept, in a file. In memory all three are counted: the last 1,000.
-        processes: The process pool: how many child processes, or `Processes(...)`; None: as many as there are processors.
+        processes: The process pool: how many child processes, or `Processes(...)`; None: one for each processor.
         block_warn_seconds: How long something may hold the event loop before a warning names its line, at least 10 ms;
             None: nobody looks who holds it, and no late start is explained.
         clock: Tells the time; None: the real one.

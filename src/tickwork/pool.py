@@ -314,7 +314,7 @@ class Pool:
         buffer: How many jobs may wait; beyond that `submit` waits and `submit_nowait` raises.
         timeout: Seconds that a job may run, unless `options` says otherwise; None: no limit. Also "30s", timedelta.
         run_in: Where jobs run: "loop", "thread", "process"; None: coroutine functions on the loop, others in a thread.
-        processes: The process pool: how many child processes, or `Processes(...)`; None: as many as there are processors.
+        processes: The process pool: how many child processes, or `Processes(...)`; None: one for each processor.
         cancel_seconds: How long a cancelled job may take to end before it is abandoned.
 
     Raises:

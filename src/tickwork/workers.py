@@ -25,13 +25,12 @@ import logging
 from collections import deque
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .clock import outside
 from .errors import InvalidOption, Killed, ProcessDied
 from .jobs import Outcome
-from .runners.logs import handle
+from .runners.logs import handle, in_context
 from .runners.thread import ThreadRunner
 
 if TYPE_CHECKING:
@@ -675,7 +674,7 @@ class Workers:
                     describe=run.describe(),
                     context=run.luggage(),
                     on_message=run.hear,
-                    on_log=partial(context.run, run.hear_record),
+                    on_log=in_context(context, run.hear_record),
                 )
         elif run.run_in == "thread":
             with outside():

@@ -550,9 +550,9 @@ async def test_an_initializer_that_fails_is_told_to_each_who_waits() -> None:
     results = await asyncio.gather(*(runner.run(functions.process_id) for _ in range(3)), return_exceptions=True)
 
     assert [type(error) for error in results] == [ProcessNotStarted] * 3
+    name = f"{functions.__name__}:fail_to_initialize"
     assert {str(error) for error in results} == {
-        f"a child process could not be started for the job: its initializer '{functions.__name__}:fail_to_initialize'"
-        " raised LookupError: no licence"
+        f"a child process could not be started for the job: its initializer {name!r} raised LookupError: no licence"
     }
     assert [type(error.__cause__) for error in results if isinstance(error, Exception)] == [LookupError] * 3
     await runner.aclose()

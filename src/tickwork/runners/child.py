@@ -44,9 +44,9 @@ class _Child:
         self.is_importing_main = False
         self.is_in_call = False  # whether the parent waits for an answer
         self._sock = sock
-        self._writing = threading.Lock()  # notes may come from threads of the job
-        self._writer: int | None = None  # the thread that has it
-        self._interposed: deque[list[wire.Piece]] = deque()
+        self._writing = threading.RLock()  # notes may come from threads of the job
+        self._is_writing = False
+        self._outgoing: deque[list[wire.Piece]] = deque()
         self._receiver = wire.Receiver((wire.START, wire.CALL, wire.LEVELS))
         self._levels: dict[str, int] = {}
         self._is_forwarding = False
@@ -100,22 +100,17 @@ class _Child:
         Raises:
             OSError: The parent is gone.
         """
-        if self._writer == threading.get_ident():
-            # A signal handler or a finalizer that logs while this thread writes: no frame may begin amid another.
-            self._interposed.append(pieces)
-            return
         with self._writing:
-            self._writer = threading.get_ident()
-            try:
-                self._write(pieces)
-                while self._interposed:
-                    self._write(self._interposed.popleft())
-            finally:
-                self._writer = None
-
-    def _write(self, pieces: list[wire.Piece]) -> None:
-        for piece in pieces:
-            self._sock.sendall(piece)
+            self._outgoing.append(pieces)
+            # A signal handler or a finalizer that logs may come here while its own thread is writing below: no frame
+            # may begin amid another, so the one that writes sends that, too.
+            while self._outgoing and not self._is_writing:
+                self._is_writing = True
+                try:
+                    for piece in self._outgoing.popleft():
+                        self._sock.sendall(piece)
+                finally:
+                    self._is_writing = False
 
     def forward_logs(self) -> None:
         """Begin to send what jobs log to the parent; called when something has imported logging."""

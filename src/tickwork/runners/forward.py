@@ -3,12 +3,14 @@
 Loaded in a child when something there has imported `logging`, and only then: a function that logs nothing pays nothing.
 
 The handler hangs on a logger of its own above the root. There it hears every record that reaches the root, and takes
-up no place: `logging.basicConfig()` finds a root without handlers and does what it always does, whenever it is called.
-As soon as the root has a handler, the user's own configuration is in force, and nothing is sent to the parent.
+up no place: `logging.basicConfig(level=...)` finds a root without handlers and does what it always does, whenever it is
+called. As soon as the root has a handler, the user's own configuration is in force, and nothing is sent to the parent.
+Only `basicConfig()` without options does nothing: `logging.warning` and its like call it for a root without handlers.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -55,10 +57,18 @@ def install() -> None:
     above = logging.Logger("the parent process")
     above.addHandler(_Forward())
     logging.root.parent = above
+    set_up = logging.basicConfig
+
+    @functools.wraps(set_up)
+    def set_up_if_meant(**options: Any) -> None:
+        if options:
+            set_up(**options)
+
+    logging.basicConfig = set_up_if_meant
 
 
 def set_levels(levels: Mapping[str, int]) -> None:
-    """Let loggers have the levels of the parent, as far as those have changed; not where the user has set up logging."""
+    """Give loggers the levels of the parent, where those have changed; not where the user has set up logging."""
     global _levels
     if logging.root.handlers:
         return

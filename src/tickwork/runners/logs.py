@@ -1,4 +1,4 @@
-"""The parent's side of logging in children: what a job has logged there is handled here, as if it had logged it here."""
+"""The parent's side of logging in children: what a job logs there is handled here, as if it had logged it here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextvars import Context
 
     from . import wire
 
@@ -27,6 +28,11 @@ def handle(record: logging.LogRecord) -> None:
     logger = logging.getLogger(record.name)
     if logger.isEnabledFor(record.levelno):
         logger.handle(record)
+
+
+def in_context(context: Context, listener: LogListener) -> LogListener:
+    """Return a listener that hears records in these context variables: filters and formatters may ask for them."""
+    return lambda record: context.run(listener, record)
 
 
 class Levels:
@@ -49,5 +55,5 @@ class Levels:
 
 def _levels() -> dict[str, int]:
     loggers = logging.root.manager.loggerDict.copy()
-    found = {name: logger.level for name, logger in loggers.items() if getattr(logger, "level", 0)}
-    return {"": logging.root.level, **found}
+    found = {name: logger.level for name, logger in loggers.items() if isinstance(logger, logging.Logger)}
+    return {"": logging.root.level, **{name: level for name, level in found.items() if level}}

@@ -84,7 +84,7 @@ def processes_of(value: int | Processes | None) -> Processes:
     """Return the options that `processes=` was given: their number, all of them, or None for the defaults."""
     if isinstance(value, Processes):
         return value
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+    if value is not None and (type(value) is not int or value < 1):
         raise InvalidOption("processes", "a whole number of at least 1 or Processes(...)", value)
     return Processes(value)
 
@@ -92,7 +92,7 @@ def processes_of(value: int | Processes | None) -> Processes:
 def usable_processors() -> int:
     """Return the number of processors that this process may use, which in a container may be few of many."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0)) or 1
+        return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 

@@ -21,7 +21,7 @@ import os
 import sys
 from collections import deque
 from contextvars import copy_context
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidOption, NotRunning, ProcessDied, ProcessNotStarted, RemoteError
@@ -30,7 +30,7 @@ from .calls import encode_call, look_up, outcome
 from .child import is_importing_main
 from .children import CLOSE_SECONDS, Child, NotSent
 from .launch import launch
-from .logs import Levels, handle
+from .logs import Levels, handle, in_context
 from .reference import main_module, reference
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class ProcessRunner:
             where, name = look_up(fn)
         name = describe or name
         frame = encode_call(name, where, args, kwargs, context, listening=on_message is not None)
-        answer = await self._ask(frame, name, on_message, on_log or partial(copy_context().run, handle), on_child)
+        answer = await self._ask(frame, name, on_message, on_log or in_context(copy_context(), handle), on_child)
         del frame
         return outcome(answer, fn, name)
 
@@ -348,9 +348,10 @@ class ProcessRunner:
 
     async def _greet(self, child: Child) -> None:
         path = [entry or os.getcwd() for entry in sys.path]
+        where = self._initializer and tuple(self._initializer)
         initializer = None if self._initializer is None else str(self._initializer)
         name = initializer or "its start"
-        settings = (path, main_module(), self._initializer and tuple(self._initializer), self._max_jobs, self._max_memory)
+        settings = (path, main_module(), where, self._max_jobs, self._max_memory)
         try:
             try:
                 frame = self._with_levels(child, wire.encode(wire.START, settings))
