@@ -24,6 +24,9 @@ REQUIREMENTS = {
     "litequeue": "litequeue==0.14" if sys.version_info >= (3, 12) else "litequeue==0.9",  # what Python 3.11 can have
     "saq": "saq[redis]==0.26.4 hiredis==3.5.0 typing-extensions==4.16.0",
     "arq": "arq==0.28.0",
+    "joblib": "joblib==1.6.0",
+    "aiomultiprocess": "aiomultiprocess==0.9.1",
+    "dask": "distributed==2026.8.0",
     "taskiqredis": "taskiq-redis==1.2.4 taskiq==0.13.0 hiredis==3.5.0",
 }
 """What is installed for each peer: one or more requirements, parted by blanks."""

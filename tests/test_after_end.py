@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tickwork import App, JobState
+from tickwork import App, JobState, Retry
 from tickwork.errors import InvalidOption
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -96,6 +96,36 @@ async def test_a_job_cancelled_before_it_begins_has_ended_too() -> None:
         assert [(answer.outcome, answer.first) for answer in history] == [
             ("ran", after(seconds=21)),
             ("not_started", after(seconds=10)),
+        ]
+
+
+@pytest.mark.parametrize("way", ["cancel", "delete"])
+@pytest.mark.parametrize("stands", ["waits", "waits for a retry"])
+async def test_a_person_who_cancels_or_deletes_a_waiting_job_sets_the_next_fire_time(way: str, stands: str) -> None:
+    app = App()
+
+    @app.every("10s", after="end", retry=Retry(2, delay="1h"), name="poll")
+    async def poll() -> None:
+        if t.now < after(seconds=20):
+            raise ValueError
+
+    async with app.testing(raise_errors=False) as t:
+        if stands == "waits":
+            await app.jobs.pause_queue("default")
+        await t.advance("11s")
+        (job,) = t.jobs
+        assert job.state is (JobState.QUEUED if stands == "waits" else JobState.SCHEDULED)
+        assert app.schedules["poll"].next_at is None
+        await getattr(app.jobs, way)(job.id)
+        await app.jobs.resume_queue("default")
+        await t.advance("12s")
+
+        assert app.schedules["poll"].next_at == after(seconds=31)
+        assert [job.state for job in t.jobs][-1] is JobState.SUCCEEDED
+        history = await app.schedules["poll"].history()
+        assert [(answer.outcome, answer.first) for answer in history] == [
+            ("ran", after(seconds=21)),
+            ("not_started" if stands == "waits" else "ran", after(seconds=10)),
         ]
 
 

@@ -221,6 +221,22 @@ async def test_a_job_for_later_waits_for_its_time() -> None:
         await app.wait_idle()
 
 
+@pytest.mark.parametrize("kept", [False, True])
+async def test_who_waits_for_an_idle_app_hears_of_its_stop(tmp_path: Path, kept: bool) -> None:
+    app = App(f"sqlite:///{tmp_path}/jobs.db" if kept else None)
+
+    @app.task()
+    async def work() -> None: ...
+
+    async with app:
+        await app.jobs.pause_queue("default")
+        await work.enqueue()
+        idle = asyncio.ensure_future(app.wait_idle())
+        await asyncio.sleep(0)
+        assert not idle.done()
+    await asyncio.wait_for(idle, 5)
+
+
 async def test_enqueue_without_an_app_says_what_to_name() -> None:
     with pytest.raises(NotRunning) as none:
         await add.enqueue(1)

@@ -24,7 +24,7 @@ def job(state: JobState, **options: Any) -> JobRecord:
 
 
 def told(record: JobRecord, *, workers: list[WorkerRow] | None = None, **options: Any) -> tuple[str, str, Any, Any]:
-    before = options.pop("before", {})
+    before = options.pop("before", None)
     facts = JobFacts(
         standing=Standing(job=record, **options),
         before=before,
@@ -60,7 +60,7 @@ def test_a_job_between_two_attempts_waits_for_the_next() -> None:
 @pytest.mark.parametrize("state", [JobState.QUEUED, JobState.SCHEDULED])
 def test_a_job_that_is_due_tells_the_first_thing_in_its_way(state: JobState) -> None:
     record, due = job(state, schedule="s"), "has been due for 5s and waits"
-    before = {"j0": job(JobState.RUNNING)}
+    before = job(JobState.RUNNING)
 
     assert told(record, behind=("j0",), before=before, queue_paused_at=NOW, workers=[]) == (
         f"{due} behind job j0, which is running: the overlap of schedule s lets it begin when that has ended",

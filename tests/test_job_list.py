@@ -261,9 +261,29 @@ async def test_of_two_who_do_the_same_to_a_job_one_does(tmp_path: Path, way: str
 
     losers = [str(told) for told in people if isinstance(told, WrongState)]
     assert len(losers) == 3
-    became, done = ("queued", "retried") if way == "retry" else ("cancelled", "cancelled")
+    if way == "retry":
+        refused, late = (
+            f"job {job.id} is queued and cannot be retried",
+            "it waits for a worker; wait for that, or ask why",
+        )
+    else:
+        refused, late = f"job {job.id} is cancelled and cannot be cancelled", "it has ended; delete it to forget it"
     for told in losers:
-        assert told.startswith(f"job {job.id} is {became} and cannot be {done}: ")
+        assert told.startswith((f"{refused}: it was parked a moment ago; look at it again", f"{refused}: {late}"))
+
+
+async def test_a_change_that_the_store_refused_tells_only_what_is_known(work: Work) -> None:
+    job_id = await work.failed()
+    seen = await work.app.jobs._job(job_id)
+    assert str(await work.app.jobs._too_late(seen, "retried")) == (
+        f"job {job_id} is failed and cannot be retried: something was in its way a moment ago, and no longer is; "
+        "try again"
+    )
+    await work.app.jobs.pause_queue("mail")
+    await work.app.jobs.retry(job_id)
+    assert str(await work.app.jobs._too_late(seen, "retried")) == (
+        f"job {job_id} is queued and cannot be retried: it was failed a moment ago; look at it again"
+    )
 
 
 async def test_a_paused_queue_keeps_its_jobs_until_it_is_resumed(work: Work) -> None:
@@ -420,15 +440,15 @@ async def test_a_job_whose_key_another_has_by_now_is_not_retried(work: Work) -> 
     second = await work.send.options(key="ann").enqueue("ann")
     assert second.id != first.id
     assert await refusal(work.app.jobs.retry(first.id)) == (
-        f"job {first.id} is cancelled and cannot be retried: an unfinished job of its task has its key 'ann'; wait for "
-        "the end of that one, or cancel it"
+        f"job {first.id} is cancelled and cannot be retried: job {second.id}, which is unfinished, has its key 'ann'; "
+        "wait for the end of that one, or cancel it"
     )
     await work.app.jobs.cancel(second.id)
     assert (await work.app.jobs.retry(first.id)).key == "ann"
     assert (await work.send.options(key="ann").enqueue("ann")).id == first.id
 
 
-async def test_a_key_that_is_made_of_a_secret_is_hidden() -> None:
+async def test_a_secret_in_a_key_that_a_caller_gives_is_hidden() -> None:
     app, go = App(), asyncio.Event()
 
     @app.task(name="call")
@@ -439,6 +459,7 @@ async def test_a_key_that_is_made_of_a_secret_is_hidden() -> None:
         jobs = [await call.options(key=f"{number} s3cr3t-code").enqueue("s3cr3t-code", number) for number in range(2)]
         await until(lambda: app.running)
         assert (await app.jobs.get(jobs[1].id)).key == "1 ***"
+        assert "s3cr3t" not in repr([await job.record() for job in jobs])
         go.set()
 
 

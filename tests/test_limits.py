@@ -82,14 +82,77 @@ def test_of_two_gates_the_finer_one_comes_first(options: dict[str, Any], gates: 
     assert labels(fetch, **options).of(("a", "b"), {})[1] == gates
 
 
-def test_a_key_names_no_secret() -> None:
-    def login(user: str, token: Annotated[str, Secret]) -> None: ...
+Token = Annotated[str, Secret]
 
+
+@dataclass
+class Login:
+    user: str
+    code: Token
+
+
+@dataclass
+class Tree:
+    name: str
+    branches: list[Tree]
+
+
+def login(
+    user: str,
+    code: Token,
+    pin: Annotated[int, Secret] | None,
+    codes: list[Token],
+    config: dict[str, Login],
+    *more: Token,
+    api_key: str,
+    one: Login,
+    **rest: Token,
+) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("{code}", "code"),
+        ("{user} {pin}", "pin"),
+        ("{codes[0]}", "codes"),
+        ("{config[x].user}", "config"),
+        ("{more}", "more"),
+        ("{one}", "one"),
+        ("{one.code!r:>20}", "one"),
+        ("{rest}", "rest"),
+        ("{extra}", "extra"),
+        ("{api_key}", "by its name api_key"),
+        ("{user.password}", "by its name password"),
+        ("{user[token]}", "by its name token"),
+    ],
+)
+@pytest.mark.parametrize("option", ["key", "limit", "rate"])
+def test_no_key_names_what_is_secret_or_holds_a_secret(key: str, name: str, option: str) -> None:
+    options: dict[str, Any] = {option: Rate(1, per=1, key=key) if option == "rate" else key}
     with pytest.raises(InvalidOption) as refused:
-        task(name="login", limit="{user}", key="{user} {token}")(login)
+        task(name="login", **options)(login)
     assert str(refused.value) == (
-        "key must be a key without the secrets of login, got '{user} {token}'; keys are shown, and token must not be"
+        f"{option} must be a key without the secrets of login, got {key!r}; keys are shown, and {name} must not be"
     )
+
+
+def test_a_key_may_name_what_stands_beside_a_secret() -> None:
+    def send(user: str, code: Token, tree: Tree) -> list[Token]:
+        return [code]
+
+    assert labels(send, key="{user} {tree.name}").of(("ann", "c0de", Tree("oak", [])), {}) == ("ann oak", ())
+
+
+def test_a_key_that_names_a_secret_whose_hint_was_defined_later_is_refused_when_a_job_is_made() -> None:
+    def login(user: Postponed) -> object:
+        return Postponed
+
+    made = labels(login, key="{user}")
+    Postponed = Annotated[str, Secret]
+    for _ in range(2):
+        with pytest.raises(InvalidOption, match="keys are shown, and user must not be"):
+            made.of(("ann",), {})
 
 
 TEMPLATE = 'a text with names of parameters in braces, such as "{host}"'
@@ -326,7 +389,7 @@ async def test_a_failed_job_is_not_retried_while_its_key_is_held() -> None:
         with pytest.raises(WrongState) as refused:
             await app.jobs.retry(failed.id)
         assert str(refused.value) == (
-            f"job {failed.id} is failed and cannot be retried: an unfinished job of its task has its key 'k'; "
+            f"job {failed.id} is failed and cannot be retried: job {held.id}, which is unfinished, has its key 'k'; "
             "wait for the end of that one, or cancel it"
         )
         await held.cancel()

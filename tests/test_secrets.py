@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, NewType, Optional, TypedDict
@@ -200,3 +202,57 @@ def test_an_error_is_told_without_the_texts() -> None:
     assert "ValueError: *** and ***, not sec" in told.traceback
     assert info.without([]) is info
     assert without("abc", [""]) == "abc"
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "one\ntwo2",
+        'a"quote',
+        "a'quote",
+        "both'and\"",
+        "back\\slash",
+        "caf\u00e9",
+        "a\tb\x00c",
+        "\U0001f511key",
+        "  p w ",
+    ],
+)
+@pytest.mark.parametrize(
+    "write",
+    [
+        str,
+        repr,
+        ascii,
+        json.dumps,
+        lambda value: json.dumps(value, ensure_ascii=False),
+        lambda value: repr({"key": [value]}),
+        lambda value: repr(f'it\'s a "{value}"'),
+        lambda value: repr(f"it's {value}"),
+        lambda value: json.dumps([{"key": f"<{value}>"}]),
+        lambda value: repr(InvalidPayload("f", value)),
+    ],
+)
+def test_a_secret_is_hidden_however_a_message_writes_it(secret: str, write: Callable[[str], str]) -> None:
+    def unquoted(text: str) -> str:
+        return text.replace("\\", "").replace("'", '"')  # which quotes a repr uses depends on what is inside
+
+    assert unquoted(without(write(secret), ["other", secret])) == unquoted(write("***"))
+
+
+def test_the_lines_of_a_secret_are_hidden_in_a_group_of_errors() -> None:
+    secret = "-----BEGIN-----\nMIIEvQIBADAN\n\n    indented 55\n-----END-----"
+    try:
+        raise ExceptionGroup("several", [ExceptionGroup("more", [ValueError(f"for <{secret}>")])])
+    except ExceptionGroup as error:
+        told = describe_exception(error).without([secret])
+    assert not any(word in told.traceback for word in secret.split())
+    assert "ValueError: for <***" in told.traceback
+
+
+def test_a_long_secret_costs_little_to_hide() -> None:
+    secret = "\n".join(f"line {number} of it" for number in range(50_000))
+    began = time.perf_counter()
+    assert without("x" * 64_000 + "\n" + secret, [secret]) == "x" * 64_000 + "\n***"
+    assert without(f"| {secret[:30]}\n| line 7 of it\n| line", [secret]).endswith("\n***\n| line")
+    assert time.perf_counter() - began < 5  # not 50,000 looks through the text

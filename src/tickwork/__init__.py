@@ -20,8 +20,15 @@ from ._version import __version__ as __version__
 if TYPE_CHECKING:
     from .app import App as App
     from .app import Stopped as Stopped
+    from .batch.api import amap as amap
+    from .batch.api import map as map
+    from .batch.files_api import amap_files as amap_files
+    from .batch.files_api import map_files as map_files
+    from .batch.outcomes import ItemOutcome as ItemOutcome
+    from .batch.progress import BatchProgress as BatchProgress
     from .context import Context as Context
     from .context import JobFilter as JobFilter
+    from .errors import ItemError as ItemError
     from .errors import JobCancelled as JobCancelled
     from .errors import JobError as JobError
     from .errors import JobFailed as JobFailed
@@ -68,8 +75,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "app": ("App", "Stopped"),
+    "batch.api": ("amap", "map"),
+    "batch.files_api": ("amap_files", "map_files"),
+    "batch.outcomes": ("ItemOutcome",),
+    "batch.progress": ("BatchProgress",),
     "context": ("Context", "JobFilter"),
     "errors": (
+        "ItemError",
         "JobCancelled",
         "JobError",
         "JobFailed",
@@ -139,6 +151,14 @@ __all__ = [
     "PoolStats",
     "Processes",
     "Saved",
+    # batches
+    "BatchProgress",
+    "ItemError",
+    "ItemOutcome",
+    "amap",
+    "amap_files",
+    "map",
+    "map_files",
     # errors; all of them are in tickwork.errors
     "GiveUp",
     "JobCancelled",

@@ -149,7 +149,7 @@ class App(Declarations):
         self.max_queued: int = positive("max_queued", max_queued)
         self.max_deaths: int = positive("max_deaths", max_deaths)
         self.retention: Retention = retention(keep_results, keep_jobs, keep_ledger, is_kept=url is not None)
-        self.processes: Processes = processes_of(processes)
+        self.process_options: Processes = processes_of(processes)
         self.block_warn_seconds: float | None = None
         if block_warn_seconds is not None:
             self.block_warn_seconds = seconds(block_warn_seconds, "block_warn_seconds", minimum=MIN_BLOCK_WARN_SECONDS)
@@ -688,7 +688,7 @@ class App(Declarations):
             cancel_seconds=self.cancel_seconds,
             time=self._clock.monotonic,
             call_later=self._clock.call_later,
-            processes=self.processes.runner,
+            processes=self.process_options.runner,
         )
         return Dispatcher(
             store,
@@ -866,6 +866,8 @@ class App(Declarations):
     async def _stop(self, drain_seconds: float) -> Stopped:
         engine, dispatcher, store = self._engine, self._dispatcher, self._store
         self._scheduler = None
+        if dispatcher is not None:
+            dispatcher.changed.set()
         if not self._is_client:
             self._events.emit(AppStopping())
         await self._end_loops("scheduler", "feeder")
@@ -915,10 +917,16 @@ class App(Declarations):
         return await asyncio.shield(self._failed)
 
     async def wait_idle(self) -> None:
-        """Wait until no job is queued or running. Jobs scheduled for later are not waited for."""
+        """Wait until no job is queued or running, or the app has stopped.
+
+        Jobs scheduled for later are not waited for; those of a paused queue are.
+        """
         store, dispatcher = self._store_now(), self._dispatcher
         assert dispatcher is not None
         while True:
+            if self._stopping is not None:  # its store is about to close
+                await asyncio.wait({self._stopping})
+                return
             dispatcher.changed.clear()
             counts = await store.counts()
             if not any(counts[state] for state in IDLE):

@@ -494,6 +494,29 @@ class StoreConformance:
 
         assert second.id != first.id
 
+    @pytest.mark.parametrize("state", [JobState.FAILED, JobState.CANCELLED, JobState.PARKED])
+    async def test_a_job_is_not_retried_while_another_has_its_key_and_tells_which(
+        self, store: Store, clock: HandClock, state: JobState
+    ) -> None:
+        await store.enqueue([first := new_job(clock, key="k"), other := new_job(clock)])
+        for record in await self.claim(store, limit=2):
+            await store.finish([ending(record, state)])
+
+        async def held_by(job_id: str) -> str | None:
+            return (await store.standing(job_id)).key_held_by
+
+        assert [await held_by(job.id) for job in (first, other)] == [None, None]
+        (second,) = await store.enqueue([new_job(clock, key="k")])
+        if state is JobState.PARKED:  # it is unfinished itself
+            assert (second.id, await held_by(first.id)) == (first.id, None)
+            return
+        assert [await held_by(job_id) for job_id in (first.id, other.id, second.id)] == [second.id, None, None]
+        assert await store.retry([first.id]) == [None]
+        await store.cancel([second.id])
+        assert [await held_by(job_id) for job_id in (first.id, second.id)] == [None, None]
+        assert [again and again.state for again in await store.retry([first.id])] == [JobState.QUEUED]
+        assert [await held_by(job_id) for job_id in (first.id, second.id)] == [None, first.id]
+
     async def test_jobs_with_one_key_in_one_call_are_one_and_other_tasks_have_their_own(
         self, store: Store, clock: HandClock
     ) -> None:
@@ -1289,8 +1312,9 @@ class StoreConformance:
             paused_at,
             1,
         )
-        assert [(await store.standing(job.id)).ahead for job in (first, other, last)] == [0, 2, 4]
+        assert [(await store.standing(job.id)).ahead for job in (first, other, last)] == [0, 1, 3]
         assert (await store.standing(other.id)).queue_paused_at is None
+        assert await store.paused_queues() == {"mail": paused_at}
         while running.state is not JobState.RUNNING:
             await self.claim(store, limit=1)
             running = await store.job(running.id)

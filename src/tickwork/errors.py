@@ -9,6 +9,7 @@
     │   ├── DuplicateName                   two tasks or schedules with one name
     │   └── NotImportable                   a lambda for a process
     ├── InvalidPayload (ValueError)         an argument that JSON cannot carry, or that does not fit
+    ├── NotText (ValueError)                a file of a batch is not UTF-8
     ├── UnknownTask (LookupError)
     ├── UnknownSchedule (LookupError)
     ├── UnknownJob (LookupError)
@@ -22,6 +23,7 @@
     ├── ProcessDied (RuntimeError)          a child process ended under a job
     ├── ProcessNotStarted (RuntimeError)    the initializer of child processes raised, or one ended at its start
     ├── RemoteError                         a child process raised what cannot be raised here
+    ├── ItemError                           an item of a batch failed
     ├── VirtualTimeError (RuntimeError)     `tickwork.testing` cannot do what a test asks
     └── JobError                            what `await job.result()` raises
         ├── JobFailed                       cause: the original, where it is in this process
@@ -186,6 +188,25 @@ class InvalidPayload(TickworkError, ValueError):
     def __init__(self, where: str, reason: str) -> None:
         self.where, self.reason = where, reason
         super().__init__(f"{where}: {reason}")
+
+
+class NotText(TickworkError, ValueError):
+    """A file that was to be read as text is not UTF-8.
+
+    Attributes:
+        path: The file.
+        position: Where the first wrong byte stands, counted from 0.
+    """
+
+    path: str
+    position: int
+
+    def __init__(self, path: str, position: int, byte: int, reason: str) -> None:
+        self.path, self.position = path, position
+        super().__init__(
+            f"file {path!r} is not UTF-8 text: byte 0x{byte:02x} at position {position} ({reason}); "
+            'take read="bytes" and decode it as what it is'
+        )
 
 
 class UnknownTask(TickworkError, LookupError):
@@ -390,6 +411,57 @@ class RemoteTraceback(Exception):
     def __str__(self) -> str:
         """Return the text set apart, as it stands inside another traceback."""
         return f'\n"""\n{self.text}"""'
+
+
+class ItemError(TickworkError):
+    """An item of a batch failed; its cause is what the function raised.
+
+    Attributes:
+        index: The place of the item among all, counted from 0.
+        item: The item.
+        error: What the function raised, or what ended it: `TimeoutError`, `ProcessDied`, `InvalidPayload`.
+        attempts: How often it was tried.
+    """
+
+    index: int
+    item: Any
+    error: BaseException
+    attempts: int
+
+    def __init__(self, index: int, item: object, error: BaseException, attempts: int = 1) -> None:
+        self.index, self.item, self.error, self.attempts = index, item, error, attempts
+        tries = "" if attempts == 1 else f", tried {attempts} times"
+        super().__init__(f"item {index} ({short(item)}{tries}) failed: {type(error).__qualname__}: {error}")
+        self.__cause__: BaseException | None = error
+
+    @property
+    def traceback(self) -> str:
+        """The traceback as text, that of a child process included."""
+        from traceback import format_exception
+
+        return "".join(format_exception(self.error))
+
+    def original(self) -> Exception:
+        """Return what to raise for it: what the function raised, with a note that names the item."""
+        if not isinstance(self.error, Exception):
+            return self
+        note = f"raised for item {self.index} ({short(self.item)})"
+        if note not in getattr(self.error, "__notes__", ()):
+            self.error.add_note(note)
+        return self.error
+
+
+def short(value: object, most: int = 80) -> str:
+    """Return the repr of a value, cut where it is long; what raises in it is named instead."""
+    from reprlib import Repr  # only failures need it
+
+    brief = Repr()
+    brief.maxstring = brief.maxother = brief.maxlong = most
+    try:
+        text = brief.repr(value[:most] if isinstance(value, bytes | bytearray) else value)
+    except Exception as error:
+        return f"<{type(value).__qualname__} whose repr raises {type(error).__qualname__}>"
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 class VirtualTimeError(TickworkError, RuntimeError):

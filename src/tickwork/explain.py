@@ -230,7 +230,9 @@ def _end(answer: Answer, started: datetime | None, job: JobRecord | None, facts:
         return "; it has not begun" + ("" if job is None else f": it {_WAITS.get(job.state, f'is {job.state}')}")
     took = "" if started is None else f" after {format_about((answer.finished_at - started).total_seconds())}"
     is_passive = answer.state in (JobState.CANCELLED, JobState.PARKED)
-    error = "" if job is None or job.error is None or answer.state is JobState.CANCELLED else f": {_error(job.error)}"
+    error = ""
+    if job is not None and job.error is not None and answer.state is not JobState.CANCELLED:
+        error = f": {ErrorInfo.from_json(job.error).headline}"
     return f"; it {'was ' if is_passive else ''}{answer.state} at {_clock(answer.finished_at, facts)}{took}{error}"
 
 
@@ -238,13 +240,6 @@ _WAITS = {
     JobState.QUEUED: "is in the queue",
     JobState.RUNNING: "is claimed, and waits for a free worker",
 }
-
-
-def _error(stored: str) -> str:
-    """Return type and message of an error, in one line."""
-    info = ErrorInfo.from_json(stored)
-    lines = info.message.splitlines()
-    return f"{info.type}: {lines[0]}" + (" ..." if len(lines) > 1 else "") if lines else info.type
 
 
 def _skipped(answer: Answer, at: datetime, facts: Facts) -> str:

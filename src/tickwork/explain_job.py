@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from .durations import format_about
 from .jobs import JobState
 from .payloads import ErrorInfo
+from .payloads.errors_as_data import first_line
 from .records import record
 from .zones import get_zone
 
@@ -42,9 +43,6 @@ Reason = Literal[
 ]
 """Why a job does not run now, or that it does. "in_line": it waits for a free worker; "lost": its worker has died."""
 
-MANY_AHEAD = 1_000
-"""So many jobs before one are not counted any more."""
-
 
 @record
 class JobWhy:
@@ -74,14 +72,14 @@ class JobFacts:
 
     Attributes:
         standing: The job, and what stands in its way in the store.
-        before: The jobs that must end before it, by id, as far as the store has them.
+        before: The first of the jobs that must end before it; None: the store does not have it, or there is none.
         workers: The worker processes that live.
         zone: The IANA key of the zone in which times are told.
         now: The instant of the question (UTC).
     """
 
     standing: Standing
-    before: dict[str, JobRecord]
+    before: JobRecord | None
     workers: list[WorkerRow]
     zone: str
     now: datetime
@@ -106,7 +104,7 @@ def _scheduled(facts: JobFacts, job: JobRecord) -> _Told:
     until = f"until {_shown(job.run_at, facts)}, for {_age(facts.now, job.run_at)} more"
     paused = "" if facts.standing.queue_paused_at is None else f"; its queue {job.queue!r} is paused besides"
     if job.attempt:
-        error = "" if job.error is None else f", which ended with {_error(job.error)}"
+        error = "" if job.error is None else f", which ended with {ErrorInfo.from_json(job.error).headline}"
         told = f"waits {until}, for its next attempt after the {_ordinal(job.attempt)}{error}{paused}"
         return told, "retry", job.run_at, None
     return f"is delayed {until}{paused}", "delayed", job.run_at, None
@@ -133,7 +131,7 @@ def _queued(facts: JobFacts, job: JobRecord) -> _Told:
         return told, "unknown_task", None, job.task
     if standing.gate is not None:
         return _at_gate(since, standing.gate, facts)
-    return f"{since} and waits for a free worker: {_ahead(standing.ahead)} before it", "in_line", None, None
+    return f"{since} and waits for a free worker: {_ahead(standing)} before it", "in_line", None, None
 
 
 def _at_gate(since: str, gate: Blocker, facts: JobFacts) -> _Told:
@@ -151,14 +149,14 @@ def _at_gate(since: str, gate: Blocker, facts: JobFacts) -> _Told:
 def _before(facts: JobFacts) -> str:
     """Return the jobs that must end before it, with what they do."""
     behind, schedule = facts.standing.behind, facts.standing.job.schedule
-    first = facts.before.get(behind[0])
-    doing = "" if first is None else f", which is {first.state}"
+    doing = "" if facts.before is None else f", which is {facts.before.state}"
     more = f" and {len(behind) - 1} more" if len(behind) > 1 else ""
     return f"job {behind[0]}{doing}{more}: the overlap of schedule {schedule} lets it begin when that has ended"
 
 
-def _ahead(count: int) -> str:
-    if count >= MANY_AHEAD:
+def _ahead(standing: Standing) -> str:
+    count = standing.ahead
+    if standing.has_more_ahead:
         return f"{count:,} jobs or more are"
     return "no job is" if not count else f"{count} job{' is' if count == 1 else 's are'}"
 
@@ -202,7 +200,7 @@ def _succeeded(facts: JobFacts, job: JobRecord) -> _Told:
 
 def _failed(facts: JobFacts, job: JobRecord) -> _Told:
     attempts = f", in its {_ordinal(job.attempt)} attempt" if job.attempt else ""
-    error = "" if job.error is None else f": {_error(job.error)}"
+    error = "" if job.error is None else f": {ErrorInfo.from_json(job.error).headline}"
     return f"failed {_end(facts, job)}{attempts}{error}; it runs again when it is retried", "failed", None, None
 
 
@@ -213,7 +211,7 @@ def _cancelled(facts: JobFacts, job: JobRecord) -> _Told:
 
 def _parked(facts: JobFacts, job: JobRecord) -> _Told:
     info = None if job.error is None else ErrorInfo.from_json(job.error)
-    reason = "nobody knows why" if info is None else _line(info.message)
+    reason = "nobody knows why" if info is None else first_line(info.message)
     if info is not None and info.type.endswith(".InvalidPayload"):
         remedy = "it runs again when a worker comes whose task takes these arguments, or when it is retried"
     else:
@@ -237,17 +235,6 @@ _STATES = {
     JobState.CANCELLED: _cancelled,
     JobState.PARKED: _parked,
 }
-
-
-def _error(stored: str) -> str:
-    info = ErrorInfo.from_json(stored)
-    return f"{info.type}: {_line(info.message)}" if info.message else info.type
-
-
-def _line(text: str) -> str:
-    """Return the first line of a text."""
-    lines = text.splitlines() or [""]
-    return lines[0] + (" ..." if len(lines) > 1 else "")
 
 
 def _ordinal(number: int) -> str:

@@ -128,13 +128,16 @@ def info_of(job: JobRecord, codec: Codec | None, *, shows_names: bool = False) -
         codec: That of its task; None: nobody here knows the task, nor which of its arguments are secret.
         shows_names: Also show what only its name makes a secret, and the arguments of an unknown task.
     """
+    key = job.key
+    if key is not None and codec is not None:  # one of the task names no secret; one that a caller gives may hold any
+        key = without(key, codec.secrets_in(job.payload))
     return JobInfo(
         id=job.id,
         task=job.task,
         state=job.state,
         queue=job.queue,
         priority=job.priority,
-        key=job.key if job.key is None or codec is None else without(job.key, codec.secrets_in(job.payload)),
+        key=key,
         schedule=job.schedule,
         fire_time=job.fire_time,
         arguments=_arguments(job.payload, codec, shows_names=shows_names),

@@ -11,7 +11,7 @@ A web handler may do so in any process that has the app open: one that works, a 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidOption, UnknownJob, WrongState, nearest
@@ -19,7 +19,6 @@ from .explain_job import JobFacts, JobWhy, why_job
 from .job_info import JobInfo, JobPage, info_of
 from .jobs import JobState
 from .options import positive, text
-from .payloads.secrets import without
 from .records import changed
 from .stores.views import RETRIABLE, JobQuery, QueueRow
 from .tasks import Task
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from .app import App
     from .jobs import Attempt, JobRecord
     from .stores.base import Store
-    from .stores.views import Standing, WorkerRow
+    from .stores.views import WorkerRow
     from .tasks import AnyTask
 
 __all__ = ["Jobs"]
@@ -114,13 +113,11 @@ class Jobs:
             UnknownJob: The store does not know it.
         """
         store = self._store
-        standing = self._without_secrets(await store.standing(_id(job_id)))
-        before: dict[str, JobRecord] = {}
-        for other in standing.behind:
-            try:
-                before[other] = await store.job(other)
-            except UnknownJob:  # it was deleted in this moment
-                continue
+        standing = await store.standing(_id(job_id))
+        before: JobRecord | None = None
+        if standing.behind:
+            with suppress(UnknownJob):  # it was deleted in this moment
+                before = await store.job(standing.behind[0])
         return why_job(
             JobFacts(
                 standing=changed(standing, job=self._app._overlaid(standing.job)),
@@ -241,27 +238,22 @@ class Jobs:
         task = self._app._names.get(job.task)
         return info_of(self._app._overlaid(job), None if task is None else task.codec, shows_names=shows_names)
 
-    def _without_secrets(self, standing: Standing) -> Standing:
-        """Return what stands in the way of a job, with the key of a gate as people may see it."""
-        task = self._app._names.get(standing.job.task)
-        if standing.gate is None or task is None:
-            return standing
-        key = without(standing.gate.key, task.codec.secrets_in(standing.job.payload))
-        return changed(standing, gate=replace(standing.gate, key=key))
-
     def _names_of(self, task: AnyTask | str) -> tuple[str, ...]:
         """Return the names under which jobs of a task may stand; of an unknown one, the name that was given."""
         found = task if isinstance(task, Task) else self._app._names.get(task)
         return (text("task", task),) if found is None else (found.name, *found.aliases)
 
     async def _too_late(self, seen: JobRecord, what: str) -> WrongState:
-        """Return the refusal of a change that came after that of somebody else."""
-        now = await self._store.job(seen.id)
-        if now.state is seen.state and now.key is not None:
-            reason = f"an unfinished job of its task has its key {self._info(now).key!r}"
+        """Return the refusal of a change that the store did not make, with what it knows of the reason."""
+        standing = await self._store.standing(seen.id)
+        now = standing.job
+        if standing.key_held_by is not None:
+            reason = f"job {standing.key_held_by}, which is unfinished, has its key {self._info(now).key!r}"
             return WrongState(seen.id, now.state, what, reason, "wait for the end of that one, or cancel it")
-        reason = f"it was {seen.state} a moment ago, and somebody else was quicker"
-        return WrongState(seen.id, now.state, what, reason, "look at it again")
+        if now.state is seen.state:
+            reason = "something was in its way a moment ago, and no longer is"
+            return WrongState(seen.id, now.state, what, reason, "try again")
+        return WrongState(seen.id, now.state, what, f"it was {seen.state} a moment ago", "look at it again")
 
     def _tell_schedule(self, job: JobRecord) -> None:
         """Let the scheduler here know that a job of a schedule has ended."""

@@ -160,8 +160,11 @@ class NewJob:
     """A first start later than this is missed: the job is cancelled instead. None: no limit."""
     is_once: bool = False
     """It runs at most once: a claim is its attempt, and when the worker dies, it has failed."""
-    key: str | None = None
-    """Its idempotency key: of the jobs of a task that have one, a single one is unfinished. None: it has none."""
+    key: str | None = field(default=None, repr=False)
+    """Its idempotency key: of the jobs of a task that have one, a single one is unfinished. None: it has none.
+
+    Not in `repr`: one that a caller gives may hold a secret.
+    """
     gates: tuple[str, ...] = ()
     """The limits that it shares with others, two at the most, in the order in which it passes them: see `limits`."""
 

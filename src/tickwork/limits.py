@@ -14,7 +14,7 @@ import inspect
 import re
 from dataclasses import dataclass
 from string import Formatter
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from .durations import seconds
 from .errors import InvalidOption, InvalidPayload, nearest
@@ -154,10 +154,10 @@ class Labels:
         rate: Likewise.
 
     Raises:
-        InvalidOption: A key names what is no parameter, or the keys of limit and rate have no order.
+        InvalidOption: A key names what is no parameter, or what is secret; or the keys of limit and rate have no order.
     """
 
-    __slots__ = ("_gates", "_key", "_rest", "_signature", "_skips_first", "_wants_values")
+    __slots__ = ("_fn", "_gates", "_has_all_hints", "_key", "_rest", "_signature", "_skips_first", "_wants_values")
 
     def __init__(
         self,
@@ -173,6 +173,7 @@ class Labels:
             signature = inspect.signature(fn)
         except (TypeError, ValueError):  # some written in C have none that can be read
             signature = inspect.Signature()
+        self._fn = fn
         self._signature = signature
         self._skips_first = skip_first
         parameters = list(signature.parameters.values())[skip_first:]
@@ -185,13 +186,13 @@ class Labels:
         if len(gates) == 2:
             gates = _finer_first(*gates)
         self._gates = gates
-        keys = [entry for _, entry in gates] + ([] if self._key is None else [self._key])
-        self._wants_values = any(entry.fields for entry in keys)
-        if self._wants_values:
-            secrets = _secrets(fn)
-            for entry in keys:
-                entry.expect_none_of(secrets)
+        self._wants_values = any(entry.fields for entry in self._keys())
         self._rest = next((entry.name for entry in parameters if entry.kind is entry.VAR_KEYWORD), None)
+
+        self._has_all_hints = False
+        """Whether nothing in the hints may be defined later: all of it is when the first job is made."""
+        if self._wants_values:
+            self._expect_no_secrets()
 
     def of(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, key: str | None = None
@@ -205,12 +206,35 @@ class Labels:
 
         Raises:
             InvalidPayload: A key cannot be made of these arguments.
+            InvalidOption: A key names what is secret, by a hint that could not be read before.
         """
+        if self._wants_values and not self._has_all_hints:
+            self._expect_no_secrets()
+            self._has_all_hints = True
         values = self._values(args, kwargs) if self._wants_values else {}
         return (
             key or (None if self._key is None else self._key.of(values)),
             tuple(f"{kind}:{label.of(values)}" for kind, label in self._gates),
         )
+
+    def _keys(self) -> list[_Key]:
+        return [*([] if self._key is None else [self._key]), *(entry for _, entry in self._gates)]
+
+    def _expect_no_secrets(self) -> None:
+        """Refuse keys that name what is secret, or a part of it, since keys are shown."""
+        from .payloads.hints import secret_parameters  # only for tasks that have keys
+        from .payloads.secrets import looks_secret
+
+        for key in self._keys():
+            # What is no parameter is one of the further keywords.
+            holders = {name: name if name in self._signature.parameters else self._rest for name in key.names()}
+            marked = secret_parameters(self._fn, {holder for holder in holders.values() if holder is not None})
+            for name, holder in sorted(holders.items()):
+                if holder in marked:
+                    raise key.refusal(f"{name} must not be")
+            for name in sorted(key.all_names()):
+                if looks_secret(name):
+                    raise key.refusal(f"by its name {name} must not be")
 
     def _values(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the arguments by name, with the defaults of those that were not given."""
@@ -239,11 +263,19 @@ class _Key:
             if name not in known:
                 raise InvalidOption(option, f"a key that names parameters of {task}", text, remedy=_hint(name, known))
 
-    def expect_none_of(self, secrets: set[str]) -> None:
-        """Refuse to name what is secret, since keys are shown."""
-        if named := sorted(secrets.intersection(_first_name(field) for field, _, _ in self.fields)):
-            expected = f"a key without the secrets of {self.task}"
-            raise InvalidOption(self.option, expected, self.text, remedy=f"keys are shown, and {named[0]} must not be")
+    def names(self) -> set[str]:
+        """Return the names of the arguments in it."""
+        return {_first_name(field) for field, _, _ in self.fields}
+
+    def all_names(self) -> set[str]:
+        """Return all names in it: of arguments, of their attributes and of what they hold."""
+        return {name for field, _, _ in self.fields for name in re.split(r"[.\[\]]", field)}
+
+    def refusal(self, reason: str) -> InvalidOption:
+        """Return the refusal of a key that would show a secret."""
+        return InvalidOption(
+            self.option, f"a key without the secrets of {self.task}", self.text, remedy=f"keys are shown, and {reason}"
+        )
 
     def of(self, values: Mapping[str, Any]) -> str:
         """Return the key for these arguments."""
@@ -258,17 +290,6 @@ class _Key:
             reason = f"its {self.option} {self.text!r} becomes {len(made)} characters, and {MAX_KEY} is the most"
             raise InvalidPayload(self.task, f"{reason}; name something shorter, such as an id")
         return _writable(made)
-
-
-def _secrets(fn: Callable[..., Any]) -> set[str]:
-    """Return the parameters that are marked as secrets, as far as the hints can be read yet."""
-    from .payloads.secrets import is_marked  # together with what reads hints, only for tasks that have keys
-
-    try:
-        hints = get_type_hints(fn, include_extras=True)
-    except Exception:  # a name that is defined later, or whatever hints may do
-        hints = getattr(fn, "__annotations__", {})
-    return {name for name, hint in hints.items() if is_marked(getattr(hint, "__metadata__", ()))}
 
 
 def _finer_first(one: tuple[str, _Key], other: tuple[str, _Key]) -> list[tuple[str, _Key]]:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from .runners.options import Processes
+    from .runners.process import ProcessRunner
     from .snapshot import Snapshot
     from .workers import StopReason, Worker
 
@@ -335,7 +336,7 @@ class Pool:
         self.buffer: int = positive("buffer", buffer)
         self.timeout: float | None = None if timeout is None else seconds(timeout, "timeout")
         self.run_in: RunIn | None = one_of("run_in", run_in, (None, *RUN_IN))
-        self.processes: Processes = processes_of(processes)
+        self.process_options: Processes = processes_of(processes)
         self.cancel_seconds: float = seconds(cancel_seconds, "cancel_seconds")
         self._ids = itertools.count(1)
         self._closed = True
@@ -353,7 +354,7 @@ class Pool:
             cancel_seconds=self.cancel_seconds,
             time=clock.monotonic,
             call_later=clock.call_later,
-            processes=self.processes.runner,
+            processes=self.process_options.runner,
         )
         self._engine.start()
         self._closed = False
@@ -369,6 +370,10 @@ class Pool:
                 await to_its_end(self._close())
                 raise
         await to_its_end(self._close())
+
+    def processes(self) -> ProcessRunner:
+        """Return the child processes of this pool, for batches that share them."""
+        return self._running().processes()
 
     async def _close(self) -> None:
         """Cancel what is left and end the workers."""

@@ -116,6 +116,29 @@ def next_attempt_at(
     return now + timedelta(seconds=retry.wait_after(attempt, draw))
 
 
+def retry_of(given: object) -> Retry | None:
+    """Return the `retry` that an option gives: one, a number of attempts, or None.
+
+    Raises:
+        InvalidOption: It is none of these.
+    """
+    if given is None or isinstance(given, Retry):
+        return given
+    return Retry(positive("retry", given))
+
+
+def exceptions_of(given: Any) -> tuple[type[BaseException], ...]:
+    """Return the classes that `retry_on` gives: one, or several.
+
+    Raises:
+        InvalidOption: Something else than classes of exceptions is among them.
+    """
+    classes = tuple(given) if isinstance(given, list | tuple) else (given,)
+    if not classes or not all(isinstance(entry, type) and issubclass(entry, BaseException) for entry in classes):
+        raise InvalidOption("retry_on", "an exception class, or several", given)
+    return classes
+
+
 def _between(option: str, value: Any, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise InvalidOption(option, f"a number from {low} to {high}", value)

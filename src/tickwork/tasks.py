@@ -41,10 +41,10 @@ from .context import Context
 from .durations import seconds
 from .errors import DuplicateName, InvalidOption, NotImportable, NotRunning, nearest
 from .limits import Labels, Limit, Limits, Rate, as_limit, as_rate, check_key, check_template
-from .options import one_of, positive, text
+from .options import one_of, text
 from .options import priority as check_priority
 from .policies import Policies, check_trigger
-from .retry import Retry
+from .retry import Retry, exceptions_of, retry_of
 from .runners.reference import import_main, reference, task_name
 from .triggers import At, Between, Cron, Every, Trigger, parse_every, read_instant
 from .workers import RUN_IN, place_of
@@ -666,26 +666,13 @@ def _options(settings: TaskSettings) -> TaskOptions:
         timeout=None if timeout is None else seconds(timeout, "timeout"),
         queue=text("queue", settings.get("queue", "default")),
         priority=check_priority("priority", settings.get("priority", 0)),
-        retry=_retry(settings.get("retry")),
-        retry_on=_exceptions(settings.get("retry_on", Exception)),
+        retry=retry_of(settings.get("retry")),
+        retry_on=exceptions_of(settings.get("retry_on", Exception)),
         delivery=one_of("delivery", settings.get("delivery", "at_least_once"), get_args(Delivery)),
         key=check_template("key", settings.get("key")),
         limit=as_limit(settings.get("limit")),
         rate=as_rate(settings.get("rate")),
     )
-
-
-def _retry(given: object) -> Retry | None:
-    if given is None or isinstance(given, Retry):
-        return given
-    return Retry(positive("retry", given))
-
-
-def _exceptions(given: Any) -> tuple[type[BaseException], ...]:
-    classes = tuple(given) if isinstance(given, list | tuple) else (given,)
-    if not classes or not all(isinstance(entry, type) and issubclass(entry, BaseException) for entry in classes):
-        raise InvalidOption("retry_on", "an exception class, or several", given)
-    return classes
 
 
 def _find_task(module: str, qualname: str, path: str | None) -> Any:

@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .clock import JUMP_SECONDS, Clock, Outside, outside, virtual_loops
 from .crash_kit import CrashKit
 from .durations import format_seconds, microseconds
-from .errors import InvalidInstant, InvalidOption, JobParked, Killed, NotRunning, VirtualTimeError
+from .errors import InvalidInstant, InvalidOption, JobParked, Killed, NotRunning, UnknownJob, VirtualTimeError
 from .jobs import JobState
 from .zones import get_zone, resolve_wall, zone_key
 
@@ -727,8 +727,12 @@ class Testing(CrashKit):
     def _unseen(self, parked: bool) -> list[BaseException]:
         found = []
         for job_id, error in list(self._errors.items()):
-            record = self._record(job_id)
-            if not self._has_ended(job_id):
+            try:
+                record = self._record(job_id)
+            except UnknownJob:  # the test has deleted it
+                del self._errors[job_id]
+                continue
+            if not record.has_ended:
                 continue  # it is to be tried again
             del self._errors[job_id]
             if record.state in (JobState.FAILED, JobState.PARKED) and job_id not in self._seen:

@@ -659,15 +659,19 @@ class Workers:
         if me.cancels:
             await me.take_back()
 
+    def processes(self) -> ProcessRunner:
+        """Return the process pool; it is made when it is first asked for."""
+        if self._processes is None:
+            self._processes = self._make_processes()
+        return self._processes
+
     async def _elsewhere(self, run: Run, context: Context, me: Worker) -> Any:
         """Run a plain function: in a thread, in a process, or right here."""
         if run.run_in == "prepared":
             run.run_in = await run.prepare()
         if run.run_in == "process":
-            if self._processes is None:
-                self._processes = self._make_processes()
             with outside():
-                value = await self._processes.run(
+                value = await self.processes().run(
                     run.fn,
                     run.args,
                     run.kwargs,

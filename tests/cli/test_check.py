@@ -9,7 +9,7 @@ from textwrap import dedent
 
 import pytest
 
-from .command import tickwork
+from .command import Running, tickwork
 
 ROOT = Path(__file__).parents[2]
 HEAD = "from tickwork import App\n\napp = App()\n"
@@ -276,3 +276,74 @@ def test_the_finding_in_the_documentation_is_what_is_printed(tmp_path: Path) -> 
     ended = tickwork("check", "nightly.py", *AS_OF, cwd=tmp_path)
 
     assert ended.out.split() == shown.split()
+
+
+OLD = """
+import asyncio
+from tickwork import App
+
+app = App("sqlite:///jobs.db")
+
+@app.task(name="mail.send")
+async def send(to: str) -> None: ...
+
+@app.task(name="mail.sort")
+async def sort(box: str) -> None: ...
+
+@app.task(name="report")
+async def report(day: str = "today") -> None: ...
+
+async def main():
+    async with app.client():
+        for to in ("ann", "bob"):
+            print((await send.enqueue(to)).id)
+        print((await sort.enqueue("in")).id)
+        await report.options(delay="1h").enqueue("monday")
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+NEW = """
+from tickwork import App
+
+app = App("sqlite:///jobs.db")
+
+@app.task(name="mail.send")
+async def send(to: str, subject: str) -> None: ...
+
+@app.task(name="mail.sorted")
+async def sort(box: str) -> None: ...
+
+@app.task(name="report")
+async def report(day: str = "today", length: int = 1) -> None: ...
+"""
+
+
+def test_what_waits_in_the_file_of_older_code_is_held_against_the_new(tmp_path: Path) -> None:
+    (tmp_path / "jobs.py").write_text(OLD)
+    with Running("jobs.py", cwd=tmp_path) as running:
+        first, _, gone = running.ended().out.split()
+    before = tickwork("check", "jobs.py", cwd=tmp_path)
+    (tmp_path / "jobs.py").write_text(NEW)
+    after = tickwork("check", "jobs.py", cwd=tmp_path)
+    in_json = tickwork("check", "jobs.py", "--json", "--ignore", "waiting-unknown", cwd=tmp_path)
+    ignored = tickwork("check", "jobs.py", "--ignore", "waiting-unknown", "waiting-misfit", cwd=tmp_path)
+
+    assert (before.status, before.out, before.err) == (0, "no findings: 3 tasks, 0 schedules\n", "")
+    assert (after.status, after.err) == (1, "")
+    unknown, misfit = after.out.splitlines()
+    assert unknown == (
+        f"waiting-unknown  mail.sort: 1 job waits, the oldest is {gone}, and the app has no such task; "
+        "if 'mail.sorted' is its new name, give that aliases=[\"mail.sort\"]; else cancel them with "
+        "`tickwork jobs cancel`, or keep the task until they have run"
+    )
+    assert misfit == (
+        f"waiting-misfit   mail.send: 2 jobs wait, the oldest is {first}; its arguments do not fit: "
+        "mail.send(subject): is missing in the payload; the signature is (to: str, subject: str); give what is new a "
+        "default, take what is gone by **kwargs, or let them run before the deployment"
+    )
+    assert in_json.status == 1
+    assert [(finding["rule"], finding["about"]) for finding in json.loads(in_json.out)] == [
+        ("waiting-misfit", "mail.send")
+    ]
+    assert (ignored.status, ignored.out) == (0, "no findings: 3 tasks, 0 schedules\n")

@@ -429,6 +429,35 @@ def test_until_idle_ends_with_status_1_when_a_job_failed(folder: Path) -> None:
     assert "ValueError: this is the bug" in ended.err
 
 
+@pytest.mark.parametrize("url", ["None", "'sqlite:///jobs.db'"])
+def test_until_idle_waits_for_a_paused_queue_until_a_signal_ends_it(folder: Path, url: str) -> None:
+    write(
+        folder,
+        f"""
+from tickwork import App
+app = App({url})
+
+@app.task(queue="mail")
+async def send(): ...
+
+@app.on_start
+async def begin():
+    await app.jobs.pause_queue("mail")
+    await send.enqueue()
+    print("waits")
+""",
+    )
+    with Running("-m", "tickwork", "run", "--until-idle", "jobs.py", cwd=folder) as running:
+        running.wait_for("waits")
+        running.wait_for("started: 1 tasks")
+        running.send(signal.SIGTERM)
+        ended = running.ended()
+
+    assert (ended.status, ended.out) == (0, "waits\n")
+    assert "stopped: 0 unstarted jobs given back, 0 cut" in ended.err
+    assert "the store is closed" not in ended.err
+
+
 def test_until_idle_runs_what_on_start_enqueues(folder: Path) -> None:
     ended = run_until_idle(
         folder,

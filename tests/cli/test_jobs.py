@@ -110,7 +110,67 @@ def test_jobs_can_be_picked_by_state_task_and_queue(folder: Path) -> None:
 
     assert count("--state", "failed", "--state", "succeeded") == 2
     assert count("--task", "send") == count("--queue", "mail") == count("--task", "mail.send", "--state", "failed") == 1
-    assert count("--queue", "mail", "--state", "queued") == count("--task", "gone") == 0
+    assert count("--queue", "mail", "--state", "queued") == count("--task", "later", "--state", "failed") == 0
+
+
+NAMES = """
+import asyncio
+from tickwork import App
+
+app = App("sqlite:///jobs.db")
+before = App("sqlite:///jobs.db")
+
+async def work() -> None: ...
+
+app.task(name="one.clean", aliases=["one.wipe"])(work)
+app.task(name="two.clean")(work)
+app.task(name="mail.send")(work)
+app.every("1d", name="nightly")(app.task(name="report")(work))
+gone = before.task(name="send")(work)
+
+async def main() -> None:
+    async with before.client():
+        await gone.enqueue()
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+HAVE = "the app has one.clean, two.clean, mail.send, report"
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An app with names that are alike, and a job of a task that it does not have."""
+    folder = tmp_path_factory.mktemp("names")
+    (folder / "jobs.py").write_text(NAMES)
+    with Running("jobs.py", cwd=folder) as running:
+        assert running.ended().status == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("task", "reason"),
+    [
+        ("clean", "several end so: one.clean, two.clean"),
+        ("claen", "did you mean 'clean'?"),
+        ("one.wip", "did you mean 'one.wipe'?"),
+        ("nightly", HAVE),  # a schedule, for which there is --schedule
+        ("xyzzy", HAVE),
+    ],
+)
+def test_a_task_that_nobody_has_is_refused_with_a_near_name(names: Path, task: str, reason: str) -> None:
+    command = ("jobs", "retry", "--failed") if task == "clean" else ("jobs",)
+    ended = tickwork(*command, "jobs.py:app", "--task", task, cwd=names)
+
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err == f"tickwork: no task named {task!r} is registered; {reason}\n"
+
+
+def test_the_whole_name_of_a_task_that_is_gone_stands_for_itself(names: Path) -> None:
+    def count(task: str) -> int:
+        return len(asked(names, "jobs", "jobs.py:app", "--task", task)["jobs"])
+
+    assert (count("send"), count("mail.send"), count("one.wipe"), count("report")) == (1, 0, 0, 0)
 
 
 def test_a_job_as_json_has_what_the_documentation_says(folder: Path) -> None:

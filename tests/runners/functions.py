@@ -357,3 +357,7 @@ def upper(block: Block) -> Block:
     data = bytearray(block.data)
     data[:] = data.upper()
     return Block(data)
+
+
+def length(content: bytes | str) -> int:
+    return len(content)

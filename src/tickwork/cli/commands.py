@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from ..clock import SystemClock
 from ..durations import format_seconds
-from ..errors import InvalidOption, InvalidPayload, JobError, JobFailed, UnknownTask
+from ..errors import InvalidOption, InvalidPayload, JobError, JobFailed
 from ..program import CUT, JOB_FAILED, OK, leave
 from ..program import run as run_program
 from ..triggers import Cron, upcoming
@@ -25,6 +25,7 @@ from .jobs import run_jobs_cancel as run_jobs_cancel
 from .jobs import run_jobs_delete as run_jobs_delete
 from .jobs import run_jobs_retry as run_jobs_retry
 from .jobs import run_jobs_show as run_jobs_show
+from .names import task_to_run
 from .output import as_json, log_to_stderr, table
 from .preview import run_preview as run_preview
 from .queues import run_pause as run_pause
@@ -175,7 +176,7 @@ def run_trigger(options: argparse.Namespace) -> int:
     """Run a task once, here."""
     log_to_stderr(verbose=options.verbose)
     app = load(options.target, show_traceback=options.verbose)
-    task = _find(app, options.name)
+    task = task_to_run(app, options.name)
     args, kwargs = _arguments(task, options.args)  # what does not fit is said before anything starts
 
     async def once() -> int:
@@ -195,24 +196,6 @@ def run_trigger(options: argparse.Namespace) -> int:
         return OK
 
     return _run(app, work=once, alone=True)
-
-
-def _find(app: App, name: str) -> AnyTask:
-    """Return the task of this name, of the schedule of this name, or the only one whose last part it is."""
-    tasks = app.tasks
-    if name in tasks:
-        return tasks[name]
-    if name in app.schedules:
-        made: AnyTask = app.schedules[name].task
-        return made
-    ending: list[AnyTask] = [task for task in tasks.values() if task.name.endswith(f".{name}")]
-    if len(ending) == 1:
-        return ending[0]
-    if ending:
-        names = ", ".join(task.name for task in ending)
-        raise UnknownTask(name, remedy=f"several end so: {names}")
-    known = [*tasks, *app.schedules, *(task.rpartition(".")[2] for task in tasks)]
-    raise UnknownTask(name, known=known, remedy=f"the app has {', '.join(tasks) or 'no tasks'}")
 
 
 def _arguments(task: AnyTask, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:

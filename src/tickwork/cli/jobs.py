@@ -14,7 +14,9 @@ from ..errors import InvalidOption, TickworkError
 from ..job_info import attempt_data
 from ..jobs import JobState
 from ..program import OK, USAGE
+from ..stores.views import WAITING
 from ..zones import zone_key
+from .names import task_of_jobs
 from .output import as_json, lines, table
 from .target import load
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from ..job_info import JobInfo, JobPage
     from ..jobs import Attempt
     from ..payloads import ErrorInfo
-    from ..stores.views import QueueRow, WorkerRow
+    from ..stores.views import WorkerRow
 
 MAX_CELL = 100
 """Characters of an error in a table: `jobs show` has the rest."""
@@ -41,24 +43,25 @@ def run_jobs(options: argparse.Namespace) -> int:
     """List jobs, the newest first."""
     app = load(options.target, show_traceback=options.verbose)
 
-    async def read() -> tuple[JobPage, list[QueueRow], list[WorkerRow]]:
+    async def read() -> tuple[JobPage, set[str], list[WorkerRow]]:
         async with app.looking(INSTEAD):
             page = await app.jobs.list(
                 state=options.state,
-                task=None if options.task is None else task_named(app, options.task),
+                task=None if options.task is None else await task_of_jobs(app, options.task),
                 queue=options.queue,
                 schedule=options.schedule,
                 limit=options.limit,
                 after=options.after,
             )
-            return page, await app.jobs.queues(), await app.jobs.workers()
+            if options.json or not any(job.state in WAITING for job in page.jobs):
+                return page, set(), []
+            return page, set(await app._store_now().paused_queues()), await app.jobs.workers()
 
-    page, queues, workers = asyncio.run(read())
+    page, paused, workers = asyncio.run(read())
     if options.json:
         as_json({"jobs": [job.to_data(traceback=False) for job in page.jobs], "next": page.next})
         return OK
     now = SystemClock().now()
-    paused = {queue.name for queue in queues if queue.paused_at is not None}
     known = {task for worker in workers for task in worker.tasks} if workers else None
     table(
         ("job", "task", "state", "queue", "enqueued", "tries", "what is known"),
@@ -111,7 +114,7 @@ def run_jobs_retry(options: argparse.Namespace) -> int:
 
     async def retry() -> int:
         async with app.looking(INSTEAD):
-            return await app.jobs.retry_failed(None if options.task is None else task_named(app, options.task))
+            return await app.jobs.retry_failed(None if options.task is None else await task_of_jobs(app, options.task))
 
     count = asyncio.run(retry())
     if options.json:
@@ -158,13 +161,6 @@ def _change(options: argparse.Namespace, said: str, way: Callable[[App], Callabl
 def _became(job: JobInfo, said: str) -> str:
     is_asked = job.state is JobState.RUNNING and job.cancel_requested
     return f"runs on worker {job.worker}, which is told to cancel it" if is_asked else said
-
-
-def task_named(app: App, name: str) -> str:
-    """Return the name of the task that is meant: this one, the only one whose last part it is, or one of old."""
-    names = app.tasks
-    ending = [task for task in names if task.endswith(f".{name}")]
-    return ending[0] if name not in names and len(ending) == 1 else name
 
 
 # -- one line of the table --------------------------------------------------------------------------------------------

@@ -200,6 +200,7 @@ class _Shape:
             del params[0]
         compiler = Compiler(fn)
         plans = {param.name: _plan_of(compiler, param) for param in params}
+        self.has_secrets = compiler.has_secrets  # before the result, which hides nothing
         self.result = compiler.annotation(signature.return_annotation)
         self._signature = inspect.Signature(params)
         self._labels = {param.name: _LABELS.get(param.kind, param.name) for param in params}
@@ -212,7 +213,6 @@ class _Shape:
         self.encoders = [(label, plan.encode) for label, plan in travelling.items()]
         self.decoders = [(label, plan.decode) for label, plan in travelling.items()]
         self._hiders = {label: plan.hide for label, plan in travelling.items()}
-        self.has_secrets = any(self._hiders.values())
         self.text = str(inspect.Signature([_shown(param, plans[param.name]) for param in params]))
         outline = str(inspect.Signature([_shown(param, plans[param.name], "...") for param in params]))
         self.described = [outline, self.result.name, *compiler.details]

@@ -12,7 +12,7 @@ from .secrets import without
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["ErrorInfo", "describe_exception"]
+__all__ = ["ErrorInfo", "describe_exception", "first_line"]
 
 _T = TypeVar("_T")
 
@@ -32,6 +32,11 @@ class ErrorInfo:
     message: str
     notes: tuple[str, ...] = ()
     traceback: str = ""
+
+    @property
+    def headline(self) -> str:
+        """Type and message in one line."""
+        return f"{self.type}: {first_line(self.message)}" if self.message else self.type
 
     def without(self, values: Iterable[str]) -> ErrorInfo:
         """Return it with these texts hidden, wherever they stand."""
@@ -78,6 +83,12 @@ def describe_exception(exc: BaseException, *, limit: int = 64_000) -> ErrorInfo:
         _guarded(lambda: tuple(_text(note, part // 8) for note in getattr(exc, "__notes__", ())[:8]), ()),
         _cut(_guarded(lambda: "".join(traceback.format_exception(exc)), ""), limit),
     )
+
+
+def first_line(text: str) -> str:
+    """Return the first line of a text, with a mark where there are more."""
+    lines = text.splitlines() or [""]
+    return lines[0] + (" ..." if len(lines) > 1 else "")
 
 
 _CODEC = Codec(describe_exception, name="describe_exception")

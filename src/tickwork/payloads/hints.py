@@ -43,15 +43,29 @@ def signature_of(fn: abc.Callable[..., Any]) -> inspect.Signature:
         return inspect.signature(lambda *args, **kwargs: None)
 
 
+def secret_parameters(fn: abc.Callable[..., Any], names: abc.Iterable[str]) -> set[str]:
+    """Return those of these parameters whose hint, or a part of it, is marked `Secret`; what cannot be read is not."""
+    parameters, found = signature_of(fn).parameters, set()
+    for name in names:
+        compiler = Compiler(fn)  # each has its own: one would look at a class once
+        with contextlib.suppress(Exception):  # classes in hints may do anything when they are looked at
+            compiler.annotation(parameters[name].annotation)
+        if compiler.has_secrets:
+            found.add(name)
+    return found
+
+
 class Compiler:
     """Turns the hints of one function into plans.
 
     Attributes:
         details: What a fingerprint counts of the classes met.
+        has_secrets: Whether a mark of `Secret` was met.
     """
 
     def __init__(self, fn: abc.Callable[..., Any]) -> None:
         self.details: list[str] = []
+        self.has_secrets: bool = False
         self._names = _names_of(fn)
         self._plans: dict[Any, Plan] = {}
 
@@ -73,7 +87,10 @@ class Compiler:
             return containers.ANY
         if cls in _WRAPPERS:
             plan = self._compile(args[0])
-            return containers.secret(plan) if is_marked(getattr(hint, "__metadata__", ())) else plan
+            if not is_marked(getattr(hint, "__metadata__", ())):
+                return plan
+            self.has_secrets = True
+            return containers.secret(plan)
         if cls is typing.Union or cls is types.UnionType:
             return self._union(args)
         if cls is typing.Literal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from .plan import HIDDEN
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["Secret", "hidden_texts", "hide_by_name", "is_marked", "without"]
+__all__ = ["Secret", "hidden_texts", "hide_by_name", "is_marked", "looks_secret", "without"]
 
 
 class Secret:
@@ -50,16 +51,54 @@ def hidden_texts(raw: Any, shown: Any) -> Iterator[str]:
             yield from hidden_texts(item, see)
 
 
+def looks_secret(name: str) -> bool:
+    """Return whether a name, such as "password", "token" or "api_key", says that its value is a secret."""
+    return _NAMES.search(name) is not None
+
+
 def hide_by_name(data: Any) -> Any:
     """Return JSON data in which the values under names such as "password", "token" and "api_key" are hidden."""
     if isinstance(data, dict):
-        return {key: HIDDEN if _NAMES.search(key) else hide_by_name(value) for key, value in data.items()}
+        return {key: HIDDEN if looks_secret(key) else hide_by_name(value) for key, value in data.items()}
     return [hide_by_name(item) for item in data] if isinstance(data, list) else data
 
 
 def without(text: str, values: Iterable[str]) -> str:
-    """Return a text without these values; those of less than four characters are left in it."""
-    for value in sorted(values, key=len, reverse=True):  # one may be a part of another
-        if len(value) >= _SHORTEST:
-            text = text.replace(value, HIDDEN)
-    return text
+    """Return a text without these values, however `repr` or JSON writes them.
+
+    Those of less than four characters are left in it. Of a value of several lines, each line is hidden, too.
+    """
+    values = [value for value in values if len(value) >= _SHORTEST]
+    forms = {form for value in values for part in _parts(value) for form in _forms(part)}
+    for form in sorted(forms, key=len, reverse=True):  # one may be a part of another
+        text = text.replace(form, HIDDEN)
+    inner = {line.strip(_INDENT) for value in values for line in value.split("\n")[1:-1]}
+    if not inner:
+        return text
+    return "\n".join(HIDDEN if _is_one_of(line.strip(_INDENT), inner) else line for line in text.split("\n"))
+
+
+_INDENT = " |"
+"""What the traceback of a group of exceptions puts before each line of a message."""
+
+
+def _is_one_of(line: str, hidden: set[str]) -> bool:
+    return len(line) >= _SHORTEST and line in hidden
+
+
+def _parts(value: str) -> set[str]:
+    """Return a value, and its first and its last line, which other words may stand beside."""
+    lines = value.split("\n")
+    return {part for part in (value, lines[0], lines[-1]) if len(part) >= _SHORTEST}
+
+
+def _forms(part: str) -> Iterator[str]:
+    """Yield a text as a message may show it: as it is, in a repr or in JSON."""
+    yield part
+    if part.isalnum() and part.isascii():  # nothing in it is ever escaped
+        return
+    for write in (repr, ascii):
+        yield write(part)[1:-1]
+        yield write('"' + part)[2:-1]  # in a text with both quotes, one of them is escaped
+    yield json.dumps(part)[1:-1]
+    yield json.dumps(part, ensure_ascii=False)[1:-1]

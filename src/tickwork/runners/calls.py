@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidOption, InvalidPayload, NotImportable, RemoteError, RemoteTraceback
 from . import wire
+from .child import Told
 from .reference import main_module, reference, task_name
 
 if TYPE_CHECKING:
@@ -78,15 +79,38 @@ def outcome(answer: wire.Frame, fn: object, name: str) -> Any:
             reason = f"it cannot be unpickled: {type(failure).__qualname__}: {failure}"
             raise InvalidPayload(f"result of {name}", reason) from failure
     stage, kind, message, text, pickled = load(answer)
-    error: Exception | None
-    if stage in _LOST_PAYLOADS:
-        error = InvalidPayload(f"{stage} of {name}", _LOST_PAYLOADS[stage].format(kind=kind, message=message))
-    else:
-        error = _original(pickled, answer.flags) or RemoteError(name, kind, message, text)
-    if stage == "import" and not isinstance(error, NotImportable):
-        remedy = "its module must be importable in a fresh interpreter"
-        error = NotImportable(fn, f"its child process got {kind}: {message}", remedy=remedy)
+    error = (
+        lost_payload(stage, name, kind, message)
+        if stage in _LOST_PAYLOADS
+        else raised(name, Told(kind, message, text, pickled), answer.flags)
+    )
+    if stage == "import":
+        error = not_imported(fn, Told(kind, message, text, pickled))
     raise error from RemoteTraceback(text)
+
+
+def not_imported(fn: object, told: Told) -> NotImportable:
+    """Return the error of a function that its child could not import."""
+    error = _original(told.pickled, wire.MAIN_LOADED)
+    if isinstance(error, NotImportable):
+        return error
+    remedy = "its module must be importable in a fresh interpreter"
+    return NotImportable(fn, f"its child process got {told.kind}: {told.message}", remedy=remedy)
+
+
+def lost_payload(stage: str, name: str, kind: str, message: str) -> Exception:
+    """Return the error of arguments or a result that did not come through."""
+    return InvalidPayload(f"{stage} of {name}", _LOST_PAYLOADS[stage].format(kind=kind, message=message))
+
+
+def raised(name: str, told: Told, flags: int = wire.MAIN_LOADED) -> Exception:
+    """Return what a function raised in a child: the exception itself, or one that tells of it."""
+    return _original(told.pickled, flags) or RemoteError(name, told.kind, told.message, told.text)
+
+
+def load_beside(body: bytes, buffers: Sequence[memoryview]) -> Any:
+    """Return a value that was pickled by a function in a child, with the buffers that it sent beside it."""
+    return _loads(body, wire.MAIN_LOADED, buffers)
 
 
 def load(frame: wire.Frame) -> Any:

@@ -222,6 +222,11 @@ class _Child:
 _child: _Child | None = None
 
 
+def is_child() -> bool:
+    """Return whether this process is a child of the process runner."""
+    return _child is not None
+
+
 def current_context() -> dict[str, Any] | None:
     """Return the context that was given to the running job, or None outside of a job or without one."""
     return None if _child is None else _child.context

@@ -113,7 +113,6 @@ class ProcessRunner:
         context: dict[str, Any] | None = None,
         on_message: Listener | None = None,
         on_log: LogListener | None = None,
-        on_child: Callable[[Child], None] | None = None,
     ) -> Any:
         """Call `fn(*args, **kwargs)` in a child process and return what it returns.
 
@@ -133,7 +132,6 @@ class ProcessRunner:
                 before `run` returns. What it raises goes to the loop's exception handler.
             on_log: Called likewise with each record that the function logs; None: the logger of the same name handles
                 it, in the context variables of the caller.
-            on_child: Called with the child that is about to run it: its `position` can be read then.
 
         Raises:
             NotImportable: The name of `fn` does not lead to it, here or in the child.
@@ -153,9 +151,20 @@ class ProcessRunner:
             where, name = look_up(fn)
         name = describe or name
         frame = encode_call(name, where, args, kwargs, context, listening=on_message is not None)
-        answer = await self._ask(frame, name, on_message, on_log or in_context(copy_context(), handle), on_child)
+        answer = await self._ask(frame, name, on_message, on_log or in_context(copy_context(), handle))
         del frame
         return outcome(answer, fn, name)
+
+    async def send(self, frame: list[wire.Piece], name: str, on_child: Callable[[Child], None]) -> wire.Frame:
+        """Send the frame of a call to a child and return its answer; see `run`, which does all of it.
+
+        Args:
+            frame: Made by `encode_call`.
+            name: The name for error messages.
+            on_child: Called with the child that is about to run it.
+        """
+        self._check_usable()
+        return await self._ask(frame, name, None, in_context(copy_context(), handle), on_child)
 
     async def _ask(
         self,
@@ -163,7 +172,7 @@ class ProcessRunner:
         name: str,
         on_message: Listener | None,
         on_log: LogListener,
-        on_child: Callable[[Child], None] | None,
+        on_child: Callable[[Child], None] | None = None,
         *,
         is_retry: bool = False,
     ) -> wire.Frame:

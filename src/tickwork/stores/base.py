@@ -632,6 +632,10 @@ class Store(ABC):
         """Return the queues that hold an unfinished job, are paused, or had one end within a minute, by name."""
 
     @abstractmethod
+    async def paused_queues(self) -> dict[str, datetime]:
+        """Return since when queues are paused (UTC), by name; those that are not are left out. Counts nothing."""
+
+    @abstractmethod
     async def prune(self) -> int:
         """Forget finished jobs and ledger rows beyond their retention, and return how many."""
 

@@ -770,8 +770,7 @@ class MemoryStore(Store):
         record = self._jobs.get(job_id)
         if record is None or record.state not in RETRIABLE:
             return None
-        other = self._with_key(record.task, record.key)
-        if other is not None and other.id != job_id:
+        if self._holder(record) is not None:
             return None
         self._misfits.pop(job_id, None)
         return self._queue_again(people.reopened(record, self._clock.now()))
@@ -828,6 +827,10 @@ class MemoryStore(Store):
         """See `Store.queues`."""
         return people.queues(self._jobs.values(), self._paused, self._clock.now(), self._keep)
 
+    async def paused_queues(self) -> dict[str, datetime]:
+        """See `Store.paused_queues`."""
+        return dict(sorted(self._paused.items()))
+
     async def page(self, query: JobQuery) -> Page:
         """See `Store.page`."""
         return people.page(reversed(self._jobs.values()), self._places, query)
@@ -840,7 +843,7 @@ class MemoryStore(Store):
         """See `Store.standing`."""
         record = await self.job(job_id)
         if record.state not in WAITING:
-            return Standing(job=record)
+            return Standing(job=record, key_held_by=self._holder(record))
         return Standing(
             job=record,
             behind=tuple(sorted(self._behind.get(job_id, ()))),
@@ -849,9 +852,16 @@ class MemoryStore(Store):
             gate=self._gates.blocker(job_id, self._clock.now()),
         )
 
-    def _is_ready(self, job_id: str) -> bool:
+    def _holder(self, record: JobRecord) -> str | None:
+        """Return the id of the other unfinished job that has the key of one which may be retried."""
+        other = self._with_key(record.task, record.key) if record.state in RETRIABLE else None
+        return None if other is None or other.id == record.id else other.id
+
+    def _is_ready(self, record: JobRecord) -> bool:
         """Return whether nothing keeps a queued job from being claimed."""
-        return job_id not in self._behind and (not self._jobs[job_id].gates or self._gates.has_passed(job_id))
+        if record.queue in self._paused or record.id in self._behind:
+            return False
+        return not record.gates or self._gates.has_passed(record.id)
 
     def _cancel(self, job_id: str, outcome: FireOutcome = "not_started") -> JobRecord | None:
         record = self._jobs.get(job_id)

@@ -31,13 +31,15 @@ def page(newest_first: Iterable[JobRecord], places: Mapping[str, int], query: Jo
     return Page(found, cursor_of(places[found[-1].id]) if has_more else None)
 
 
-def ahead(jobs: Iterable[JobRecord], places: Mapping[str, int], job: JobRecord, is_ready: Callable[[str], bool]) -> int:
-    """Return how many of the jobs that are ready have their turn before one."""
+def ahead(
+    jobs: Iterable[JobRecord], places: Mapping[str, int], job: JobRecord, is_ready: Callable[[JobRecord], bool]
+) -> int:
+    """Return how many of the jobs that could be claimed have their turn before one."""
     turn = -job.priority, places[job.id]
     before = (
         other
         for other in jobs
-        if other.state is JobState.QUEUED and (-other.priority, places[other.id]) < turn and is_ready(other.id)
+        if other.state is JobState.QUEUED and (-other.priority, places[other.id]) < turn and is_ready(other)
     )
     return sum(1 for _ in islice(before, MAX_AHEAD))
 

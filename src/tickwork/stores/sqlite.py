@@ -921,6 +921,10 @@ class SQLiteStore(Store):
         now = self._clock.now()
         return await self._read(lambda db: people.queues(db, now))
 
+    async def paused_queues(self) -> dict[str, datetime]:
+        """See `Store.paused_queues`."""
+        return await self._read(people.paused_queues)
+
     async def page(self, query: JobQuery) -> Page:
         """See `Store.page`."""
         return await self._read(lambda db: people.page(db, query))

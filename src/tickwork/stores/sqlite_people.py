@@ -98,7 +98,7 @@ def standing(db: sqlite3.Connection, now: datetime, job_id: str) -> Standing:
         raise UnknownJob(job_id)
     record = _job(found)
     if record.state not in WAITING:
-        return Standing(job=record)
+        return Standing(job=record, key_held_by=_holder(db, record))
     behind = db.execute(
         f"""
         SELECT before_id FROM behind JOIN jobs ON id = before_id WHERE job_id = ? AND {UNFINISHED} ORDER BY before_id
@@ -115,9 +115,20 @@ def standing(db: sqlite3.Connection, now: datetime, job_id: str) -> Standing:
     )
 
 
+def _holder(db: sqlite3.Connection, job: JobRecord) -> str | None:
+    """Return the id of the other unfinished job that has the key of one which may be retried."""
+    if job.key is None or job.state not in RETRIABLE:
+        return None
+    other = unfinished_of(db, job.task, job.key)
+    return None if other is None or other.id == job.id else other.id
+
+
 def _ahead(db: sqlite3.Connection, seq: int, priority: int) -> int:
     """Return how many jobs have their turn before one; two questions, for each of which the index has an answer."""
-    ready = "SELECT 1 FROM jobs INDEXED BY jobs_ready WHERE state = 'queued' AND held = 0 AND gate = 0"
+    ready = """
+        SELECT 1 FROM jobs INDEXED BY jobs_ready
+        WHERE state = 'queued' AND held = 0 AND gate = 0 AND queue NOT IN (SELECT name FROM queues)
+    """
     (count,) = db.execute(
         f"""
         SELECT (SELECT count(*) FROM ({ready} AND priority > ? LIMIT ?))
@@ -133,10 +144,10 @@ def _ahead(db: sqlite3.Connection, seq: int, priority: int) -> int:
 
 def retry(db: sqlite3.Connection, now: datetime, job_id: str, seen: JobState | None = None) -> JobRecord | None:
     """Queue a job again, as if it had never run; see `Store.retry`."""
-    found = db.execute("SELECT state, task, key FROM jobs WHERE id = ?", (job_id,)).fetchone()
-    if found is None or found[0] not in RETRIABLE or seen not in (None, found[0]):
+    found = db.execute(f"SELECT {JOB} FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    if found is None or (record := _job(found)).state not in RETRIABLE or seen not in (None, record.state):
         return None
-    if found[2] is not None and (other := unfinished_of(db, found[1], found[2])) is not None and other.id != job_id:
+    if _holder(db, record) is not None:
         return None
     moved = db.execute(
         f"""
@@ -184,11 +195,14 @@ def set_queue(db: sqlite3.Connection, now: datetime, name: str, *, paused: bool)
     return bool(db.execute("DELETE FROM queues WHERE name = ?", (name,)).rowcount)
 
 
+def paused_queues(db: sqlite3.Connection) -> dict[str, datetime]:
+    """Return the queues that are paused, by name; see `Store.paused_queues`."""
+    return {name: at(paused_at) for name, paused_at in db.execute("SELECT name, paused_at FROM queues ORDER BY name")}
+
+
 def queues(db: sqlite3.Connection, now: datetime) -> list[QueueRow]:
     """Return how the queues stand, by name; see `Store.queues`."""
-    rows: dict[str, dict[str, Any]] = {}
-    for name, paused_at in db.execute("SELECT name, paused_at FROM queues"):
-        rows.setdefault(name, {})["paused_at"] = at(paused_at)
+    rows: dict[str, dict[str, Any]] = {name: {"paused_at": since} for name, since in paused_queues(db).items()}
     counted = db.execute(
         f"SELECT queue, state, count(*) FROM jobs INDEXED BY jobs_by_state WHERE {UNFINISHED} GROUP BY queue, state"
     )

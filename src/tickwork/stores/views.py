@@ -146,8 +146,10 @@ class Standing:
         job: The job.
         behind: The ids of the unfinished jobs that must end before it begins.
         queue_paused_at: Since when its queue is paused (UTC); None: it is not.
-        ahead: How many jobs that are ready have their turn before it; at most `MAX_AHEAD`.
+        ahead: How many jobs that could be claimed have their turn before it; at most `MAX_AHEAD`.
         gate: The limit or the rate that keeps it from being claimed; None: none does.
+        key_held_by: The id of the unfinished job of its task that has its key, so that it cannot be retried; None:
+            there is none.
     """
 
     job: JobRecord
@@ -155,3 +157,9 @@ class Standing:
     queue_paused_at: datetime | None = None
     ahead: int = 0
     gate: Blocker | None = None
+    key_held_by: str | None = None
+
+    @property
+    def has_more_ahead(self) -> bool:
+        """Whether so many jobs are ahead that no more were counted."""
+        return self.ahead >= MAX_AHEAD

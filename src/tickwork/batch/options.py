@@ -1,0 +1,167 @@
+"""The options of a batch, checked before any work begins."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from ..durations import seconds
+from ..errors import InvalidOption, nearest
+from ..options import one_of, positive
+from ..policies import MAX_DEATHS
+from ..retry import Retry, exceptions_of, retry_of
+from ..workers import RUN_IN, Place, RunIn, place_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import timedelta
+
+    from ..pool import Pool
+    from .progress import BatchProgress
+
+LOOP_WORKERS = 20
+"""As many as a `Pool` has: what runs on the loop waits for others most of the time."""
+MOST_THREADS = 32
+"""Threads take turns: more than a few dozen of them only help those who wait."""
+
+OnError = Literal["raise", "collect", "skip"]
+
+
+class BatchOptions(TypedDict, total=False):
+    """The options that `map`, `amap` and `map_files` share.
+
+    Attributes:
+        workers: How many items run at a time. Left out: 20 on the loop; in processes as many as there are processors;
+            in threads four more than that, at most 32.
+        run_in: Where the function runs: "loop", "thread" or "process". Left out: coroutine functions on the loop,
+            others in a thread. A function for a process stands at the top level of a module.
+        chunk_size: How many items go to a worker together. Left out, or "auto": so many as take some 20 ms, fewer
+            towards the end; one, where an item takes that long.
+        timeout: How long an item may take: seconds, "30s", timedelta. Left out: no limit. In a process the child is
+            killed, and the items of its chunk that had not come back run again; a thread cannot be stopped: the item
+            has failed, and its thread is free when the function returns.
+        retry: How often an item is tried, `Retry(3)` or 3 for short. Left out: once.
+        retry_on: Exception classes against which another attempt may help. Left out: any `Exception`.
+        max_deaths: An item under which so many processes died has failed. Left out: 3.
+        progress: Who is told how far it is. Left out, or False: nobody. True: a bar on a terminal, a line of the log
+            every five seconds elsewhere, `Context.progress` inside a job. A function: that one, with a `BatchProgress`.
+        pool: A `Pool` whose child processes run the items: they are warm, and stay so. Left out: processes of its own.
+    """
+
+    workers: int | None
+    run_in: RunIn | None
+    chunk_size: int | Literal["auto"]
+    timeout: float | str | timedelta | None
+    retry: Retry | int | None
+    retry_on: type[BaseException] | Sequence[type[BaseException]]
+    max_deaths: int
+    progress: bool | Callable[[BatchProgress], object]
+    pool: Pool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Checked options: what a batch is going to do.
+
+    Attributes:
+        fn: The function.
+        place: Where it runs.
+        workers: How many items run at a time.
+        chunk_size: None: it is found.
+        timeout: Seconds for an item; None: no limit.
+        retry: None: one attempt.
+        retry_on: Against what another attempt may help.
+        max_deaths: With so many dead processes an item has failed.
+        on_error: What becomes of an item that has failed.
+        progress: Who is told.
+        pool: Whose processes run it; None: its own.
+    """
+
+    fn: Callable[[Any], Any]
+    place: Place
+    workers: int
+    chunk_size: int | None
+    timeout: float | None
+    retry: Retry | None
+    retry_on: tuple[type[BaseException], ...]
+    max_deaths: int
+    on_error: OnError
+    progress: bool | Callable[[BatchProgress], object]
+    pool: Pool | None
+
+
+def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -> Plan:
+    """Check the options of a batch.
+
+    Raises:
+        InvalidOption: One is unknown, has a wrong value, or does not go with another.
+        NotImportable: The function is for a process, which could not import it.
+    """
+    for name in options:
+        if name not in BatchOptions.__annotations__:
+            near = nearest(name, list(BatchOptions.__annotations__))
+            raise InvalidOption(
+                "option", "one that map knows", name, remedy=f"did you mean {near!r}?" if near else "leave it out"
+            )
+    run_in = one_of("run_in", options.get("run_in"), (None, *RUN_IN))
+    if getattr(type(fn), "__tickwork_task__", False):
+        task: Any = fn
+        if task.wants_context:
+            raise InvalidOption(
+                "fn", "a function of one argument, the item", fn, remedy="a Context belongs to a job: enqueue the task"
+            )
+        fn, run_in = task.fn, run_in or task.options_.run_in
+    _check_function(fn)
+    pool = options.get("pool")
+    place = place_of(fn, run_in)
+    if place == "process":
+        from ..runners.calls import look_up
+
+        look_up(fn)
+    elif pool is not None:
+        raise InvalidOption(
+            "pool", "left out", pool, remedy='only its processes are used, by a function with run_in="process"'
+        )
+    workers = options.get("workers")
+    timeout = options.get("timeout")
+    chunk_size = options.get("chunk_size", "auto")
+    return Plan(
+        fn=fn,
+        place=place,
+        workers=_workers(place, pool) if workers is None else positive("workers", workers),
+        chunk_size=None if chunk_size == "auto" else _chunk_size(chunk_size),
+        timeout=None if timeout is None else seconds(timeout, "timeout"),
+        retry=retry_of(options.get("retry")),
+        retry_on=exceptions_of(options.get("retry_on", Exception)),
+        max_deaths=positive("max_deaths", options.get("max_deaths", MAX_DEATHS)),
+        on_error=one_of("on_error", on_error, ("raise", "collect", "skip")),
+        progress=options.get("progress", False),
+        pool=pool,
+    )
+
+
+def _check_function(fn: Any) -> None:
+    """Refuse what cannot be called with one argument."""
+    if not callable(fn):
+        raise InvalidOption("fn", "a function", fn)
+    try:
+        inspect.signature(fn).bind(None)
+    except TypeError as error:
+        raise InvalidOption("fn", "a function of one argument, the item", fn, remedy=f"here: {error}") from None
+    except ValueError:  # written in C, without a signature
+        pass
+
+
+def _workers(place: Place, pool: Pool | None) -> int:
+    processors = os.cpu_count() or 1
+    if place == "process":
+        return processors if pool is None else pool.process_options.max_processes
+    return min(processors + 4, MOST_THREADS) if place == "thread" else LOOP_WORKERS
+
+
+def _chunk_size(given: object) -> int:
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+        raise InvalidOption("chunk_size", '"auto" or a whole number of at least 1', given)
+    return given

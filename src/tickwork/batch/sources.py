@@ -1,0 +1,132 @@
+"""Where the items of a batch come from: a list, an iterator, an async iterator. They are taken as they are needed."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import AsyncIterable, Iterable, Sequence, Sized
+from contextlib import suppress
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from ..elapsed import elapsed
+from ..errors import InvalidOption
+from .chunks import LOOP_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+
+class Source(ABC):
+    """Gives the items of one batch, in their order.
+
+    Attributes:
+        total: How many there are; None: that is not known.
+    """
+
+    total: int | None = None
+
+    @abstractmethod
+    async def take(self, count: int) -> Sequence[Any]:
+        """Return the next items, at most `count`; none: there are no more.
+
+        Raises:
+            BaseException: What the iterator of the caller raises.
+        """
+
+    async def aclose(self) -> None:  # noqa: B027 - most have nothing to close
+        """Give up what has not been taken."""
+
+
+def source_of(items: Any) -> Source:
+    """Return the source of whatever a caller has.
+
+    Raises:
+        InvalidOption: Nothing can be taken from it.
+    """
+    if isinstance(items, Sequence):
+        return _Listed(items)
+    if isinstance(items, Iterable):
+        return _Iterated(items)
+    if isinstance(items, AsyncIterable):
+        return _Awaited(items)
+    raise InvalidOption("items", "a list, an iterator or an async iterator", items)
+
+
+class _Listed(Source):
+    def __init__(self, items: Sequence[Any]) -> None:
+        self._items, self._at = items, 0
+        self.total = len(items)
+
+    async def take(self, count: int) -> Sequence[Any]:
+        taken = self._items[self._at : self._at + count]
+        self._at += len(taken)
+        return taken
+
+
+class _Iterated(Source):
+    """Takes from an iterator on the loop, a few at a time where it is slow."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self.total = len(items) if isinstance(items, Sized) else None
+        self._items: Iterator[Any] = iter(items)
+
+    async def take(self, count: int) -> Sequence[Any]:
+        taken: list[Any] = []
+        until = elapsed() + LOOP_SECONDS
+        while len(taken) < count and elapsed() < until:
+            more = list(islice(self._items, min(16, count - len(taken)))) if taken else list(islice(self._items, 1))
+            if not more:
+                break
+            taken += more
+        return taken
+
+
+class _Awaited(Source):
+    """Takes from an async iterator in a task of its own, so that a chunk never waits to become full."""
+
+    def __init__(self, items: AsyncIterable[Any]) -> None:
+        self._items: AsyncIterator[Any] = aiter(items)
+        self._ready: deque[Any] = deque()
+        self._wanted = 1
+        self._pump: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+
+    async def take(self, count: int) -> Sequence[Any]:
+        self._wanted = count
+        self._room.set()
+        if self._pump is None:
+            self._pump = asyncio.create_task(self._fetch(), name="tickwork-batch-items")
+        while not self._ready:
+            if self._pump.done():
+                self._pump.result()
+                return ()
+            self._news.clear()
+            await self._news.wait()
+        taken = [self._ready.popleft() for _ in range(min(count, len(self._ready)))]
+        self._room.set()
+        return taken
+
+    async def _fetch(self) -> None:
+        try:
+            async for item in self._items:
+                self._ready.append(item)
+                self._news.set()
+                while len(self._ready) >= self._wanted:
+                    self._room.clear()
+                    await self._room.wait()
+        finally:
+            self._news.set()
+
+    async def aclose(self) -> None:
+        """Stop taking, and let an async generator tidy up."""
+        if self._pump is not None:
+            self._pump.cancel()
+            with suppress(BaseException):
+                await asyncio.wait([self._pump])
+            if not self._pump.cancelled():
+                self._pump.exception()  # it is seen: whoever took the items has heard of it, or has left
+        if (close := getattr(self._items, "aclose", None)) is not None:
+            await close()
