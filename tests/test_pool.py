@@ -823,7 +823,10 @@ async def test_a_pool_outside_its_block_refuses_jobs() -> None:
         (lambda: Pool(True), "workers must be a whole number of at least 1, got True"),
         (lambda: Pool(buffer=-1), "buffer must be a whole number of at least 1, got -1"),
         (lambda: Pool(processes=0), "processes must be a whole number of at least 1 or Processes(...), got 0"),
-        (lambda: Pool(run_in="fork"), "run_in must be one of None, 'loop', 'thread', 'process', got 'fork'"),  # type: ignore[arg-type]
+        (
+            lambda: Pool(run_in="fork"),  # type: ignore[arg-type]
+            "run_in must be one of None, 'loop', 'thread', 'process', 'executor', got 'fork'",
+        ),
     ],
 )
 def test_options_out_of_range_are_refused(make: Callable[[], Pool], message: str) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .app import Stopped as Stopped
     from .batch.api import amap as amap
     from .batch.api import map as map
+    from .batch.dead import dead_items as dead_items
     from .batch.files_api import amap_files as amap_files
     from .batch.files_api import map_files as map_files
     from .batch.outcomes import ItemOutcome as ItemOutcome
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "app": ("App", "Stopped"),
     "batch.api": ("amap", "map"),
+    "batch.dead": ("dead_items",),
     "batch.files_api": ("amap_files", "map_files"),
     "batch.outcomes": ("ItemOutcome",),
     "batch.progress": ("BatchProgress",),
@@ -157,6 +159,7 @@ __all__ = [
     "ItemOutcome",
     "amap",
     "amap_files",
+    "dead_items",
     "map",
     "map_files",
     # errors; all of them are in tickwork.errors

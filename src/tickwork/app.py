@@ -36,7 +36,7 @@ from .events import AppStarted, AppStopping, Event, Events, JobFailed, LoopHeld
 from .handle import Job
 from .health import Health, staleness
 from .jobs import JobState, NewJob, new_id
-from .options import positive
+from .options import as_executor, positive
 from .policies import MAX_DEATHS
 from .retention import Retention, retention
 from .runners.options import processes_of
@@ -51,6 +51,7 @@ from .zones import zone_key
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+    from concurrent.futures import Executor
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
     from pathlib import Path
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from .holds import Hold
     from .job_list import Jobs
     from .jobs import JobRecord
+    from .runners.executor import ExecutorRunner
     from .runners.options import Processes
     from .stores.base import ScheduleRow, Store
     from .tasks import AnyTask
@@ -114,6 +116,8 @@ class App(Declarations):
         keep_jobs: How long jobs that have ended are kept, in a file; parked ones stay.
         keep_ledger: How long the ledger is kept, in a file. In memory all three are counted: the last 1,000.
         processes: The process pool: how many child processes, or `Processes(...)`; None: one for each processor.
+        executor: Where tasks with `run_in="executor"` run: any `concurrent.futures.Executor`, such as a Dask client's
+            `get_executor()`. The app does not shut it down. A `lifespan` may set `app.executor` instead.
         block_warn_seconds: How long something may hold the event loop before a warning names its line, at least 10 ms;
             None: nobody looks who holds it, and no late start is explained.
         clock: Tells the time; None: the real one.
@@ -138,6 +142,7 @@ class App(Declarations):
         keep_jobs: float | str | timedelta = "7d",
         keep_ledger: float | str | timedelta = "30d",
         processes: int | Processes | None = None,
+        executor: Executor | None = None,
         block_warn_seconds: float | str | timedelta | None = 0.25,
         clock: Clock | None = None,
     ) -> None:
@@ -150,6 +155,7 @@ class App(Declarations):
         self.max_deaths: int = positive("max_deaths", max_deaths)
         self.retention: Retention = retention(keep_results, keep_jobs, keep_ledger, is_kept=url is not None)
         self.process_options: Processes = processes_of(processes)
+        self._executor: Executor | None = as_executor("executor", executor)
         self.block_warn_seconds: float | None = None
         if block_warn_seconds is not None:
             self.block_warn_seconds = seconds(block_warn_seconds, "block_warn_seconds", minimum=MIN_BLOCK_WARN_SECONDS)
@@ -521,6 +527,22 @@ class App(Declarations):
         return self._path
 
     @property
+    def executor(self) -> Executor | None:
+        """Where tasks with `run_in="executor"` run. It can be set until the app has started, as in its `lifespan`.
+
+        Raises:
+            InvalidOption: It is set to something else than a `concurrent.futures.Executor`.
+            NotRunning: It is set when workers may have begun to use another.
+        """
+        return self._executor
+
+    @executor.setter
+    def executor(self, executor: Executor | None) -> None:
+        if self._loop is not None and self._engine is not None and self._engine.has_started:
+            raise NotRunning("the executor cannot be changed: the app has started")
+        self._executor = as_executor("executor", executor)
+
+    @property
     def is_running(self) -> bool:
         """Whether the app has started and not begun to stop."""
         return self._store is not None and self._stopping is None
@@ -647,6 +669,7 @@ class App(Declarations):
         self._watchdog = self._dispatcher.watchdog = self._make_watchdog(self._dispatcher)
         if self._user_lifespan is not None:
             self._dispatcher.state = await self._resources.enter_async_context(_opened(self._user_lifespan, self))
+        self._check_executor()
         assert self._engine is not None
         self._engine.start()
         for task in self._tasks.values():
@@ -673,6 +696,16 @@ class App(Declarations):
             if inspect.isawaitable(made := hook()):
                 await made
 
+    def _check_executor(self) -> None:
+        wanting = sorted(task.name for task in self._tasks.values() if task.place == "executor")
+        if wanting and self._executor is None:
+            raise InvalidOption(
+                "executor",
+                f'given for run_in="executor" of {", ".join(wanting)}',
+                None,
+                remedy="use App(executor=...), or set app.executor in the lifespan",
+            )
+
     def _fingerprints(self, store: Store) -> dict[str, str]:
         """Return the names of the tasks, with the fingerprints of their signatures where a store keeps jobs for long.
 
@@ -689,6 +722,7 @@ class App(Declarations):
             time=self._clock.monotonic,
             call_later=self._clock.call_later,
             processes=self.process_options.runner,
+            executor=self._make_executor,
         )
         return Dispatcher(
             store,
@@ -800,6 +834,12 @@ class App(Declarations):
             max_deaths=self.max_deaths,
             is_held=self._handles.__contains__,
         )
+
+    def _make_executor(self) -> ExecutorRunner:
+        from .runners.executor import ExecutorRunner  # most apps have none
+
+        assert self._executor is not None, "the start has checked it"
+        return ExecutorRunner(self._executor)
 
     def _make_watchdog(self, dispatcher: Dispatcher) -> Watchdog | None:
         """Start the watchdog, unless it is switched off. On virtual time a second held is none."""

@@ -547,6 +547,17 @@ class StoreConformance:
         await self.claim(store, limit=1)
         await self.soon(waiting)
 
+    async def test_a_job_that_is_there_needs_no_room_in_a_store_that_fired_jobs_have_overfilled(
+        self, store: Store, clock: HandClock
+    ) -> None:
+        jobs = [new_job(clock, key=str(number)) for number in range(MAX_QUEUED)]
+        await store.enqueue(jobs)
+        await store.set_schedule([declare()])
+        await store.fire([firing(clock, 1)])
+        assert (await store.counts())[JobState.QUEUED] == MAX_QUEUED + 1
+
+        assert ids(await store.enqueue([new_job(clock, key="3")], wait=False)) == [jobs[3].id]
+
     async def test_no_more_jobs_run_at_once_than_their_limit_says(self, store: Store, clock: HandClock) -> None:
         await self.limited(store, 2)
         jobs = [new_job(clock, gates=("limit:a",)) for _ in range(5)]

@@ -20,7 +20,11 @@
     ├── QueueFull (asyncio.QueueFull)
     ├── DuplicateJob (ValueError)           a store knows the id of a new job already
     ├── StoreUnavailable (RuntimeError)     the file of a store cannot be opened, read or written
+    │   └── CheckpointUnavailable           that of a batch
+    ├── CheckpointMismatch (ValueError)     the checkpoint is that of another batch
     ├── ProcessDied (RuntimeError)          a child process ended under a job
+    │   └── ExecutorProcessDied             a process of an executor did
+    ├── ExecutorFailed (RuntimeError)       an executor took no call, or gave one up
     ├── ProcessNotStarted (RuntimeError)    the initializer of child processes raised, or one ended at its start
     ├── RemoteError                         a child process raised what cannot be raised here
     ├── ItemError                           an item of a batch failed
@@ -299,6 +303,41 @@ class StoreUnavailable(TickworkError, RuntimeError):
         super().__init__(f"store {where}: {reason}" + (f"; {remedy}" if remedy else ""))
 
 
+class CheckpointUnavailable(StoreUnavailable):
+    """The checkpoint of a batch cannot be opened, read or written. What was recorded before is kept.
+
+    Attributes:
+        where: The file.
+        reason: What is wrong.
+    """
+
+    where: str
+    reason: str
+
+    def __init__(self, where: str, reason: str, remedy: str = "") -> None:
+        self.where, self.reason = where, reason
+        TickworkError.__init__(self, f"checkpoint {where}: {reason}" + (f"; {remedy}" if remedy else ""))
+
+
+class CheckpointMismatch(TickworkError, ValueError):
+    """A checkpoint is that of another batch: of another function, version, way with results, or of other items.
+
+    Attributes:
+        where: The file.
+        difference: What differs.
+    """
+
+    where: str
+    difference: str
+
+    def __init__(self, where: str, difference: str) -> None:
+        self.where, self.difference = where, difference
+        super().__init__(
+            f"checkpoint {where} is that of another batch: {difference}; "
+            "name another file, or remove this one to start from nothing"
+        )
+
+
 class DuplicateJob(TickworkError, ValueError):
     """A job was to be enqueued under an id that the store knows already."""
 
@@ -340,12 +379,12 @@ class ProcessDied(TickworkError, RuntimeError):
 
     Attributes:
         function: What it was running.
-        pid: The process id of the child.
+        pid: The process id of the child; None: unknown.
         exit_code: Its exit status; negative: the number of the signal that ended it; None: unknown.
     """
 
     function: str
-    pid: int
+    pid: int | None
     exit_code: int | None
 
     def __init__(self, function: str, pid: int, exit_code: int | None) -> None:
@@ -376,6 +415,41 @@ class ProcessNotStarted(TickworkError, RuntimeError):
     def __init__(self, initializer: str | None, reason: str) -> None:
         self.initializer, self.reason = initializer, reason
         super().__init__(f"a child process could not be started for the job: {reason}")
+
+
+class ExecutorProcessDied(ProcessDied):
+    """A process of an executor ended while a job was there; it may have been another job that ended it.
+
+    A `ProcessPoolExecutor` is broken for good by that, and all its jobs get this error.
+
+    Attributes:
+        reason: What the executor says.
+    """
+
+    function: str
+    pid: int | None
+    exit_code: int | None
+    reason: str
+
+    def __init__(self, function: str, reason: str) -> None:
+        self.function, self.pid, self.exit_code, self.reason = function, None, None, reason
+        TickworkError.__init__(self, f"a process of the executor died under {function!r}: {reason}")
+
+
+class ExecutorFailed(TickworkError, RuntimeError):
+    """An executor did not take a call, or gave it up: it is shut down, broken, or has lost its cluster.
+
+    Attributes:
+        function: What was to run.
+        reason: What the executor says.
+    """
+
+    function: str
+    reason: str
+
+    def __init__(self, function: str, reason: str, remedy: str) -> None:
+        self.function, self.reason = function, reason
+        super().__init__(f"the executor did not run {function!r}: {reason}; {remedy}")
 
 
 class RemoteError(TickworkError):
@@ -442,8 +516,11 @@ class ItemError(TickworkError):
         return "".join(format_exception(self.error))
 
     def original(self) -> Exception:
-        """Return what to raise for it: what the function raised, with a note that names the item."""
-        if not isinstance(self.error, Exception):
+        """Return what to raise for it: what the function raised, with a note that names the item.
+
+        Itself where that would be taken for something else than an error: SystemExit, CancelledError, StopIteration.
+        """
+        if not isinstance(self.error, Exception) or isinstance(self.error, StopIteration | StopAsyncIteration):
             return self
         note = f"raised for item {self.index} ({short(self.item)})"
         if note not in getattr(self.error, "__notes__", ()):

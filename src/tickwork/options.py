@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from typing import Any
 
 from .errors import InvalidOption
@@ -41,3 +42,11 @@ def one_of(option: str, value: Any, allowed: tuple[Any, ...]) -> Any:
     if value not in allowed:
         raise InvalidOption(option, "one of " + ", ".join(map(repr, allowed)), value)
     return value
+
+
+def as_executor(option: str, value: Any) -> Executor | None:
+    """Return an executor, or None where none is given."""
+    if value is None or isinstance(value, Executor):
+        return value
+    remedy = "use client.get_executor()" if hasattr(value, "get_executor") else ""
+    raise InvalidOption(option, "a concurrent.futures.Executor", value, remedy=remedy)

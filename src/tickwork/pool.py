@@ -30,7 +30,7 @@ from .errors import (
     QueueFull,
 )
 from .jobs import Outcome
-from .options import one_of, positive
+from .options import as_executor, one_of, positive
 from .runners.options import processes_of
 from .shield import to_its_end
 from .workers import HELD, NO_KWARGS, RUN_IN, SETTLED, WAITING, Place, Run, RunIn, Workers, place_of
@@ -38,11 +38,13 @@ from .workers import HELD, NO_KWARGS, RUN_IN, SETTLED, WAITING, Place, Run, RunI
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Coroutine, Generator
+    from concurrent.futures import Executor
     from contextvars import Context
     from datetime import timedelta
     from types import TracebackType
     from typing import Self
 
+    from .runners.executor import ExecutorRunner
     from .runners.options import Processes
     from .runners.process import ProcessRunner
     from .snapshot import Snapshot
@@ -314,8 +316,11 @@ class Pool:
         workers: How many jobs run at the same time.
         buffer: How many jobs may wait; beyond that `submit` waits and `submit_nowait` raises.
         timeout: Seconds that a job may run, unless `options` says otherwise; None: no limit. Also "30s", timedelta.
-        run_in: Where jobs run: "loop", "thread", "process"; None: coroutine functions on the loop, others in a thread.
+        run_in: Where jobs run: "loop", "thread", "process", "executor"; None: coroutine functions on the loop, others
+            in the executor where one is given, else in a thread.
         processes: The process pool: how many child processes, or `Processes(...)`; None: one for each processor.
+        executor: Any `concurrent.futures.Executor`, such as a Dask client's `get_executor()`. The pool does not shut it
+            down.
         cancel_seconds: How long a cancelled job may take to end before it is abandoned.
 
     Raises:
@@ -330,6 +335,7 @@ class Pool:
         timeout: float | str | timedelta | None = None,
         run_in: RunIn | None = None,
         processes: int | Processes | None = None,
+        executor: Executor | None = None,
         cancel_seconds: float | str | timedelta = CANCEL_SECONDS,
     ) -> None:
         self.workers: int = positive("workers", workers)
@@ -337,9 +343,13 @@ class Pool:
         self.timeout: float | None = None if timeout is None else seconds(timeout, "timeout")
         self.run_in: RunIn | None = one_of("run_in", run_in, (None, *RUN_IN))
         self.process_options: Processes = processes_of(processes)
+        self.executor: Executor | None = as_executor("executor", executor)
+        self._check_executor(self.run_in)
         self.cancel_seconds: float = seconds(cancel_seconds, "cancel_seconds")
         self._ids = itertools.count(1)
         self._closed = True
+        self._goes_the_usual_way = False
+        """Whether it is open, and neither `run_in` nor an executor says where functions run."""
         self._engine: Workers
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -355,9 +365,11 @@ class Pool:
             time=clock.monotonic,
             call_later=clock.call_later,
             processes=self.process_options.runner,
+            executor=self._make_executor,
         )
         self._engine.start()
         self._closed = False
+        self._goes_the_usual_way = self.run_in is None and self.executor is None
         return self
 
     async def __aexit__(
@@ -375,11 +387,18 @@ class Pool:
         """Return the child processes of this pool, for batches that share them."""
         return self._running().processes()
 
+    def _make_executor(self) -> ExecutorRunner:
+        from .runners.executor import ExecutorRunner  # most programs have none
+
+        assert self.executor is not None, "every job has been checked for it"
+        return ExecutorRunner(self.executor)
+
     async def _close(self) -> None:
         """Cancel what is left and end the workers."""
         if self._closed:
             return
         self._closed = True
+        self._goes_the_usual_way = False
         # Room for a producer lets it put once more, so until nothing comes.
         while waiting := self._engine.buffer.take_all():
             for run in waiting:
@@ -408,7 +427,7 @@ class Pool:
 
         Cancelling the wait takes the job back: it will not run.
         """
-        if self.run_in is not None or self._closed:
+        if not self._goes_the_usual_way:
             return await self._put(self._job(fn, args, kwargs, self.run_in, self.timeout))
         # The usual way, written out: what follows is a fifth of the cost of a job that does nothing.
         try:
@@ -462,7 +481,15 @@ class Pool:
             reference(fn)
         elif not callable(fn):
             raise InvalidOption("fn", "a function", fn)
-        return PoolJob(self, fn, args, kwargs, place_of(fn, run_in), timeout)
+        self._check_executor(run_in)
+        place = place_of(fn, run_in)
+        if run_in is None and place == "thread" and self.executor is not None:
+            place = "executor"
+        return PoolJob(self, fn, args, kwargs, place, timeout)
+
+    def _check_executor(self, run_in: RunIn | None) -> None:
+        if run_in == "executor" and self.executor is None:
+            raise InvalidOption("executor", 'given for run_in="executor"', None, remedy="use Pool(executor=...)")
 
     async def _put(self, job: PoolJob[Any]) -> PoolJob[Any]:
         engine = self._engine

@@ -78,7 +78,7 @@ class TaskOptions:
     """How jobs of a task run.
 
     Attributes:
-        run_in: "loop", "thread" or "process"; None: coroutine functions on the loop, plain ones in a thread.
+        run_in: "loop", "thread", "process" or "executor"; None: coroutine functions on the loop, others in a thread.
         timeout: Seconds that an attempt may run; None: no limit.
         queue: The named queue its jobs wait in.
         priority: Higher runs first.
@@ -405,7 +405,7 @@ class TaskSettings(TypedDict, total=False):
         name: Its durable identity; left out: `module.qualname`. On a function that is a task already, the name of the
             schedule.
         aliases: Former names, under which jobs may still wait.
-        run_in: "loop", "thread", "process"; left out: coroutine functions on the loop, others in a thread.
+        run_in: "loop", "thread", "process", "executor"; left out: coroutine functions on the loop, others in a thread.
         timeout: How long a job may run: "30s", seconds, timedelta; left out: no limit.
         queue: The named queue its jobs wait in: "default".
         priority: Higher runs first: 0.

@@ -14,7 +14,7 @@ Cancellation from outside (the program is being torn down) is told apart by coun
 beyond the worker's own requests came from somebody else, and ends the worker.
 
 A function in a thread cannot be stopped. Its waiter hears of a timeout or a cancel at once (`Run.overran`); the
-worker keeps the slot until the thread ends.
+worker keeps the slot until the thread ends. The same holds for an executor that does not take the call back.
 """
 
 from __future__ import annotations
@@ -38,15 +38,19 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from .clock import Timer
+    from .runners.executor import ExecutorRunner
     from .runners.process import ProcessRunner
+    from .runners.thread import Ended
 
 logger: logging.Logger = logging.getLogger("tickwork.workers")
 
-RunIn = Literal["loop", "thread", "process"]
-Place = Literal["loop", "call", "thread", "process", "prepared"]
+RunIn = Literal["loop", "thread", "process", "executor"]
+Place = Literal["loop", "call", "thread", "process", "executor", "prepared"]
 """RunIn, where "loop" means a coroutine function, and "call" a plain one to be called on the loop. A run that must wait
 for something before its function may be called is "prepared": `Run.prepare` says where it runs then."""
 RUN_IN: tuple[RunIn, ...] = get_args(RunIn)
+OUT_OF_REACH = ("thread", "executor")
+"""Where nobody can stop a function: its worker keeps its slot until it ends. An executor may take one back, though."""
 StopReason = Literal["timeout", "cancel", "stop", "lost"]
 
 FAIR_SECONDS = 0.005
@@ -317,6 +321,7 @@ class Workers:
         time: Reads the monotonic clock, in seconds.
         call_later: Sets a timer.
         processes: Makes the process pool when the first run wants one.
+        executor: Makes the runner of the user's executor, likewise.
     """
 
     def __init__(
@@ -328,6 +333,7 @@ class Workers:
         time: Callable[[], float],
         call_later: Callable[..., Timer],
         processes: Callable[[], ProcessRunner],
+        executor: Callable[[], ExecutorRunner],
     ) -> None:
         self.count = count
         self.buffer: Buffer = Buffer(buffer)
@@ -336,6 +342,8 @@ class Workers:
         self._call_later = call_later
         self._make_processes = processes
         self._processes: ProcessRunner | None = None
+        self._make_executor = executor
+        self._executor: ExecutorRunner | None = None
         self._threads = ThreadRunner()
         self._workers: set[Worker] = set()
         self._quiet: asyncio.Future[None] | None = None
@@ -344,6 +352,8 @@ class Workers:
         self._alarm: Timer | None = None
         self._alarm_at = 0.0
         self._stopping = False
+        self.has_started: bool = False
+        """Whether runs may be under way, or have been."""
         self.refill: Callable[[], Coroutine[Any, Any, None]] | None = None
         """Fills the buffer for a worker that finds it empty, if that costs no wait; None: nobody does."""
         self.unfinished: int = 0
@@ -378,6 +388,7 @@ class Workers:
 
     def start(self) -> None:
         """Start the workers on the running loop."""
+        self.has_started = True
         for _ in range(self.count):
             self._start_worker()
 
@@ -485,7 +496,7 @@ class Workers:
             return False
         run.stop_reason = reason
         worker.deadline = None
-        if run.run_in != "thread":  # a thread keeps its worker until it ends
+        if run.run_in not in OUT_OF_REACH:  # those keep their worker until they end
             run.abandon_timer = self._call_later(self.cancel_seconds, self._abandon, run)
         worker.cancels += 1
         worker.task.cancel()
@@ -522,7 +533,7 @@ class Workers:
             "%s ignored its cancellation for %g s and is abandoned%s",
             run.describe(),
             self.cancel_seconds,
-            "; its thread runs on until the program ends" if run.run_in == "thread" else "",
+            _left_behind(run.run_in),
         )
         self._end(run, _stopped_outcome(run.stop_reason), None)
         run.phase = ABANDONED
@@ -639,7 +650,7 @@ class Workers:
         """Settle a run that raised, or that was interrupted; end the worker where that is what was meant."""
         if run.phase == ABANDONED:
             raise asyncio.CancelledError
-        if run.stop_reason is not None and run.run_in != "thread":
+        if run.stop_reason is not None and run.run_in not in OUT_OF_REACH:
             run.abandon_timer.cancel()
         from_outside = me.is_cancelled_from_outside()
         outcome = _outcome(run, error)
@@ -666,7 +677,7 @@ class Workers:
         return self._processes
 
     async def _elsewhere(self, run: Run, context: Context, me: Worker) -> Any:
-        """Run a plain function: in a thread, in a process, or right here."""
+        """Run a plain function: in a thread, in a process, in the executor, or right here."""
         if run.run_in == "prepared":
             run.run_in = await run.prepare()
         if run.run_in == "process":
@@ -681,8 +692,23 @@ class Workers:
                     on_log=in_context(context, run.hear_record),
                 )
         elif run.run_in == "thread":
+            future = self._threads.start(context, run.fn, run.args, run.kwargs)
             with outside():
-                value = await self._in_thread(run, context, me)
+                value = await self._out_of_reach(future, run, me)
+        elif run.run_in == "executor":
+            if self._executor is None:
+                self._executor = self._make_executor()
+            errand = self._executor.start(
+                run.fn,
+                run.args,
+                run.kwargs,
+                describe=run.describe(),
+                context=run.luggage(),
+                on_message=run.hear,
+                variables=context,
+            )
+            with outside():
+                value = await self._out_of_reach(errand.end, run, me, errand.cancel)
         else:
             value = context.run(run.fn, *run.args, **run.kwargs)
         if inspect.iscoroutine(value):  # a plain function that made a coroutine: what it meant is to run it
@@ -698,14 +724,17 @@ class Workers:
             return await _Steps(run, context, value, yielded)
         return value
 
-    async def _in_thread(self, run: Run, context: Context, me: Worker) -> Any:
-        future = self._threads.start(context, run.fn, run.args, run.kwargs)
+    async def _out_of_reach(
+        self, future: asyncio.Future[Ended], run: Run, me: Worker, take_back: Callable[[], bool] | None = None
+    ) -> Any:
+        """Wait for what nobody can stop, unless it can be taken back; its waiter need not wait as long."""
         while True:
             try:
                 value, error = await asyncio.shield(future)
                 break
             except asyncio.CancelledError:
-                if run.phase == ABANDONED or me.is_cancelled_from_outside():
+                is_taken_back = take_back is not None and take_back()
+                if is_taken_back or run.phase == ABANDONED or me.is_cancelled_from_outside():
                     raise
                 await me.take_back()
                 run.phase = OVERRAN
@@ -713,6 +742,12 @@ class Workers:
         if error is not None:
             raise error
         return value
+
+
+def _left_behind(place: Place) -> str:
+    if place == "thread":
+        return "; its thread runs on until the program ends"
+    return "; its executor may let it run on" if place == "executor" else ""
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

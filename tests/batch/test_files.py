@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from tickwork.batch import files
 from tickwork.batch.files import PART_FILES, Unreadable, find_files, read_file
 from tickwork.errors import InvalidOption, NotText
 from tickwork.testing import virtual_loop_factory
+
+WaitUntil = Callable[[Callable[[], object]], Awaitable[None]]
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="names, links and permissions of POSIX")
 
@@ -117,6 +119,41 @@ async def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
 
 
 @POSIX
+async def test_folders_full_of_links_to_each_other_are_walked_twice_at_most(tmp_path: Path) -> None:
+    folders = [f"{number:02}" for number in range(20)]
+    make(tmp_path, *(f"{folder}/file" for folder in folders))
+    for folder in folders:
+        for other in folders:
+            if other != folder:
+                (tmp_path / folder / f"to {other}").symlink_to(f"../{other}")
+    names = await found(tmp_path)
+    real = [f"{folder}/file" for folder in folders]
+    assert names == sorted(names)
+    assert set(real) < set(names)
+    linked = [(tmp_path / name).resolve() for name in names if name not in real]
+    assert len(set(linked)) == len(linked) == 20
+
+
+@POSIX
+async def test_a_folder_with_several_links_is_walked_for_each_place_in_the_pattern(tmp_path: Path) -> None:
+    make(tmp_path, "elsewhere/1")
+    (tmp_path / "top").mkdir()
+    for name in ("a", "raw", "z"):
+        (tmp_path / "top" / name).symlink_to("../elsewhere")
+    assert await found(tmp_path / "top", "**/raw/*") == ["raw/1"]
+    assert await found(tmp_path / "top") == ["a/1"]
+
+
+@POSIX
+async def test_the_directory_may_be_a_link_or_the_root(tmp_path: Path) -> None:
+    make(tmp_path, "real/1", "real/x/2")
+    (tmp_path / "link").symlink_to("real")
+    assert await found(tmp_path / "link") == ["1", "x/2"]
+    walk = find_files("/", "etc/hostname")
+    assert [entry async for entry in walk] == [Path("/etc/hostname")] * os.path.isfile("/etc/hostname")
+
+
+@POSIX
 async def test_links_that_lead_nowhere_are_reported_in_their_place(tmp_path: Path) -> None:
     make(tmp_path, "a.csv", "z.csv")
     (tmp_path / "gone.csv").symlink_to("nowhere")
@@ -204,7 +241,9 @@ async def test_names_of_a_large_folder_are_in_order(tmp_path: Path) -> None:
     assert await found(tmp_path) == [f"{number:06}" for number in range(count)]
 
 
-async def test_a_cancelled_walk_waits_for_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cancelled_walk_waits_for_no_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
     make(tmp_path, "1")
     answered, asked = threading.Event(), threading.Event()
     real = os.scandir
@@ -222,6 +261,7 @@ async def test_a_cancelled_walk_waits_for_no_disk(tmp_path: Path, monkeypatch: p
         await task
     assert not answered.is_set()
     answered.set()
+    await wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("tickwork-")])
 
 
 @pytest.mark.parametrize(

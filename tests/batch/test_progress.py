@@ -66,6 +66,7 @@ def test_nothing_is_left_at_the_end(state: BatchProgress) -> None:
         (at(5, done=1_200, failed=3, total=10_080), "1,200 of 10,080 items, 240/s, 37s left, 3 failed"),
         (at(8, done=2, total=None), "2 items, 0.25/s"),
         (at(0.0, total=0), "0 of 0 items, 0/s"),
+        (at(1, done=99), "99 of 100 items, 99/s"),
         (BatchProgress(9, 0, 10, 2, known=3), "9 of 10 items, 3/s, 0.3s left, 3 known from the checkpoint"),
     ],
 )
@@ -280,7 +281,7 @@ def screen(shown: str) -> list[str]:
         elif piece[0] != "\x1b":
             rows[row] = rows[row][:column].ljust(column) + piece + rows[row][column + len(piece) :]
             column += len(piece)
-    return [line.rstrip() for line in rows if line.strip()]
+    return "\n".join(line.rstrip() for line in rows).rstrip().split("\n")
 
 
 @POSIX

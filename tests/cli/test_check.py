@@ -118,8 +118,8 @@ REFUSED = {
         "timedelta, got '-5s'; it must not be negative"
     ),
     "@app.task(run_in='cloud')": (
-        "invalid-option  jobs.py, line 8: run_in must be one of None, 'loop', 'thread', 'process', got 'cloud'; "
-        "correct it"
+        "invalid-option  jobs.py, line 8: run_in must be one of None, 'loop', 'thread', 'process', 'executor', "
+        "got 'cloud'; correct it"
     ),
     "app.task(run_in='process')(lambda: 1)\n": (
         "process-import  jobs.py, line 8: function '<lambda>' cannot be imported by name: it is a lambda or defined "

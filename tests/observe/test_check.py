@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import tickwork
 from tickwork import App, At, Cron, Every
 from tickwork.errors import DuplicateName, InvalidCron, InvalidDuration, InvalidOption, NotImportable, UnknownTimezone
-from tickwork.observe.check import MAX_FIRE_TIMES, apart, check
+from tickwork.observe.check import MAX_FIRE_TIMES, apart, check, no_executor
 from tickwork.observe.clock_changes import clock_changes
 from tickwork.observe.findings import RULES, Finding, in_two, refusal
 from tickwork.triggers import Trigger
@@ -405,6 +405,36 @@ def test_a_coroutine_function_for_a_process_is_found() -> None:
             "write `def`, or leave out run_in",
         )
     ]
+
+
+def test_a_coroutine_function_for_an_executor_is_found() -> None:
+    app = App()
+    app.task(name="wrong", run_in="executor")(asynchronous)
+    app.task(name="right", run_in="executor")(plain)
+
+    assert check(app.tasks.values(), [], NOW) == [
+        Finding(
+            "executor-coroutine",
+            "wrong",
+            'it is a coroutine function, and run_in="executor" takes plain ones',
+            "write `def`, or leave out run_in",
+        )
+    ]
+
+
+def test_tasks_for_an_executor_that_is_missing_are_found() -> None:
+    app = App()
+    app.task(name="second", run_in="executor")(plain)
+    app.task(name="first", run_in="executor")(plain)
+    app.task(name="elsewhere")(plain)
+
+    assert no_executor(app.tasks.values(), "jobs.py") == Finding(
+        "executor-missing",
+        "jobs.py",
+        'it has no executor for run_in="executor" of first, second, and does not start',
+        "use App(executor=...), or set app.executor in the lifespan",
+    )
+    assert no_executor([], "jobs.py") is None
 
 
 def test_a_function_whose_name_leads_to_another_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from ..clock import running_clock
-from ..errors import InvalidOption
+from ..errors import InvalidOption, NotRunning
 from ..runners.reference import task_name
 from ..shield import to_its_end
 from .chunks import Sizer
+from .dead import DeadList
 from .engine import Engine, Rules
+from .memory import LOOK_UP_ITEMS, Memory
 from .options import BatchOptions, OnError, Plan, plan_of
 from .outcomes import ItemOutcome, Piece
 from .places import LoopPlace, Place, ProcessPlace, ThreadPlace
@@ -28,7 +31,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, Unpack
 
+    from ..clock import Clock
     from ..errors import ItemError
+    from .progress import Reporter
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -36,8 +41,8 @@ R = TypeVar("R")
 logger: logging.Logger = logging.getLogger("tickwork.batch")
 
 WINDOW_CHUNKS = 4
-"""How many chunks for each lane `amap` may have taken and not handed out: one slow item holds up those behind it only
-when that many have ended."""
+"""How often, for each lane, `amap` may have taken items that it has not handed out: one slow item holds up those behind
+it only when that many chunks have ended."""
 
 
 @overload
@@ -104,7 +109,7 @@ async def map(
     pieces: list[Piece] = []
 
     async def keep(piece: Piece) -> None:
-        pieces.append(piece)
+        pieces.append(piece._replace(items=()))  # nobody asks for them any more, and they may be large
         if piece.errors and on_error == "raise":
             raise next(iter(piece.errors.values())).original()
 
@@ -182,7 +187,7 @@ class Outcomes(Generic[T, R]):
         self._batch, self._ordered = batch, ordered
         self._inbox = _Inbox()
         self._task: asyncio.Task[None] | None = None
-        self._is_over = False
+        self._is_over = self._is_waiting = False
         self._ready: deque[ItemOutcome[T, R]] = deque()
         self._next = 0
 
@@ -190,13 +195,23 @@ class Outcomes(Generic[T, R]):
         return self
 
     async def __anext__(self) -> ItemOutcome[T, R]:
-        """Return the next outcome. Cancelled, it ends the whole batch first."""
-        while not self._ready:
-            try:
-                await self._more()
-            except BaseException:
-                await self.aclose()
-                raise
+        """Return the next outcome. Cancelled, it ends the whole batch first.
+
+        Raises:
+            NotRunning: Another task waits for the next outcome.
+        """
+        if self._is_waiting:
+            raise NotRunning("another task iterates over this amap; let one iterate and hand out to the others")
+        self._is_waiting = True
+        try:
+            while not self._ready:
+                try:
+                    await self._more()
+                except BaseException:
+                    await self.aclose()
+                    raise
+        finally:
+            self._is_waiting = False
         outcome = self._ready.popleft()
         if outcome.error is not None and self._batch.plan.on_error == "raise":
             error = outcome.error.original()
@@ -258,7 +273,8 @@ class Outcomes(Generic[T, R]):
     def __del__(self) -> None:
         task = getattr(self, "_task", None)
         if task is not None and not task.done() and not task.get_loop().is_closed():
-            task.cancel()  # the loop over it was left
+            with suppress(RuntimeError):  # the loop has just been closed
+                task.get_loop().call_soon_threadsafe(task.cancel)  # it was left; any thread may collect the garbage
 
 
 class _Inbox:
@@ -308,40 +324,46 @@ class Batch:
         self._source = source_of(items)
         self._name = task_name(fn)
         self._wrap = wrap
+        self._memory: Memory | None = None
+        self._dead: DeadList | None = None
+        # These are there while it runs.
         self._engine: Engine
-        self._done = self._failed = 0
+        self._report: Reporter
+        self._on_piece: Callable[[Piece], Awaitable[None]]
+        self._clock: Clock
+        self._began: float
+        self._done = self._failed = self._known = 0
         self._first_error: ItemError | None = None
 
     async def run(self, on_piece: Callable[[Piece], Awaitable[None]], window_chunks: int | None = None) -> None:
         """Run the items, and hand over each piece of results. See `Engine`."""
-        plan, clock = self.plan, running_clock()
-        report = reporter(plan.progress, self._name)
-        began = clock.monotonic()
-
-        def progress() -> BatchProgress:
-            return BatchProgress(self._done, self._failed, self._source.total, clock.monotonic() - began)
-
-        async def tell(piece: Piece) -> None:
-            self._count(piece)
-            report.show(progress())
-            await on_piece(piece)
-
-        place = self._place()
-        if self._wrap is not None:
-            place = self._wrap(place)
-        self._engine = Engine(
-            self._source,
-            place,
-            Sizer(place.lanes, plan.chunk_size, self._source.total),
-            Rules(plan.retry, plan.retry_on, plan.max_deaths),
-            tell,
-            window_chunks=window_chunks,
-        )
-        try:
+        plan, total = self.plan, self._source.total
+        self._on_piece, self._clock = on_piece, running_clock()
+        self._began = self._clock.monotonic()
+        self._report = reporter(plan.progress, self._name)
+        async with AsyncExitStack() as stack:
+            stack.callback(self._tell_end)
+            if plan.checkpoint is not None:
+                self._memory = await Memory.open(plan, total, self._tell_known)
+                stack.push_async_callback(_close, self._memory)
+            if plan.dead is not None:
+                self._dead = await DeadList.open(plan.dead, plan.fn)
+                stack.push_async_callback(_close, self._dead)
+            place = self._place()
+            self._engine = Engine(
+                self._source,
+                place if self._wrap is None else self._wrap(place),
+                Sizer(place.lanes, plan.chunk_size, total),
+                Rules(plan.retry, plan.retry_on, plan.max_deaths),
+                self._tell_new,
+                on_items=None if self._memory is None else self._memory.look_up,
+                window_chunks=window_chunks,
+                least_take=1 if self._memory is None else LOOK_UP_ITEMS,
+            )
             await self._engine.run()
-        finally:
-            report.close(progress())
-            self._tell_skipped()
+            for record in (self._memory, self._dead):
+                if record is not None:
+                    await record.finish()
 
     def told(self, count: int) -> None:
         """Hear that the next `count` results have been taken: there is room for others."""
@@ -354,17 +376,40 @@ class Batch:
 
             runner = ProcessRunner(plan.workers) if plan.pool is None else plan.pool.processes()
             return ProcessPlace(plan.fn, plan.workers, plan.timeout, runner, is_owner=plan.pool is None)
+        if plan.place == "executor":
+            from .executor_place import ExecutorPlace  # likewise
+
+            assert plan.executor is not None, "the plan has checked it"
+            return ExecutorPlace(plan.fn, plan.workers, plan.timeout, plan.executor)
         if plan.place == "thread":
             return ThreadPlace(plan.fn, plan.workers, plan.timeout)
         return LoopPlace(plan.fn, plan.workers, plan.timeout)
 
-    def _count(self, piece: Piece) -> None:
+    # -- the way of a piece ------------------------------------------------------------------------------------------
+
+    async def _tell_known(self, piece: Piece) -> None:
+        self._known += len(piece.values)
+        await self._tell(piece)
+
+    async def _tell_new(self, piece: Piece) -> None:
+        if self._dead is not None and piece.errors:
+            await self._dead.add(list(piece.errors.values()))
+        await self._tell(piece if self._memory is None else await self._memory.record(piece))
+
+    async def _tell(self, piece: Piece) -> None:
         self._done += len(piece.values)
         self._failed += len(piece.errors)
         if piece.errors and self._first_error is None:
             self._first_error = next(iter(piece.errors.values()))
+        self._report.show(self._progress())
+        await self._on_piece(piece)
 
-    def _tell_skipped(self) -> None:
+    def _progress(self) -> BatchProgress:
+        seconds = self._clock.monotonic() - self._began
+        return BatchProgress(self._done, self._failed, self._source.total, seconds, self._known)
+
+    def _tell_end(self) -> None:
+        self._report.close(self._progress())
         if self._first_error is not None and self.plan.on_error == "skip":
             logger.warning(
                 "%s: %d of %d items failed and were left out; the first: %s",
@@ -374,3 +419,7 @@ class Batch:
                 self._first_error,
                 exc_info=self._first_error.error,
             )
+
+
+async def _close(record: Memory | DeadList) -> None:
+    await to_its_end(record.aclose())

@@ -157,6 +157,6 @@ def _update(drawing: Progress, tasks: dict[Bar, TaskID], bar: Bar) -> None:
 
 def _leave_above(drawing: Progress, task: TaskID) -> None:
     """Print a bar for good, above those that go on."""
-    ended = [entry for entry in drawing.tasks if entry.id == task]
-    drawing.console.print(drawing.make_tasks_table(ended))
+    ended = drawing.make_tasks_table([entry for entry in drawing.tasks if entry.id == task])
     drawing.remove_task(task)
+    drawing.console.print(ended)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..clock import running_clock
-from ..errors import ItemError, ProcessDied
+from ..errors import InvalidPayload, ItemError, ProcessDied
 from ..retry import next_attempt_at
 from ..shield import is_meant_for_us, to_its_end
 from .outcomes import Piece
@@ -74,7 +74,8 @@ class Engine:
         rules: When an item has failed.
         on_items: Awaited with what was taken from the source; returns what of it is to run. None: all of it.
         on_piece: Awaited with each piece of results; what it raises ends the batch.
-        window_chunks: How many chunks for each lane may be taken before somebody is `told` of them; None: any number.
+        window_chunks: How often, for each lane, it may take from the source before somebody is `told` of what it took;
+            None: any number of times.
         least_take: How many items are taken from the source at least, where it has them.
     """
 
@@ -95,8 +96,8 @@ class Engine:
         self._window_chunks, self._least_take = window_chunks, least_take
         self._clock = running_clock()
         self._stock: deque[Segment] = deque()
-        self._taking = asyncio.Lock()
-        self._is_drained = False
+        self._is_taking = False  # by one lane at a time, which does not count as one of `_most_lanes` meanwhile
+        self._is_drained = source.total == 0
         self._source_error: BaseException | None = None
         self._lanes: set[asyncio.Task[None]] = set()
         self._timers: set[Timer] = set()
@@ -104,6 +105,7 @@ class Engine:
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._most_lanes = place.lanes if source.total is None else min(place.lanes, source.total)
         self._taken = self._told = 0
+        self._takes: deque[int] = deque()  # up to which item each went of those that nobody has been told of yet
 
     async def run(self) -> None:
         """Run the batch to its end. Cancelled, or when something raises, it ends what it has started first."""
@@ -116,8 +118,9 @@ class Engine:
     def told(self, count: int) -> None:
         """Hear that somebody has been told of `count` items more, so that others may be taken."""
         self._told += count
-        if not self._ended.done():
-            self._spawn()
+        while self._takes and self._takes[0] <= self._told:
+            self._takes.popleft()
+        self._spawn()
 
     async def _tidy(self) -> None:
         if not self._ended.done():
@@ -136,24 +139,19 @@ class Engine:
     # -- lanes ------------------------------------------------------------------------------------------------------
 
     def _has_work(self) -> bool:
-        return bool(self._stock) or (not self._is_drained and self._room() > 0)
+        return not self._ended.done() and (bool(self._stock) or self._may_take())
 
-    def _room(self) -> int:
-        """Return how many items may be taken, at the most."""
-        size = max(self._sizer.size(self._taken), self._least_take)
-        if self._window_chunks is None:
-            return size
-        window = self._window_chunks * self._place.lanes * size
-        return min(size, window - (self._taken - self._told))
+    def _may_take(self) -> bool:
+        if self._is_drained or self._is_taking:
+            return False
+        return self._window_chunks is None or len(self._takes) < self._window_chunks * self._place.lanes
 
     def _spawn(self) -> None:
-        """Start lanes, as far as there is work for them, or end the batch."""
-        while len(self._lanes) < self._most_lanes and self._has_work():
+        """Start a lane, if there is work for it, or end the batch. It starts the next one when it has found some."""
+        if len(self._lanes) - self._is_taking < self._most_lanes and self._has_work():
             lane = asyncio.create_task(self._lane(), name="tickwork-batch")
             self._lanes.add(lane)
             lane.add_done_callback(self._left)
-            if not self._stock and self._taking.locked():
-                break  # the others would only wait for the source
         if not self._lanes and not self._timers and not self._stock and self._is_drained and not self._ended.done():
             self._end(self._source_error)
 
@@ -173,6 +171,10 @@ class Engine:
     def _end(self, error: BaseException | None) -> None:
         if error is None:
             self._ended.set_result(None)
+        elif isinstance(error, StopIteration | StopAsyncIteration):  # no future takes it, or it would end a loop
+            ended = RuntimeError(f"the items raised {type(error).__name__}")
+            ended.__cause__ = error
+            self._ended.set_exception(ended)
         else:
             self._ended.set_exception(error)
 
@@ -180,12 +182,14 @@ class Engine:
         while self._has_work():
             if not self._stock:
                 await self._take()
+                if len(self._lanes) > self._most_lanes:
+                    return  # another runs in its place, since something came back while it waited for the source
                 continue
             first, items = self._cut()
-            if self._stock or not self._is_drained:
-                self._spawn()
+            self._spawn()
             ended = await self._place.run(items, self._sizer.limit_seconds)
             await self._settle(first, items, ended)
+            del items, ended  # they may be large, and the source slow
 
     def _cut(self) -> tuple[int, Sequence[Any]]:
         first, items, alone = self._stock.popleft()
@@ -197,23 +201,28 @@ class Engine:
 
     async def _take(self) -> None:
         """Move items from the source into the stock."""
-        async with self._taking:
-            room = self._room()
-            if self._stock or self._is_drained or room < 1:
-                return
-            try:
-                items = await self._source.take(room)
-            except BaseException as error:
-                if is_meant_for_us(error):
-                    raise
-                self._is_drained, self._source_error = True, error
-                return
+        self._is_taking = True
+        try:
+            items = await self._from_source()
             if not items:
                 self._is_drained = True
                 return
             segment = Segment(self._taken, items)
             self._taken += len(items)
+            if self._window_chunks is not None:
+                self._takes.append(self._taken)
             self._stock.extend([segment] if self._on_items is None else await self._on_items(segment))
+        finally:
+            self._is_taking = False
+
+    async def _from_source(self) -> Sequence[Any]:
+        try:
+            return await self._source.take(max(self._sizer.size(self._taken), self._least_take))
+        except BaseException as error:
+            if is_meant_for_us(error):
+                raise
+            self._source_error = error
+            return ()
 
     # -- what has ended -----------------------------------------------------------------------------------------------
 
@@ -238,11 +247,16 @@ class Engine:
             self._spawn()
         if ended.culprit is not None:
             place, error = ended.culprit
-            await self._tell(first + place, [items[place]], [None], [(0, error)])
+            await self._tell(first + place, [items[place]], [None], [(0, error)], isinstance(error, ProcessDied))
         await self._tell(first, items[:count], ended.values, ended.failures)
 
     async def _tell(
-        self, first: int, items: Sequence[Any], values: list[Any], failures: list[tuple[int, BaseException]]
+        self,
+        first: int,
+        items: Sequence[Any],
+        values: list[Any],
+        failures: list[tuple[int, BaseException]],
+        has_died: bool = False,
     ) -> None:
         """Hand out what is final, in pieces around the items that are tried again."""
         if not failures and not self._tries:  # most chunks of most batches
@@ -251,7 +265,7 @@ class Engine:
             return
         begin, errors = 0, {}
         for place, error in failures:
-            final = self._judge(first + place, items[place], error)
+            final = self._judge(first + place, items[place], error, has_died)
             if final is not None:
                 errors[place - begin] = final
                 continue
@@ -273,10 +287,10 @@ class Engine:
                 self._tries.pop(index, None)
             await self._on_piece(Piece(first + begin, items[begin:end], values[begin:end], errors))
 
-    def _judge(self, index: int, item: Any, error: BaseException) -> ItemError | None:
+    def _judge(self, index: int, item: Any, error: BaseException, has_died: bool) -> ItemError | None:
         """Return the error of an item that has failed for good; None: it will be tried again."""
         tries = self._tries.setdefault(index, _Tries())
-        if isinstance(error, ProcessDied):
+        if has_died:
             tries.deaths += 1
             if tries.deaths < self._rules.max_deaths:
                 self._stock.append(Segment(index, [item], alone=True))
@@ -285,7 +299,7 @@ class Engine:
         tries.attempts += 1
         now = self._clock.now()
         at = next_attempt_at(self._rules.retry, self._rules.retry_on, error, tries.attempts, now, random.random())
-        if at is None:
+        if at is None or isinstance(error, InvalidPayload):  # what cannot be pickled today cannot be tomorrow
             return ItemError(index, item, error, tries.attempts + tries.deaths)
         self._later(max(0.0, (at - now).total_seconds()), Segment(index, [item]))
         return None

@@ -72,8 +72,9 @@ def find_files(
 
     Semantics:
         Links to files and folders are followed. One that leads back to a folder above it is not: its files are found
-        there. A folder to which two ways lead is walked on each. Pipes, sockets and devices are passed over. What
-        appears or goes while the walk is under way may be found or not.
+        there. A folder to which several links lead is walked at the first of them, and where it really is: folders full
+        of links to each other would else have more ways through them than anybody can walk. Pipes, sockets and devices
+        are passed over. What appears or goes while the walk is under way may be found or not.
 
     Raises:
         InvalidOption: Directory or pattern is none.
@@ -129,16 +130,20 @@ class _Folder:
     """A folder that is being walked.
 
     Attributes:
-        path: With a separator at its end.
+        path: Where it is.
+        prefix: The same with a separator at its end.
         inode: Which folder it is, by whatever name.
         place: Where it stands in the pattern.
+        is_linked: Whether a link led here.
         names: What is in it and is wanted; folders have a "/" at their end.
         broken: The links among the names that lead nowhere.
     """
 
     path: str
+    prefix: str
     inode: Inode
     place: Place
+    is_linked: bool
     names: Iterator[str]
     broken: dict[str, OSError]
 
@@ -149,63 +154,66 @@ def _walk(top: str, pattern: Pattern) -> Iterator[Path | Unreadable | None]:
     Raises:
         OSError: The folder at the top cannot be read.
     """
-    way = [_read(top, pattern, pattern.start)]
+    first = _look(top, pattern.start)
+    _read(first, pattern)
+    way, above = [first], {first.inode}
+    linked: set[tuple[Inode, Place]] = set()
     yield None
-    above = {way[0].inode}
     while way:
         folder = way[-1]
         name = next(folder.names, None)
         if name is None:
             above.discard(way.pop().inode)
         elif name in folder.broken:
-            yield Unreadable(Path(folder.path + name), folder.broken.pop(name))
+            yield Unreadable(Path(folder.prefix + name), folder.broken.pop(name))
         elif not name.endswith("/"):
-            yield Path(folder.path + name)
+            yield Path(folder.prefix + name)
         else:
-            path = folder.path + name[:-1]
+            path = folder.prefix + name[:-1]
             try:
-                inner = _read(path, pattern, pattern.enter(folder.place, name[:-1]), above)
+                inner = _look(path, pattern.enter(folder.place, name[:-1]), folder)
+                key = (inner.inode, inner.place)
+                if inner.inode not in above and not (inner.is_linked and key in linked):
+                    _read(inner, pattern)
+                    way.append(inner)
+                    above.add(inner.inode)
+                    if inner.is_linked:
+                        linked.add(key)
             except OSError as error:
                 yield Unreadable(Path(path), error)
-            else:
-                if inner is not None:
-                    above.add(inner.inode)
-                    way.append(inner)
             yield None
 
 
-@overload
-def _read(path: str, pattern: Pattern, place: Place) -> _Folder: ...
+def _look(path: str, place: Place, around: _Folder | None = None) -> _Folder:
+    """Return a folder, not yet read; below one to which a link led, that link led here, too.
+
+    Raises:
+        OSError: It is not there.
+    """
+    status = os.stat(path)
+    inode = (status.st_dev, status.st_ino)
+    is_linked = around is not None and (around.is_linked or os.path.islink(path))
+    return _Folder(path, os.path.join(path, ""), inode, place, is_linked, iter(()), {})
 
 
-@overload
-def _read(path: str, pattern: Pattern, place: Place, above: set[Inode]) -> _Folder | None: ...
-
-
-def _read(path: str, pattern: Pattern, place: Place, above: set[Inode] | None = None) -> _Folder | None:
-    """Return a folder with its names in order; None: it is one of those above.
+def _read(folder: _Folder, pattern: Pattern) -> None:
+    """Give a folder its names, in order.
 
     Raises:
         OSError: It cannot be read, or is no folder.
     """
-    status = os.stat(path)
-    inode = (status.st_dev, status.st_ino)
-    if above is not None and inode in above:
-        return None
-    broken: dict[str, OSError] = {}
     runs: list[list[str]] = []
     run: list[str] = []
-    with os.scandir(path) as entries:
+    with os.scandir(folder.path) as entries:
         for entry in entries:
-            name = _wanted(entry, pattern, place, broken)
+            name = _wanted(entry, pattern, folder.place, folder.broken)
             if name is not None:
                 run.append(name)
                 if len(run) >= RUN_NAMES:
                     runs.append(sorted(run))
                     run = []
     runs.append(sorted(run))
-    names = iter(runs[0]) if len(runs) == 1 else merge(*runs)
-    return _Folder(os.path.join(path, ""), inode, place, names, broken)
+    folder.names = iter(runs[0]) if len(runs) == 1 else merge(*runs)
 
 
 def _wanted(entry: os.DirEntry[str], pattern: Pattern, place: Place, broken: dict[str, OSError]) -> str | None:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ..durations import seconds
 from ..errors import InvalidOption, nearest
-from ..options import one_of, positive
+from ..options import as_executor, one_of, positive
 from ..policies import MAX_DEATHS
 from ..retry import Retry, exceptions_of, retry_of
 from ..workers import RUN_IN, Place, RunIn, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from concurrent.futures import Executor
     from datetime import timedelta
 
     from ..pool import Pool
@@ -26,6 +27,7 @@ LOOP_WORKERS = 20
 MOST_THREADS = 32
 """Threads take turns: more than a few dozen of them only help those who wait."""
 
+Results = Literal["json", "discard"]
 OnError = Literal["raise", "collect", "skip"]
 
 
@@ -34,19 +36,32 @@ class BatchOptions(TypedDict, total=False):
 
     Attributes:
         workers: How many items run at a time. Left out: 20 on the loop; in processes as many as there are processors;
-            in threads four more than that, at most 32.
-        run_in: Where the function runs: "loop", "thread" or "process". Left out: coroutine functions on the loop,
-            others in a thread. A function for a process stands at the top level of a module.
+            in threads four more than that, at most 32. In an executor it is how many chunks are handed over to it at
+            a time: twice what a pool of the standard library has, else 20; give a cluster twice what it has.
+        run_in: Where the function runs: "loop", "thread", "process" or "executor". Left out: coroutine functions on the
+            loop, others in the executor where one is given, else in a thread. A function for a process stands at the
+            top level of a module.
         chunk_size: How many items go to a worker together. Left out, or "auto": so many as take some 20 ms, fewer
             towards the end; one, where an item takes that long.
         timeout: How long an item may take: seconds, "30s", timedelta. Left out: no limit. In a process the child is
             killed, and the items of its chunk that had not come back run again; a thread cannot be stopped: the item
-            has failed, and its thread is free when the function returns.
+            has failed, and its thread is free when the function returns. In an executor each item goes alone then, and
+            has its time from when it is handed over.
         retry: How often an item is tried, `Retry(3)` or 3 for short. Left out: once.
         retry_on: Exception classes against which another attempt may help. Left out: any `Exception`.
         max_deaths: An item under which so many processes died has failed. Left out: 3.
         progress: Who is told how far it is. Left out, or False: nobody. True: a bar on a terminal, a line of the log
             every five seconds elsewhere, `Context.progress` inside a job. A function: that one, with a `BatchProgress`.
+        checkpoint: A file that remembers which items have ended well, so that the same call goes on where it was
+            stopped, by a crash, a kill or Ctrl-C, and runs none of them again. Those that failed do. Left out: none.
+        version: What results of an older version of the function must not be mixed with: another text than the one the
+            checkpoint was made with is refused.
+        results: "json": the checkpoint keeps results, by the function's return hint. "discard": it does not, and the
+            value of every item is None. Left out: "json".
+        dead: A file that lists the items which failed for good, a line of JSON for each; `dead_items` brings them back.
+            Left out: none.
+        executor: Any `concurrent.futures.Executor`, such as a Dask client's `get_executor()`: the items run there. It
+            is not shut down.
         pool: A `Pool` whose child processes run the items: they are warm, and stay so. Left out: processes of its own.
     """
 
@@ -58,6 +73,11 @@ class BatchOptions(TypedDict, total=False):
     retry_on: type[BaseException] | Sequence[type[BaseException]]
     max_deaths: int
     progress: bool | Callable[[BatchProgress], object]
+    checkpoint: str | os.PathLike[str] | None
+    version: str | None
+    results: Results
+    dead: str | os.PathLike[str] | None
+    executor: Executor | None
     pool: Pool | None
 
 
@@ -76,7 +96,12 @@ class Plan:
         max_deaths: With so many dead processes an item has failed.
         on_error: What becomes of an item that has failed.
         progress: Who is told.
+        checkpoint: The file that remembers; None: there is none.
+        version: What the results in it depend on.
+        results: Whether it keeps them.
+        dead: The file for what failed; None: there is none.
         pool: Whose processes run it; None: its own.
+        executor: Where it runs, with this place.
     """
 
     fn: Callable[[Any], Any]
@@ -89,7 +114,12 @@ class Plan:
     max_deaths: int
     on_error: OnError
     progress: bool | Callable[[BatchProgress], object]
+    checkpoint: str | os.PathLike[str] | None
+    version: str | None
+    results: Results
+    dead: str | os.PathLike[str] | None
     pool: Pool | None
+    executor: Executor | None
 
 
 def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -> Plan:
@@ -106,16 +136,19 @@ def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -
                 "option", "one that map knows", name, remedy=f"did you mean {near!r}?" if near else "leave it out"
             )
     run_in = one_of("run_in", options.get("run_in"), (None, *RUN_IN))
+    executor = as_executor("executor", options.get("executor"))
     if getattr(type(fn), "__tickwork_task__", False):
         task: Any = fn
         if task.wants_context:
             raise InvalidOption(
                 "fn", "a function of one argument, the item", fn, remedy="a Context belongs to a job: enqueue the task"
             )
-        fn, run_in = task.fn, run_in or task.options_.run_in
+        fn = task.fn
+        if executor is None:  # which says where, as `run_in` does
+            run_in = run_in or task.options_.run_in
     _check_function(fn)
     pool = options.get("pool")
-    place = place_of(fn, run_in)
+    place = _place(fn, run_in, executor)
     if place == "process":
         from ..runners.calls import look_up
 
@@ -130,7 +163,7 @@ def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -
     return Plan(
         fn=fn,
         place=place,
-        workers=_workers(place, pool) if workers is None else positive("workers", workers),
+        workers=_workers(place, pool, executor) if workers is None else positive("workers", workers),
         chunk_size=None if chunk_size == "auto" else _chunk_size(chunk_size),
         timeout=None if timeout is None else seconds(timeout, "timeout"),
         retry=retry_of(options.get("retry")),
@@ -138,8 +171,20 @@ def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -
         max_deaths=positive("max_deaths", options.get("max_deaths", MAX_DEATHS)),
         on_error=one_of("on_error", on_error, ("raise", "collect", "skip")),
         progress=options.get("progress", False),
+        checkpoint=options.get("checkpoint"),
+        version=_with_checkpoint("version", options),
+        results=one_of("results", _with_checkpoint("results", options) or "json", ("json", "discard")),
+        dead=options.get("dead"),
         pool=pool,
+        executor=executor,
     )
+
+
+def _with_checkpoint(name: str, options: BatchOptions) -> Any:
+    value = options.get(name)
+    if value is not None and options.get("checkpoint") is None:
+        raise InvalidOption(name, "left out where there is no checkpoint", value)
+    return value
 
 
 def _check_function(fn: Any) -> None:
@@ -154,8 +199,29 @@ def _check_function(fn: Any) -> None:
         pass
 
 
-def _workers(place: Place, pool: Pool | None) -> int:
+def _place(fn: Callable[[Any], Any], run_in: RunIn | None, executor: Executor | None) -> Place:
+    place = place_of(fn, run_in)
+    if executor is None:
+        if place == "executor":
+            raise InvalidOption("executor", 'given for run_in="executor"', None, remedy="use map(..., executor=...)")
+        return place
+    if run_in is None and place == "thread":
+        place = "executor"
+    if place != "executor":
+        raise InvalidOption(
+            "executor", "left out", executor, remedy='it runs plain functions, with run_in="executor" or none'
+        )
+    from ..runners.executor import ExecutorRunner
+
+    ExecutorRunner(executor).carried(fn)  # refuses what it cannot run
+    return place
+
+
+def _workers(place: Place, pool: Pool | None, executor: Executor | None) -> int:
     processors = os.cpu_count() or 1
+    if place == "executor":
+        most = getattr(executor, "_max_workers", None)  # of those of the standard library
+        return 2 * most if isinstance(most, int) else LOOP_WORKERS
     if place == "process":
         return processors if pool is None else pool.process_options.max_processes
     return min(processors + 4, MOST_THREADS) if place == "thread" else LOOP_WORKERS

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import pickle
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any
 
-from ..clock import outside
+from ..clock import outside, running_clock
 from ..elapsed import elapsed
 from ..errors import InvalidPayload, ProcessDied, RemoteTraceback
 from ..runners.calls import encode_call, load_beside, look_up, lost_payload, not_imported, outcome, raised
@@ -24,7 +25,8 @@ from .chunks import LOOP_SECONDS
 from .work import BEFORE, Ran, run_chunk, run_items
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from ..runners.children import Child
     from ..runners.process import ProcessRunner
@@ -79,45 +81,74 @@ class LoopPlace(Place):
     def __init__(self, fn: Callable[[Any], Any], workers: int, timeout: float | None) -> None:
         self.lanes: int = workers
         self._fn, self._timeout = fn, timeout
+        self._monotonic = running_clock().monotonic  # virtual where the loop is: items that wait take long there too
 
     async def run(self, items: Sequence[Any], seconds: float) -> Ended:
         """See `Place.run`."""
         ended = Ended()
-        began = turned = elapsed()
+        began, turned = self._monotonic(), elapsed()
         for place, item in enumerate(items):
             try:
-                ended.values.append(await self._call(item))
+                call = self._call(item)
+                ended.values.append(await (call if self._timeout is None else _within(self._timeout, call)))
             except BaseException as error:
                 if is_meant_for_us(error):
                     raise
-                ended.failures.append((place, error))
+                ended.failures.append((place, _without_frames(error, 2 if self._timeout is None else 3)))
                 ended.values.append(None)
-            now = elapsed()
-            if now - began >= seconds:
+            _leave_if_cancelled()
+            if self._monotonic() - began >= seconds:
                 break
-            if now - turned >= LOOP_SECONDS:  # items that never wait must not keep the others from running
+            if elapsed() - turned >= LOOP_SECONDS:  # items that never wait must not keep the others from running
                 await asyncio.sleep(0)
                 turned = elapsed()
-        ended.seconds = elapsed() - began
+        ended.seconds = self._monotonic() - began
         await asyncio.sleep(0)
         return ended
 
     async def _call(self, item: Any) -> Any:
-        if self._timeout is None:
-            value = self._fn(item)
-            return await value if iscoroutine(value) else value
-        try:
-            async with asyncio.timeout(self._timeout) as scope:
-                value = self._fn(item)
-                return await value if iscoroutine(value) else value
-        except TimeoutError:
-            if scope.expired():
-                raise overran(self._timeout) from None
-            raise
+        value = self._fn(item)
+        return await value if iscoroutine(value) else value
+
+
+async def _within(timeout: float | None, call: Coroutine[Any, Any, Any]) -> Any:
+    """Await a call of the function, for so many seconds.
+
+    Raises:
+        TimeoutError: It took longer.
+        BaseException: What the function raises.
+    """
+    if timeout is None:
+        return await call
+    try:
+        async with asyncio.timeout(timeout) as scope:
+            return await call
+    except TimeoutError:
+        if scope.expired():
+            raise overran(timeout) from None
+        raise
+
+
+def _without_frames(error: BaseException, count: int) -> BaseException:
+    """Take our own frames off the top of a traceback: an error must not keep its whole chunk alive."""
+    traceback = error.__traceback__
+    for _ in range(count):
+        traceback = None if traceback is None else traceback.tb_next
+    return error.with_traceback(traceback)
+
+
+def _leave_if_cancelled() -> None:
+    """Leave where a function has kept a cancellation to itself that was meant for the whole batch."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 class ThreadPlace(Place):
-    """Runs plain functions in threads. One that overran keeps its thread, and so its place, until it returns."""
+    """Runs plain functions in threads. One that overran keeps its thread, and so its place, until it returns.
+
+    A function that turns out to make coroutines (a lambda around a coroutine function does) has them run on the loop.
+    """
 
     def __init__(self, fn: Callable[[Any], Any], workers: int, timeout: float | None) -> None:
         self.lanes: int = workers
@@ -128,32 +159,81 @@ class ThreadPlace(Place):
     async def run(self, items: Sequence[Any], seconds: float) -> Ended:
         """See `Place.run`."""
         await self._free.acquire()
+        began = elapsed()
         todo, ran, position = list(items), Ran([], [], 0.0), [BEFORE, 0]
         work = (self._fn, todo, seconds, ran, position, self._timeout is not None)
         future = self._threads.start(copy_context(), run_items, work, {})
         future.add_done_callback(lambda _: self._free.release())
         try:
             with outside():
-                while not (await asyncio.wait([future], timeout=self._left(position)))[0]:
-                    place = position[0]
-                    if place != BEFORE and self._left(position) == 0:
-                        todo.clear()  # the thread begins no other item
-                        return Ended(ran.values[:place], ran.failures[:], culprit=(place, overran(self._timeout)))
+                place = await self._watch(future, todo, position)
         except BaseException:
             todo.clear()
             raise
-        (values, failures, took), error = future.result()
-        if error is not None:
-            raise error
-        return Ended(values, failures, took)
+        if place is None:
+            (values, failures, took), error = future.result()
+            if error is not None:
+                raise error
+            ended = Ended(values, failures, took)
+        else:
+            failures = [failure for failure in ran.failures if failure[0] < place]  # that one may end at this moment
+            took = position[1] / 1e9 - began
+            ended = Ended(ran.values[:place], failures, took, culprit=(place, overran(self._timeout)))
+        ended.failures = [(place, _without_frames(error, 1)) for place, error in ended.failures]
+        if any(map(iscoroutine, ended.values)):
+            await self._await_values(ended, seconds)
+        return ended
+
+    async def _watch(self, future: asyncio.Future[Any], todo: list[Any], position: list[int]) -> int | None:
+        """Wait until the thread is through, and return None; or until an item had its time, and return its place."""
+        while not (await asyncio.wait([future], timeout=self._left(position)))[0]:
+            place = position[0]
+            if place != BEFORE and self._left(position) == 0.0:
+                todo.clear()  # the thread begins no other item
+                if position[0] == place:  # else it has just begun the next one
+                    return place
+        return None
 
     def _left(self, position: list[int]) -> float | None:
         """Return how many seconds the item under way has left, 0.0 if none; None: it has all the time."""
         return None if self._timeout is None else _left(self._timeout, position[0], position[1])
 
+    async def _await_values(self, ended: Ended, seconds: float) -> None:
+        """Put the results of coroutines where the function has made some. What is too late for that comes back."""
+        values, began = ended.values, elapsed()
+        try:
+            for place, value in enumerate(values):
+                if not iscoroutine(value):
+                    continue
+                if elapsed() - began >= seconds:
+                    _cut(ended, place)
+                    break
+                try:
+                    values[place] = await _within(self._timeout, value)
+                except BaseException as error:
+                    if is_meant_for_us(error):
+                        raise
+                    values[place] = None
+                    ended.failures.append((place, _without_frames(error, 2)))
+                _leave_if_cancelled()
+            ended.failures.sort(key=lambda failure: failure[0])
+            ended.seconds += elapsed() - began
+        except BaseException:
+            _cut(ended, 0)
+            raise
+
     async def aclose(self) -> None:
         """End the threads, those that are at an item when it returns."""
         self._threads.close()
+
+
+def _cut(ended: Ended, place: int) -> None:
+    """Let a chunk end before a place: what was called from there on must be called again."""
+    for value in ended.values[place:]:
+        if iscoroutine(value):
+            value.close()
+    del ended.values[place:]
+    ended.failures = [failure for failure in ended.failures if failure[0] < place]
 
 
 class ProcessPlace(Place):
@@ -180,6 +260,10 @@ class ProcessPlace(Place):
         self._chunk_where, _ = look_up(run_chunk)
         self.lanes: int = 2 * workers
         self._timeout, self._runner, self._is_owner = timeout, runner, is_owner
+        # A pool may have more children than this batch is to use.
+        self._free: AbstractAsyncContextManager[None] = (
+            asyncio.Semaphore(workers) if runner.max_processes > workers else nullcontext()
+        )
 
     async def run(self, items: Sequence[Any], seconds: float) -> Ended:
         """See `Place.run`."""
@@ -193,7 +277,8 @@ class ProcessPlace(Place):
         watch = _Watch(self._timeout)
         try:
             with outside():
-                answer = await watch.over(self._runner.send(frame, self._name, watch.begin))
+                async with self._free:
+                    answer = await watch.over(self._runner.send(frame, self._name, watch.begin))
         except ProcessDied as died:
             return self._died(items, watch, died)
         del frame
@@ -227,7 +312,9 @@ class ProcessPlace(Place):
         try:
             body, buffers, told, seconds = outcome(answer, run_chunk, self._name)
         except Exception as error:  # the items did not come through
-            return Ended([None], [(0, error)]) if len(items) == 1 else Ended(is_unclear=True)
+            if len(items) > 1:
+                return Ended(is_unclear=True)
+            return Ended([None], [(0, self._lost_item(error) if isinstance(error, InvalidPayload) else error)])
         if body is None:
             raise not_imported(self._name, told) from RemoteTraceback(told.text)
         failures: list[tuple[int, BaseException]] = []
@@ -248,6 +335,12 @@ class ProcessPlace(Place):
             return Ended([None], [(0, InvalidPayload(f"result of {self._name}", reason))])
         return Ended(values, failures, seconds)
 
+    def _lost_item(self, error: InvalidPayload) -> InvalidPayload:
+        """Return the error of arguments that did not come through, told as the caller knows them: as an item."""
+        lost = InvalidPayload(f"item of {self._name}", error.reason.replace("they cannot", "it cannot", 1))
+        lost.__cause__ = error.__cause__
+        return lost
+
     async def aclose(self) -> None:
         """End the children, if they are this batch's own."""
         if self._is_owner:
@@ -265,8 +358,9 @@ class _Watch:
         self._scope: asyncio.Timeout | None = None
 
     def begin(self, child: Child) -> None:
-        """Note which child has the chunk."""
+        """Note which child has the chunk: another one where the first had died before."""
         self._child = child
+        self._end_timer()
         child.set_position(BEFORE, 0)
         if self._timeout is not None:
             self._timer = asyncio.get_running_loop().call_later(self._timeout, self._look)
@@ -280,13 +374,19 @@ class _Watch:
     async def over(self, call: Any) -> Frame | None:
         """Await the call, and return its answer; None: an item had its time, and the child was killed for it."""
         try:
-            async with asyncio.timeout(None) as self._scope:
+            async with asyncio.timeout(None) as scope:
+                self._scope = scope
                 return await call  # type: ignore[no-any-return]
         except TimeoutError:
+            if not scope.expired():
+                raise
             return None
         finally:
-            if self._timer is not None:
-                self._timer.cancel()
+            self._end_timer()
+
+    def _end_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _look(self) -> None:
         assert self._timeout is not None

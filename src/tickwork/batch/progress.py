@@ -105,9 +105,9 @@ def words(progress: BatchProgress) -> str:
     """Return how far it has come as people read it: "1,200 of 10,000 items, 240/s, 37s left, 3 failed"."""
     total = "" if progress.total is None else f" of {progress.total:,}"
     parts = [f"{progress.done:,}{total} items", f"{number(progress.rate)}/s"]
-    if progress.seconds_left:
-        left = progress.seconds_left
-        parts.append(f"{format_about(round(left, 0 if left >= 10 else 1))} left")
+    left = progress.seconds_left or 0.0
+    if left := round(left, 0 if left >= 10 else 1):
+        parts.append(f"{format_about(left)} left")
     if progress.known:
         parts.append(f"{progress.known:,} known from the checkpoint")
     if progress.failed:

@@ -6,7 +6,6 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterable, Iterable, Sequence, Sized
-from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -40,21 +39,23 @@ class Source(ABC):
 
 
 def source_of(items: Any) -> Source:
-    """Return the source of whatever a caller has.
+    """Return the source of whatever a caller has. What can be iterated over in both ways is awaited.
 
     Raises:
         InvalidOption: Nothing can be taken from it.
     """
-    if isinstance(items, Sequence):
+    if isinstance(items, list | tuple | range):
         return _Listed(items)
-    if isinstance(items, Iterable):
-        return _Iterated(items)
     if isinstance(items, AsyncIterable):
         return _Awaited(items)
+    if isinstance(items, Iterable):
+        return _Iterated(items)
     raise InvalidOption("items", "a list, an iterator or an async iterator", items)
 
 
 class _Listed(Source):
+    """Takes slices, which cost nothing. Other sequences are iterated over: not all of them can be sliced."""
+
     def __init__(self, items: Sequence[Any]) -> None:
         self._items, self._at = items, 0
         self.total = len(items)
@@ -71,15 +72,24 @@ class _Iterated(Source):
     def __init__(self, items: Iterable[Any]) -> None:
         self.total = len(items) if isinstance(items, Sized) else None
         self._items: Iterator[Any] = iter(items)
+        self._error: BaseException | None = None
 
     async def take(self, count: int) -> Sequence[Any]:
+        if self._error is not None:
+            raise self._error
         taken: list[Any] = []
-        until = elapsed() + LOOP_SECONDS
-        while len(taken) < count and elapsed() < until:
-            more = list(islice(self._items, min(16, count - len(taken)))) if taken else list(islice(self._items, 1))
-            if not more:
-                break
-            taken += more
+        until, more = elapsed() + LOOP_SECONDS, 1
+        try:
+            while len(taken) < count and elapsed() < until:
+                before = len(taken)
+                taken.extend(islice(self._items, min(more, count - before)))
+                if len(taken) == before:
+                    break
+                more *= 2  # so that the last step takes no longer than those before it together
+        except BaseException as error:
+            if not taken:
+                raise
+            self._error = error  # at its turn: what it gave before is not lost
         return taken
 
 
@@ -110,6 +120,7 @@ class _Awaited(Source):
         return taken
 
     async def _fetch(self) -> None:
+        turned = elapsed()
         try:
             async for item in self._items:
                 self._ready.append(item)
@@ -117,16 +128,26 @@ class _Awaited(Source):
                 while len(self._ready) >= self._wanted:
                     self._room.clear()
                     await self._room.wait()
+                if elapsed() - turned >= LOOP_SECONDS:  # an iterator that never waits must not hold the loop
+                    await asyncio.sleep(0)
+                    turned = elapsed()
         finally:
-            self._news.set()
+            try:
+                await self._close()
+            finally:
+                self._news.set()
+
+    async def _close(self) -> None:
+        """Let an async generator tidy up, in the task that has iterated over it."""
+        if (close := getattr(self._items, "aclose", None)) is not None:
+            await close()
 
     async def aclose(self) -> None:
         """Stop taking, and let an async generator tidy up."""
-        if self._pump is not None:
-            self._pump.cancel()
-            with suppress(BaseException):
-                await asyncio.wait([self._pump])
-            if not self._pump.cancelled():
-                self._pump.exception()  # it is seen: whoever took the items has heard of it, or has left
-        if (close := getattr(self._items, "aclose", None)) is not None:
-            await close()
+        if self._pump is None:
+            await self._close()
+            return
+        self._pump.cancel()
+        await asyncio.wait([self._pump])
+        if not self._pump.cancelled():
+            self._pump.exception()  # it is seen: whoever took the items has heard of it, or has left

@@ -89,23 +89,45 @@ def run_chunk(
     if position is not None:
         position[0] = BEFORE  # what kills the process from here on is no item's call
     failures = [(place, told_of(error), False) for place, error in ran.failures]
-    body, buffers = _pickled(ran.values, failures)
+    buffers: list[pickle.PickleBuffer] = []
+
+    def dumps(value: Any) -> bytes:
+        buffers.clear()
+        return pickle.dumps(value, 5, buffer_callback=buffers.append)
+
+    body = _pickled(ran.values, failures, dumps)
     return body, buffers, failures, ran.seconds
 
 
-def _pickled(values: list[Any], failures: list[tuple[int, Told, bool]]) -> tuple[bytes, list[pickle.PickleBuffer]]:
-    buffers: list[pickle.PickleBuffer] = []
+def run_away(
+    fn: Callable[[Any], Any], items: Sequence[Any], seconds: float
+) -> Ran | tuple[bytes, list[tuple[int, Told, bool]], float]:
+    """Run a chunk in an executor; see `run_items`.
+
+    Returns:
+        Where it has travelled: the values, pickled; the failures, each with whether it is the result that could not be
+        pickled; the seconds.
+    """
+    ran = run_items(fn, items, seconds, Ran([], [], 0.0))
+    away = child.away()
+    if away is None:
+        return ran
+    failures = [(place, away.told_of(error), False) for place, error in ran.failures]
+    return _pickled(ran.values, failures, away.dumps), failures, ran.seconds
+
+
+def _pickled(values: list[Any], failures: list[tuple[int, Told, bool]], dumps: Callable[[Any], bytes]) -> bytes:
+    """Return the values pickled, without those that cannot be: they are among the failures then."""
     try:
-        return pickle.dumps(values, 5, buffer_callback=buffers.append), buffers
+        return dumps(values)
     except Exception:
         for place, value in enumerate(values):
             try:
-                pickle.dumps(value, 5, buffer_callback=lambda _: None)
+                dumps(value)
             except Exception as error:
                 told = told_of(error)
                 name = type(value).__qualname__
                 failures.append((place, told._replace(kind=name, pickled=None), True))
                 values[place] = None
         failures.sort(key=lambda failure: failure[0])
-        buffers.clear()
-        return pickle.dumps(values, 5, buffer_callback=buffers.append), buffers
+        return dumps(values)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..clock import SystemClock
 from ..errors import InvalidInstant, InvalidOption, InvalidTarget, nearest
-from ..observe.check import apart, check, runs_in_process
+from ..observe.check import apart, check, no_executor, runs_in_process
 from ..observe.findings import RULES, Finding, refusal
 from ..program import JOB_FAILED, OK
 from ..siblings import visible_workers
@@ -53,6 +53,9 @@ def _look(app: App, target: str, now: datetime) -> list[Finding]:
         from ..observe.processes import check_processes
 
         found += asyncio.run(check_processes(tasks))
+    may_get_executor = app.executor is not None or app._user_lifespan is not None
+    if not may_get_executor and (finding := no_executor(tasks, target)) is not None:
+        found.append(finding)
     if tasks and not app._make_store().capabilities.multi_process and (seen := visible_workers(os.environ)):
         found.append(apart(seen, target))
     if app._path is not None and app._path.exists():

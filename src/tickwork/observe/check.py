@@ -72,7 +72,10 @@ def check(tasks: Iterable[AnyTask], schedules: Iterable[Scheduled], now: datetim
         now: The instant from which a year is looked ahead; an aware datetime.
     """
     found = [finding for schedule in schedules for finding in _of_schedule(schedule, now.astimezone(UTC))]
-    return found + [finding for task in tasks if (finding := unfit_for_process(task)) is not None]
+    for task in tasks:
+        finding = _unfit_for_executor(task) or unfit_for_process(task)
+        found += [] if finding is None else [finding]
+    return found
 
 
 def apart(seen: str, target: str) -> Finding:
@@ -84,6 +87,27 @@ def apart(seen: str, target: str) -> Finding:
     """
     message = f"it keeps its jobs in memory, and {seen}: each worker fires every schedule and knows its own jobs only"
     return Finding("several-workers", target, message, "give the schedules to one process, `tickwork run` say")
+
+
+def no_executor(tasks: Iterable[AnyTask], target: str) -> Finding | None:
+    """Return the finding of an app without an executor and without a lifespan that could set one.
+
+    Args:
+        tasks: Its tasks.
+        target: The app, as it was named.
+    """
+    wanting = sorted(task.name for task in tasks if task.options_.run_in == "executor")
+    if not wanting:
+        return None
+    message = f'it has no executor for run_in="executor" of {", ".join(wanting)}, and does not start'
+    return Finding("executor-missing", target, message, "use App(executor=...), or set app.executor in the lifespan")
+
+
+def _unfit_for_executor(task: AnyTask) -> Finding | None:
+    if task.options_.run_in != "executor" or not is_async(task.fn):
+        return None
+    message = 'it is a coroutine function, and run_in="executor" takes plain ones'
+    return Finding("executor-coroutine", task.name, message, "write `def`, or leave out run_in")
 
 
 def runs_in_process(task: AnyTask) -> bool:

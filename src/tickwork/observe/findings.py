@@ -22,6 +22,8 @@ RULES: Final[dict[str, str]] = {
     "process-coroutine": 'a coroutine function with run_in="process"',
     "process-import": "a function that a fresh child process cannot import",
     "process-pickle": "a parameter or result whose class cannot be pickled for a child process",
+    "executor-coroutine": 'a coroutine function with run_in="executor"',
+    "executor-missing": 'tasks with run_in="executor" in an app that has none, nor a lifespan to set it',
     "several-workers": "an app in memory, beside signs of several web workers",
     "waiting-unknown": "unfinished jobs in the app's file whose task the app does not have",
     "waiting-misfit": "unfinished jobs in the app's file whose arguments do not fit their task any more",

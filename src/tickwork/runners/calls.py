@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import io
 import pickle
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidOption, InvalidPayload, NotImportable, RemoteError, RemoteTraceback
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
 
 # What became of a call that did not come to its function, or not back from it, by the stage where it ended.
 _LOST_PAYLOADS = {
-    "arguments": "they cannot be unpickled in the child process: {kind}: {message}",
-    "result": "a {kind} cannot be pickled in the child process: {message}",
+    "arguments": "they cannot be unpickled in the {place}: {kind}: {message}",
+    "result": "a {kind} cannot be pickled in the {place}: {message}",
 }
+
+CHILD = "child process"
+"""Where a call has been, in messages."""
 
 
 def look_up(fn: Callable[..., Any]) -> tuple[tuple[Any, ...], str]:
@@ -51,27 +55,50 @@ def encode_call(
     try:
         return wire.encode(wire.CALL, (where, args, kwargs, context, listening))
     except Exception as error:
-        what, value, cause = _culprit(args, kwargs, context) or ("arguments", args, error)
-        reason = f"a {type(value).__qualname__} cannot be pickled for a child process: {cause}"
-        raise InvalidPayload(f"{what} of {name}", reason) from cause
+        encode = partial(wire.encode, wire.CALL)
+        raise unpicklable(name, (args, kwargs, context), error, encode) from error
+
+
+def unpicklable(
+    name: str,
+    payload: tuple[tuple[Any, ...], dict[str, Any], dict[str, Any] | None],
+    error: Exception,
+    encode: Callable[[Any], object],
+    place: str = CHILD,
+) -> InvalidPayload:
+    """Return the error that names what cannot be pickled of a call.
+
+    Args:
+        name: The function's.
+        payload: Its positional and keyword arguments, and the context that goes with them.
+        error: What pickling all of it has raised.
+        encode: What pickles; it is tried with each.
+        place: Where they were to go.
+    """
+    what, value, cause = _culprit(*payload, encode) or ("arguments", payload[0], error)
+    reason = f"a {type(value).__qualname__} cannot be pickled for a {place}: {cause}"
+    return InvalidPayload(f"{what} of {name}", reason)
 
 
 def _culprit(
-    args: tuple[Any, ...], kwargs: dict[str, Any], context: dict[str, Any] | None
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    context: dict[str, Any] | None,
+    encode: Callable[[Any], object],
 ) -> tuple[str, Any, Exception] | None:
     """Return what cannot be pickled even alone, and why: its place, the value, the error."""
     entries = [(f"argument {number}", value) for number, value in enumerate(args, 1)]
     entries += [(f"argument {key!r}", value) for key, value in kwargs.items()]
     for what, value in [*entries, ("context", context)]:
         try:
-            wire.encode(wire.CALL, value)
+            encode(value)
         except Exception as error:
             return what, value, error
     return None
 
 
-def outcome(answer: wire.Frame, fn: object, name: str) -> Any:
-    """Return the value that an answer carries, or raise its error."""
+def outcome(answer: wire.Frame, fn: object, name: str, place: str = CHILD) -> Any:
+    """Return the value that an answer carries, or raise its error. `place` is what messages call where it was."""
     if answer.kind != wire.FAILURE:
         try:
             return load(answer)
@@ -80,27 +107,28 @@ def outcome(answer: wire.Frame, fn: object, name: str) -> Any:
             raise InvalidPayload(f"result of {name}", reason) from failure
     stage, kind, message, text, pickled = load(answer)
     error = (
-        lost_payload(stage, name, kind, message)
+        lost_payload(stage, name, kind, message, place)
         if stage in _LOST_PAYLOADS
         else raised(name, Told(kind, message, text, pickled), answer.flags)
     )
     if stage == "import":
-        error = not_imported(fn, Told(kind, message, text, pickled))
+        error = not_imported(fn, Told(kind, message, text, pickled), place)
     raise error from RemoteTraceback(text)
 
 
-def not_imported(fn: object, told: Told) -> NotImportable:
+def not_imported(fn: object, told: Told, place: str = CHILD) -> NotImportable:
     """Return the error of a function that its child could not import."""
     error = _original(told.pickled, wire.MAIN_LOADED)
     if isinstance(error, NotImportable):
         return error
     remedy = "its module must be importable in a fresh interpreter"
-    return NotImportable(fn, f"its child process got {told.kind}: {told.message}", remedy=remedy)
+    return NotImportable(fn, f"its {place} got {told.kind}: {told.message}", remedy=remedy)
 
 
-def lost_payload(stage: str, name: str, kind: str, message: str) -> Exception:
+def lost_payload(stage: str, name: str, kind: str, message: str, place: str = CHILD) -> Exception:
     """Return the error of arguments or a result that did not come through."""
-    return InvalidPayload(f"{stage} of {name}", _LOST_PAYLOADS[stage].format(kind=kind, message=message))
+    reason = _LOST_PAYLOADS[stage].format(kind=kind, message=message, place=place)
+    return InvalidPayload(f"{stage} of {name}", reason)
 
 
 def raised(name: str, told: Told, flags: int = wire.MAIN_LOADED) -> Exception:

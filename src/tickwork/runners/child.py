@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import wire
@@ -28,6 +29,8 @@ from .reference import MAIN_NAMES, Reference, import_main, resolve
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
+
+    from .away import Notes
 
 
 NOTE_SECONDS = 0.25
@@ -221,6 +224,19 @@ class _Child:
 
 _child: _Child | None = None
 
+# What the running job tells in the process of an executor, which is no child of ours and may run several at once.
+_away: ContextVar[Notes | None] = ContextVar("tickwork_away", default=None)
+
+
+def go_away(notes: Notes) -> None:
+    """Let what runs in these context variables be a job in the process of an executor."""
+    _away.set(notes)
+
+
+def away() -> Notes | None:
+    """Return what goes back with a job in the process of an executor; None: nothing has travelled to where this is."""
+    return _away.get()
+
 
 def is_child() -> bool:
     """Return whether this process is a child of the process runner."""
@@ -229,11 +245,15 @@ def is_child() -> bool:
 
 def current_context() -> dict[str, Any] | None:
     """Return the context that was given to the running job, or None outside of a job or without one."""
+    if (notes := _away.get()) is not None:
+        return notes.context
     return None if _child is None else _child.context
 
 
 def notify(kind: str, value: Any) -> None:
     """Send a note to whoever awaits the running job; without a listener nothing is sent.
+
+    In the process of an executor the newest of each kind is sent, with the result.
 
     Any thread of the job may call it. Notes arrive in order, all of them before the result. What a left-over
     thread sends after the end of its job is dropped, or counts for the next job of the same child.
@@ -242,7 +262,9 @@ def notify(kind: str, value: Any) -> None:
         Exception: Whatever pickling `value` raises.
         OSError: The parent is gone.
     """
-    if _child is not None and _child.is_listening:
+    if (notes := _away.get()) is not None:
+        notes.notify(kind, value)
+    elif _child is not None and _child.is_listening:
         _child.send(wire.encode(wire.NOTE, (kind, value)))
 
 
@@ -267,8 +289,11 @@ def soon(send: Callable[[], None]) -> bool:
     Any thread of the job may call it; it waits for nothing. The function must not raise.
 
     Returns:
-        False: this is no child process.
+        False: this is no child process, nor a job in the process of an executor.
     """
+    if (notes := _away.get()) is not None:
+        notes.soon(send)
+        return True
     if _child is None:
         return False
     _child.soon(send)

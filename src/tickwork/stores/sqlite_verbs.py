@@ -154,7 +154,7 @@ def enqueue(
         fresh = records
         if any(record.key is not None for record in records):
             records, fresh = _keyed(db, records, by_key)
-        has_room = len(fresh) <= room
+        has_room = not fresh or len(fresh) <= room  # what was fired may have taken more than there is
         answers.append(records if has_room else None)
         if has_room:
             room -= len(fresh)
