@@ -573,6 +573,21 @@ async def test_a_child_that_dies_while_it_starts_is_told() -> None:
     await runner.aclose()
 
 
+async def test_a_child_that_is_killed_while_it_starts_is_replaced_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = ProcessRunner(1, initializer=functions.wait_at_first)
+    monkeypatch.setenv("TICKWORK_TEST_FOLDER", str(tmp_path))
+    try:
+        job = asyncio.create_task(runner.run(functions.process_id))
+        first = await pid_in(tmp_path / "first")
+        os.kill(first, signal.SIGKILL)
+
+        assert await job != first
+    finally:
+        await runner.aclose()
+
+
 # -- context and notes
 
 

@@ -51,6 +51,11 @@ KILL_SECONDS = 5.0
 MAX_KNOWN = 1_000
 
 
+# So many children in a row, beyond one in each place, may die while they start before somebody is told: one that the
+# kernel's killer or a person has hit is replaced without a word, and an initializer that ends its process is found out.
+SPARE_STARTS = 2
+
+
 class ProcessRunner:
     """A pool of child processes for plain functions that are found by import name.
 
@@ -93,6 +98,7 @@ class ProcessRunner:
         self._children: set[Child] = set()  # each until it is gone
         self._slots = 0  # children, and processes that a thread is just starting
         self._starting: set[asyncio.Task[None]] = set()
+        self._died_at_start = 0  # in a row
         # Not bounded here: each entry is a caller that waits in `run`, and whoever calls bounds those.
         self._waiting: deque[asyncio.Future[Child]] = deque()
         self._levels: Levels | None = None
@@ -328,14 +334,24 @@ class ProcessRunner:
             child = await self._started_child()
         except Exception as error:
             self._starting.discard(task)
-            if (waiter := self._next_waiter()) is not None:
+            if self._may_try_again(error):
+                pass  # `_fill` does, for those who wait
+            elif (waiter := self._next_waiter()) is not None:
                 waiter.set_exception(error)
             elif not self._closed:
                 logger.warning("a child process could not be started: %s", error, exc_info=error)
             self._fill()
         else:
             self._starting.discard(task)
+            self._died_at_start = 0
             self._offer(child)
+
+    def _may_try_again(self, error: Exception) -> bool:
+        """Tell whether a start that failed may be tried again: the process has died, and not too many before it."""
+        if not isinstance(error.__cause__, ProcessDied):
+            return False
+        self._died_at_start += 1
+        return self._died_at_start < self.max_processes + SPARE_STARTS
 
     async def _started_child(self) -> Child:
         try:
