@@ -45,12 +45,12 @@ from .schedules import Schedules
 from .shield import is_meant_for_us, to_its_end
 from .siblings import warn_of_workers
 from .stores.memory import MemoryStore
-from .tasks import Declarations, EnqueueOptions, ScheduleSpec, Task
+from .tasks import Declarations, EnqueueOptions, ScheduleSpec, Task, check_batch_id
 from .workers import Workers
 from .zones import zone_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
     from concurrent.futures import Executor
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from .clock import Clock
     from .context import Context
     from .holds import Hold
+    from .job_batch import JobBatch
     from .job_list import Jobs
     from .jobs import JobRecord
     from .runners.executor import ExecutorRunner
@@ -173,6 +174,7 @@ class App(Declarations):
         self._on_attempt_failed: Callable[[Context, BaseException], None] = _ignore
         self.schedules: Schedules = Schedules(self)
         self._handles: WeakValueDictionary[str, Job[Any]] = WeakValueDictionary()
+        self._batches: WeakValueDictionary[str, JobBatch[Any]] = WeakValueDictionary()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._store: Store | None = None
         self._worker: str | None = None
@@ -348,18 +350,50 @@ class App(Declarations):
         wait: bool,
     ) -> list[Job[Any]]:
         """Enqueue a job for each call, all or none; what `Task.enqueue_many` calls."""
-        self._known(task)
         store = self._store_now()
-        if self._stopping is not None and not store.capabilities.durable:
-            raise NotRunning(
-                f"the app is stopping: a job of {task.name!r} would not run, and memory keeps it for nobody"
-            )
+        self._expect_taking(task)
         jobs = [self._new_job(task, args, kwargs, options) for args, kwargs in calls]
-        if self._watchdog is not None:
-            self._watchdog.touch()
         # A job that waits for room may wait for itself: the worker that could make room is its own.
         records = await store.enqueue(jobs, wait=wait and not self._is_inside())
         return [self._handle_of(job, record) for job, record in zip(jobs, records, strict=True)]
+
+    def _expect_taking(self, task: AnyTask) -> None:
+        """Refuse jobs of a task that is not this app's, or that would be lost."""
+        self._known(task)
+        if self._stopping is not None and not self._store_now().capabilities.durable:
+            raise NotRunning(
+                f"the app is stopping: a job of {task.name!r} would not run, and memory keeps it for nobody"
+            )
+        if self._watchdog is not None:
+            self._watchdog.touch()
+
+    async def map_task(
+        self,
+        task: AnyTask,
+        items: Iterable[Any] | AsyncIterable[Any],
+        call_of: Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]],
+        options: EnqueueOptions,
+        *,
+        batch_id: str | None,
+    ) -> JobBatch[Any]:
+        """Enqueue a job for each item as one batch; what `Task.map` and its kin call."""
+        from .job_feed import Feed  # what most runs of an app never need
+
+        self._store_now()
+        self._expect_taking(task)
+        made = new_id(self._clock.now()) if batch_id is None else check_batch_id(batch_id)
+        batch = self._batch_handle(made, task.name)  # which lets memory keep what ends before the last is enqueued
+        await Feed(self, task, options, batch, call_of).take(items, may_be_there=batch_id is not None)
+        return batch
+
+    def _batch_handle(self, batch_id: str, task: str) -> JobBatch[Any]:
+        """Return the handle of a batch; while somebody holds it, the memory store keeps its jobs."""
+        handle = self._batches.get(batch_id)
+        if handle is None:
+            from .job_batch import JobBatch
+
+            handle = self._batches[batch_id] = JobBatch(self, batch_id, task)
+        return handle
 
     def _new_job(self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], options: EnqueueOptions) -> NewJob:
         now = self._clock.now()
@@ -436,16 +470,22 @@ class App(Declarations):
             raise
 
     async def _value_of(self, job_id: str) -> Any:
-        assert self._dispatcher is not None
+        record, original = await self._end_of(job_id)
+        return value_of(record, self._names.get(record.task), original)
+
+    async def _end_of(self, job_id: str) -> tuple[JobRecord, BaseException | None]:
+        """Wait for a job's end; see `Dispatcher.end_of`."""
+        if self._dispatcher is None:  # it only looks
+            return await self._store_now().finished(job_id), None
         try:
-            record, original = await self._dispatcher.end_of(job_id)
+            ended = await self._dispatcher.end_of(job_id)
         except asyncio.CancelledError:
             raise
         except BaseException:
             self._saw(job_id)
             raise
         self._saw(job_id)
-        return value_of(record, self._names.get(record.task), original)
+        return ended
 
     def _saw(self, job_id: str) -> None:
         if self._testing is not None:
@@ -833,6 +873,7 @@ class App(Declarations):
             max_queued=self.max_queued,
             max_deaths=self.max_deaths,
             is_held=self._handles.__contains__,
+            is_batch_held=self._batches.__contains__,
         )
 
     def _make_executor(self) -> ExecutorRunner:

@@ -13,6 +13,9 @@
     ├── UnknownTask (LookupError)
     ├── UnknownSchedule (LookupError)
     ├── UnknownJob (LookupError)
+    ├── UnknownBatch (LookupError)
+    ├── WrongBatch (ValueError)             other items, or another task, than the batch of that id has
+    ├── BatchIncomplete (RuntimeError)      whoever enqueued the items of a batch has left off
     ├── InvalidTarget (ValueError)          `tickwork run TARGET`: nothing usable there
     ├── NotRunning (RuntimeError)           the app or pool is not started, or already stopped
     ├── IllegalMove (RuntimeError)          a job state that does not follow from the last one
@@ -240,6 +243,53 @@ class UnknownJob(TickworkError, LookupError):
     def __init__(self, job_id: object) -> None:
         self.job_id = job_id
         super().__init__(f"no job {job_id!r} in the store; it never existed or its retention has passed")
+
+
+class UnknownBatch(TickworkError, LookupError):
+    """The store holds no batch with this id: it never did, or retention removed it with its jobs."""
+
+    batch_id: object
+
+    def __init__(self, batch_id: object) -> None:
+        self.batch_id = batch_id
+        super().__init__(
+            f"no batch {batch_id!r} in the store; it never existed or the retention of its jobs has passed"
+        )
+
+
+class WrongBatch(TickworkError, ValueError):
+    """Items were to go into a batch that is another one, or takes no more; it stays as it was.
+
+    Attributes:
+        batch_id: Its id.
+        reason: What does not fit.
+    """
+
+    batch_id: str
+    reason: str
+
+    def __init__(self, batch_id: str, reason: str, remedy: str) -> None:
+        self.batch_id, self.reason = batch_id, reason
+        super().__init__(f"batch {batch_id!r} {reason}; {remedy}")
+
+
+class BatchIncomplete(TickworkError, RuntimeError):
+    """All jobs of a batch have ended, and not all of its items were enqueued: whoever did that has left off.
+
+    Attributes:
+        batch_id: Its id.
+        size: How many items were enqueued.
+    """
+
+    batch_id: str
+    size: int
+
+    def __init__(self, batch_id: str, size: int) -> None:
+        self.batch_id, self.size = batch_id, size
+        super().__init__(
+            f"batch {batch_id!r} is not complete: whoever enqueued its items left off after {size:,}; go on with the "
+            f"same items, await task.map(items, id={batch_id!r}), or cancel it"
+        )
 
 
 class InvalidTarget(TickworkError, ValueError):
@@ -618,8 +668,8 @@ class JobSaved(JobError):
 class ResultExpired(JobError):
     """The job succeeded, and its result is no longer kept."""
 
-    def __init__(self, job_id: str, task: str) -> None:
-        super().__init__(job_id, task, "succeeded, but its result is no longer kept")
+    def __init__(self, job_id: str, task: str, said: str = "succeeded, but its result is no longer kept") -> None:
+        super().__init__(job_id, task, said)
 
 
 def nearest(word: str, known: list[str]) -> str | None:

@@ -384,7 +384,13 @@ class Pool:
         await to_its_end(self._close())
 
     def processes(self) -> ProcessRunner:
-        """Return the child processes of this pool, for batches that share them."""
+        """Return the child processes of this pool, for batches that share them.
+
+        Raises:
+            NotRunning: It is not entered, or closed: nobody would end them.
+        """
+        if self._closed:
+            raise NotRunning("the pool is not running; use `async with Pool(...) as pool`")
         return self._running().processes()
 
     def _make_executor(self) -> ExecutorRunner:

@@ -526,7 +526,13 @@ async def test_a_timeout_that_the_function_raises_itself_is_its_own() -> None:
         await tickwork.map(run, [1], timeout=5)
 
 
-async def test_an_item_in_a_thread_that_takes_too_long_has_failed_and_those_around_it_run_once() -> None:
+def no_threads() -> bool:
+    return not [thread for thread in threading.enumerate() if thread.name.startswith("tickwork-thread")]
+
+
+async def test_an_item_in_a_thread_that_takes_too_long_has_failed_and_those_around_it_run_once(
+    wait_until: Any,
+) -> None:
     go = threading.Event()
     runs: list[int] = []
 
@@ -536,12 +542,13 @@ async def test_an_item_in_a_thread_that_takes_too_long_has_failed_and_those_arou
             go.wait(10)
         return number
 
-    batch = asyncio.ensure_future(tickwork.map(run, range(6), workers=2, timeout=0.1, on_error="collect", chunk_size=4))
+    batch = asyncio.ensure_future(tickwork.map(run, range(6), workers=2, timeout=0.3, on_error="collect", chunk_size=4))
     results = await batch
     go.set()
+    await wait_until(no_threads)
 
     assert [result for result in results if not isinstance(result, ItemError)] == [0, 1, 3, 4, 5]
-    assert str(results[2]) == "item 2 (2) failed: TimeoutError: it ran longer than its timeout of 0.1 s"
+    assert str(results[2]) == "item 2 (2) failed: TimeoutError: it ran longer than its timeout of 0.3 s"
     assert sorted(runs) == list(range(6))
 
 
@@ -566,13 +573,13 @@ async def test_a_thread_that_overran_keeps_its_place_until_it_returns() -> None:
         if state.failed:  # time was up for the first: only now its thread may end
             go.set()
 
-    await tickwork.map(run, range(10), workers=1, timeout=0.05, on_error="skip", progress=progress)
+    await tickwork.map(run, range(10), workers=1, timeout=0.2, on_error="skip", progress=progress)
 
     assert most == 1
     assert (states[-1].done, states[-1].failed) == (10, 1)
 
 
-async def test_an_item_that_overran_in_a_thread_is_tried_again() -> None:
+async def test_an_item_that_overran_in_a_thread_is_tried_again(wait_until: Any) -> None:
     go = threading.Event()
     runs = itertools.count(1)
 
@@ -581,8 +588,9 @@ async def test_an_item_that_overran_in_a_thread_is_tried_again() -> None:
             go.wait(10)
         return number
 
-    assert await tickwork.map(run, [5], workers=2, timeout=0.05, retry=Retry(2, delay=0)) == [5]
+    assert await tickwork.map(run, [5], workers=2, timeout=0.2, retry=Retry(2, delay=0)) == [5]
     go.set()
+    await wait_until(no_threads)
 
 
 # --- what functions see and do -----------------------------------------------------------------------------------

@@ -30,6 +30,12 @@ async def end(batch: asyncio.Future[Any]) -> None:
     assert batch.cancelled()
 
 
+async def settle() -> None:
+    """Let everything on the loop come to where it waits."""
+    for _ in range(30):
+        await asyncio.sleep(0)
+
+
 def forever() -> Iterator[int]:
     return itertools.count()
 
@@ -115,7 +121,7 @@ async def test_a_function_that_keeps_the_cancellation_to_itself_is_its_last(chun
         return number
 
     batch = asyncio.ensure_future(tickwork.map(run, range(100), workers=2, chunk_size=chunk_size))
-    await asyncio.sleep(0.02)
+    await settle()
     await end(batch)
 
     assert sorted(ended) == [0, chunk_size]
@@ -132,10 +138,10 @@ async def test_functions_on_the_loop_have_tidied_up_when_it_returns() -> None:
             tidied.append(number)
 
     batch = asyncio.ensure_future(tickwork.map(run, range(5), workers=3, chunk_size=1))
-    await asyncio.sleep(0.01)
+    await settle()
     await end(batch)
 
-    assert tidied == [0, 1, 2]
+    assert sorted(tidied) == [0, 1, 2]
 
 
 async def test_an_error_of_one_item_cancels_the_others_before_it_is_raised() -> None:
@@ -172,7 +178,7 @@ async def test_cancelled_while_it_waits_for_an_item_it_lets_the_generator_tidy_u
             tidied.append("items")
 
     batch = asyncio.ensure_future(tickwork.map(functions.same, items(), run_in="loop"))
-    await asyncio.sleep(0.01)
+    await settle()
     await end(batch)
 
     assert tidied == ["items"]
@@ -187,7 +193,7 @@ async def test_cancelled_while_an_item_waits_for_its_next_attempt() -> None:
         raise ValueError
 
     batch = asyncio.ensure_future(tickwork.map(fail, [1], retry=tickwork.Retry(5, delay=3_600)))
-    await asyncio.sleep(0.01)
+    await settle()
     await end(batch)
 
     assert began == 1
@@ -292,7 +298,7 @@ async def test_closing_what_has_not_begun_begins_nothing() -> None:
 async def test_closing_ends_it_for_whoever_waits_for_the_next_outcome() -> None:
     outcomes = tickwork.amap(wait_for_ever, range(3))
     waiting = asyncio.ensure_future(anext(outcomes, None))
-    await asyncio.sleep(0.01)
+    await settle()
 
     await outcomes.aclose()
 

@@ -87,12 +87,12 @@ async def test_a_map_inside_of_a_process_of_a_map() -> None:
 async def test_an_item_that_hangs_has_failed_and_all_others_are_right(chunk_size: int, tmp_path: Path) -> None:
     items = [(str(tmp_path), number) for number in range(20)]
 
-    rest, error = await collected(functions.hangs_at_7, items, timeout=0.3, chunk_size=chunk_size, workers=1)
+    rest, error = await collected(functions.hangs_at_7, items, timeout=0.5, chunk_size=chunk_size, workers=1)
 
     assert rest == all_but_7()
     assert (error.index, error.attempts) == (7, 1)
     assert isinstance(error.error, TimeoutError)
-    assert str(error.error) == "it ran longer than its timeout of 0.3 s"
+    assert str(error.error) == "it ran longer than its timeout of 0.5 s"
     # What stood before it in its chunk had not come back, and runs again; what stood behind it had not begun.
     again = 2 if chunk_size == 20 else 1
     assert [functions.runs_of(tmp_path, number) for number in range(20)] == [again] * 7 + [1] * 13
@@ -107,7 +107,7 @@ async def test_a_chunk_may_take_longer_than_an_item() -> None:
 
 
 async def test_an_item_that_keeps_the_interpreter_is_killed() -> None:
-    rest, error = await collected(functions.holds_the_interpreter_at_7, timeout=0.3, chunk_size=10)
+    rest, error = await collected(functions.holds_the_interpreter_at_7, timeout=0.5, chunk_size=10)
 
     assert rest == all_but_7()
     assert error.index == 7
@@ -118,7 +118,7 @@ async def test_an_item_that_hung_is_tried_again(tmp_path: Path) -> None:
     items = [(str(tmp_path), number) for number in range(10)]
 
     results = await tickwork.map(
-        functions.hangs_once_at_7, items, run_in="process", workers=1, timeout=0.3, retry=Retry(2, delay=0)
+        functions.hangs_once_at_7, items, run_in="process", workers=1, timeout=0.5, retry=Retry(2, delay=0)
     )
 
     assert results == list(range(10))

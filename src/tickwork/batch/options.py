@@ -131,7 +131,7 @@ def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -
     """
     for name in options:
         if name not in BatchOptions.__annotations__:
-            near = nearest(name, list(BatchOptions.__annotations__))
+            near = nearest(name, [*BatchOptions.__annotations__, "on_error"])
             raise InvalidOption(
                 "option", "one that map knows", name, remedy=f"did you mean {near!r}?" if near else "leave it out"
             )
@@ -148,6 +148,8 @@ def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -
             run_in = run_in or task.options_.run_in
     _check_function(fn)
     pool = options.get("pool")
+    if pool is not None and not hasattr(type(pool), "processes"):
+        raise InvalidOption("pool", "a Pool", pool)
     place = _place(fn, run_in, executor)
     if place == "process":
         from ..runners.calls import look_up

@@ -135,11 +135,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_jobs(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Add what people do with jobs and queues. `jobs show` is one word here: see `_joined`."""
-    listing = add("jobs", "List jobs, the newest first; `jobs show`, `retry`, `cancel` and `delete` take ids.")
+    listing = add("jobs", "List jobs, the newest first; `jobs show`, `retry`, `cancel`, `delete` and `batch` take ids.")
     listing.add_argument("--state", action="append", metavar="S", help="in this state; several may be given")
     listing.add_argument("--task", metavar="T", help="of this task; its last part will do where it is unique")
     listing.add_argument("--queue", metavar="Q", help="in this queue")
     listing.add_argument("--schedule", metavar="NAME", help="made by this schedule")
+    listing.add_argument("--batch", metavar="ID", help="of this batch")
     listing.add_argument("-n", "--limit", type=_count, default=50, metavar="N", help="how many, up to 1,000 (50)")
     listing.add_argument("--after", metavar="CURSOR", help="those behind a page that said so")
     show = add("jobs show", "Show a job: its arguments, its attempts with tracebacks, its progress and its lease.")
@@ -155,8 +156,14 @@ def _add_jobs(add: Callable[..., argparse.ArgumentParser]) -> None:
     delete = add("jobs delete", "Forget jobs that do not run.")
     for command, least in ((retry, "*"), (cancel, "+"), (delete, "+")):
         command.add_argument("ids", metavar="ID", nargs=least, help="the ids of the jobs")
+    batch = add("jobs batch", "Show how far a batch is that `task.map` has enqueued, or the newest batches.")
+    batch.add_argument("id", metavar="ID", nargs="?", help="the batch's id; left out: the newest batches")
+    batch.add_argument("-n", "--limit", type=_count, default=20, metavar="N", help="how many batches, up to 1,000 (20)")
+    action = batch.add_mutually_exclusive_group()
+    action.add_argument("--cancel", action="store_true", help="cancel all of its jobs that have not ended")
+    action.add_argument("--retry-failed", action="store_true", help="have all of its jobs run again that have failed")
     queues = add("queues", "List queues: what waits and runs, since when, how much ends a minute, what is paused.")
-    for command in (listing, show, retry, cancel, delete, queues):
+    for command in (listing, show, retry, cancel, delete, batch, queues):
         command.add_argument("--json", action="store_true", help="as JSON")
     for name, summary in (
         ("pause", "Let no process claim jobs of a queue, until it is resumed."),
@@ -167,7 +174,7 @@ def _add_jobs(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _joined(words: Sequence[str]) -> list[str]:
     """Return the words with `jobs show` and its like as one: argparse knows a command by one word."""
-    if len(words) > 1 and words[0] == "jobs" and words[1] in ("show", "retry", "cancel", "delete"):
+    if len(words) > 1 and words[0] == "jobs" and words[1] in ("show", "retry", "cancel", "delete", "batch"):
         return [f"jobs {words[1]}", *words[2:]]
     return list(words)
 
