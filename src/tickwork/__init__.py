@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from .retry import GiveUp as GiveUp
     from .retry import Retry as Retry
     from .retry import RetryAfter as RetryAfter
+    from .runners.options import Processes as Processes
     from .schedules import Schedule as Schedule
     from .stores.base import Answer as Answer
     from .tasks import Task as Task
@@ -110,6 +111,7 @@ _HOMES = {
     "payloads.secrets": ("Secret",),
     "pool": ("Loaded", "Pool", "PoolJob", "PoolStats", "Saved"),
     "retry": ("GiveUp", "Retry", "RetryAfter"),
+    "runners.options": ("Processes",),
     "schedules": ("Schedule",),
     "stores.base": ("Answer",),
     "tasks": ("Task", "at", "cron", "every", "schedule", "task"),
@@ -160,6 +162,7 @@ __all__ = [
     "Pool",
     "PoolJob",
     "PoolStats",
+    "Processes",
     "Saved",
     # batches
     "BatchProgress",

@@ -39,6 +39,7 @@ from .jobs import JobState, NewJob, new_id
 from .options import as_executor, positive
 from .policies import MAX_DEATHS
 from .retention import Retention, retention
+from .runners.options import processes_of
 from .scheduler import Entry, Scheduler
 from .schedules import Schedules
 from .shield import is_meant_for_us, to_its_end
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
     from .job_list import Jobs
     from .jobs import JobRecord
     from .runners.executor import ExecutorRunner
-    from .runners.process import ProcessRunner
+    from .runners.options import Processes
     from .stores.base import ScheduleRow, Store
     from .tasks import AnyTask
     from .testing import Testing
@@ -115,7 +116,7 @@ class App(Declarations):
         keep_results: How long results are kept, in a file.
         keep_jobs: How long jobs that have ended are kept, in a file; parked ones stay.
         keep_ledger: How long the ledger is kept, in a file. In memory all three are counted: the last 1,000.
-        max_processes: Size of the process pool; None: as many as there are processors.
+        processes: The process pool: how many child processes, or `Processes(...)`; None: one for each processor.
         executor: Where tasks with `run_in="executor"` run: any `concurrent.futures.Executor`, such as a Dask client's
             `get_executor()`. The app does not shut it down. A `lifespan` may set `app.executor` instead.
         block_warn_seconds: How long something may hold the event loop before a warning names its line, at least 10 ms;
@@ -141,7 +142,7 @@ class App(Declarations):
         keep_results: float | str | timedelta = "1h",
         keep_jobs: float | str | timedelta = "7d",
         keep_ledger: float | str | timedelta = "30d",
-        max_processes: int | None = None,
+        processes: int | Processes | None = None,
         executor: Executor | None = None,
         block_warn_seconds: float | str | timedelta | None = 0.25,
         clock: Clock | None = None,
@@ -154,9 +155,7 @@ class App(Declarations):
         self.max_queued: int = positive("max_queued", max_queued)
         self.max_deaths: int = positive("max_deaths", max_deaths)
         self.retention: Retention = retention(keep_results, keep_jobs, keep_ledger, is_kept=url is not None)
-        self.max_processes: int = positive(
-            "max_processes", (os.cpu_count() or 1) if max_processes is None else max_processes
-        )
+        self.process_options: Processes = processes_of(processes)
         self._executor: Executor | None = as_executor("executor", executor)
         self.block_warn_seconds: float | None = None
         if block_warn_seconds is not None:
@@ -762,7 +761,7 @@ class App(Declarations):
             cancel_seconds=self.cancel_seconds,
             time=self._clock.monotonic,
             call_later=self._clock.call_later,
-            processes=self._make_processes,
+            processes=self.process_options.runner,
             executor=self._make_executor,
         )
         return Dispatcher(
@@ -877,13 +876,8 @@ class App(Declarations):
             is_batch_held=self._batches.__contains__,
         )
 
-    def _make_processes(self) -> ProcessRunner:
-        from .runners.process import ProcessRunner  # many apps never start a process
-
-        return ProcessRunner(self.max_processes)
-
     def _make_executor(self) -> ExecutorRunner:
-        from .runners.executor import ExecutorRunner  # likewise
+        from .runners.executor import ExecutorRunner  # most apps have none
 
         assert self._executor is not None, "the start has checked it"
         return ExecutorRunner(self._executor)

@@ -28,6 +28,7 @@
     ├── ProcessDied (RuntimeError)          a child process ended under a job
     │   └── ExecutorProcessDied             a process of an executor did
     ├── ExecutorFailed (RuntimeError)       an executor took no call, or gave one up
+    ├── ProcessNotStarted (RuntimeError)    the initializer of child processes raised, or one ended at its start
     ├── RemoteError                         a child process raised what cannot be raised here
     ├── ItemError                           an item of a batch failed
     ├── VirtualTimeError (RuntimeError)     `tickwork.testing` cannot do what a test asks
@@ -446,6 +447,24 @@ class ProcessDied(TickworkError, RuntimeError):
             else f"with exit status {exit_code}"
         )
         super().__init__(f"process {pid} ended {how} while it ran {function!r}")
+
+
+class ProcessNotStarted(TickworkError, RuntimeError):
+    """A child process was not made ready for the job: its initializer raised, or it ended while it started.
+
+    The cause is what happened. The job has not begun there: this is no death that counts against it.
+
+    Attributes:
+        initializer: Where it is found, "module:qualname"; None: the pool has none.
+        reason: What happened, in words.
+    """
+
+    initializer: str | None
+    reason: str
+
+    def __init__(self, initializer: str | None, reason: str) -> None:
+        self.initializer, self.reason = initializer, reason
+        super().__init__(f"a child process could not be started for the job: {reason}")
 
 
 class ExecutorProcessDied(ProcessDied):

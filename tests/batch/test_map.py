@@ -76,7 +76,7 @@ async def test_results_come_in_the_order_of_the_items(fn: Callable[[Any], Any], 
 
 
 async def test_results_of_processes_come_in_the_order_of_the_items() -> None:
-    async with tickwork.Pool(max_processes=2) as pool:
+    async with tickwork.Pool(processes=2) as pool:
         for kind, items in KINDS.items():
             assert await tickwork.map(functions.same, items, run_in="process", pool=pool) == list(items), kind
 
@@ -407,7 +407,7 @@ async def test_what_ends_a_task_is_a_failure_of_its_item(kind: str) -> None:
 
 
 async def test_what_ends_a_process_is_a_failure_of_its_item() -> None:
-    async with tickwork.Pool(max_processes=1) as pool:
+    async with tickwork.Pool(processes=1) as pool:
         for kind in ENDS:
             await check_failure(functions.raise_named, kind, "process", RemoteError, pool)
 

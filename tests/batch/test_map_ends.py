@@ -76,7 +76,7 @@ async def test_cancelled_while_its_processes_work_it_leaves_none(tmp_path: Path,
 
 
 async def test_cancelled_on_a_pool_it_kills_only_the_processes_that_run_it(tmp_path: Path, wait_until: Any) -> None:
-    async with Pool(max_processes=2) as pool:
+    async with Pool(processes=2) as pool:
         other = asyncio.ensure_future(
             tickwork.map(functions.until_told, [(str(tmp_path), 1)], run_in="process", pool=pool, workers=1)
         )

@@ -46,7 +46,7 @@ async def test_items_run_in_as_many_processes_as_there_are_workers() -> None:
 
 
 async def test_a_batch_on_a_pool_uses_its_processes_and_leaves_them_warm() -> None:
-    async with Pool(max_processes=2) as pool:
+    async with Pool(processes=2) as pool:
         first = set(await tickwork.map(functions.process_id, range(50), run_in="process", pool=pool))
         second = set(await tickwork.map(functions.process_id, range(50), run_in="process", pool=pool))
 
@@ -55,7 +55,7 @@ async def test_a_batch_on_a_pool_uses_its_processes_and_leaves_them_warm() -> No
 
 
 async def test_a_batch_on_a_pool_uses_no_more_processes_than_it_has_workers(tmp_path: Path) -> None:
-    async with Pool(max_processes=3) as pool:
+    async with Pool(processes=3) as pool:
         await pool.processes().warm()
         items = [(str(tmp_path), number) for number in range(4)]
         batch = asyncio.ensure_future(
@@ -459,7 +459,7 @@ async def test_a_nested_batch_ends_with_its_process(tmp_path: Path, wait_until: 
 
 
 async def test_a_runner_that_is_closed_meanwhile_ends_the_batch(tmp_path: Path) -> None:
-    pool = Pool(max_processes=1)
+    pool = Pool(processes=1)
     async with pool:
         items = [(str(tmp_path), number) for number in range(10)]
         batch = asyncio.ensure_future(tickwork.map(functions.until_told, items, run_in="process", pool=pool))

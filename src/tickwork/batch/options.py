@@ -225,7 +225,7 @@ def _workers(place: Place, pool: Pool | None, executor: Executor | None) -> int:
         most = getattr(executor, "_max_workers", None)  # of those of the standard library
         return 2 * most if isinstance(most, int) else LOOP_WORKERS
     if place == "process":
-        return processors if pool is None else pool.max_processes
+        return processors if pool is None else pool.process_options.max_processes
     return min(processors + 4, MOST_THREADS) if place == "thread" else LOOP_WORKERS
 
 
