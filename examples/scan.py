@@ -1,10 +1,10 @@
 """A batch: a function over many files, in processes, with progress, and going on where it was stopped.
 
-    python examples/batch.py [FOLDER]
+    python examples/scan.py [FOLDER]
 
 It looks for the longest function of a tree of Python files, asyncio's own without an argument. Parsing keeps a
 processor busy, so it is done in child processes. Interrupted by Ctrl-C or killed, it goes on where it was, with what
-`batch.db` knows; that file is removed at the end. Files that do not parse are listed in `batch_failed.jsonl`.
+`scan.db` knows; that file is removed at the end. Files that do not parse are listed in `scan_failed.jsonl`.
 """
 
 import ast
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import tickwork
 
-CHECKPOINT, FAILED = Path("batch.db"), Path("batch_failed.jsonl")
+CHECKPOINT, FAILED = Path("scan.db"), Path("scan_failed.jsonl")
 
 
 @dataclass(frozen=True)
