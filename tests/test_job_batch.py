@@ -453,7 +453,7 @@ async def test_a_map_that_is_cancelled_leaves_a_batch_that_says_so(
     await batch.cancel()
     counts = await batch.wait(timeout=10)
     assert (counts.cancelled, counts.is_cancelled, counts.is_over) == (count, True, True)
-    assert str(counts) == f"{count:,} of {count:,} have ended, and was cancelled: {count:,} cancelled"
+    assert str(counts) == f"{count:,} of {count:,} have ended, and no more come: {count:,} cancelled"
     with pytest.raises(WrongBatch) as refused:
         await work.half.map(range(count + 5), id="b")
     assert str(refused.value) == f"batch 'b' was cancelled when it had {count:,} items; give another id"

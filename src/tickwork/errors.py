@@ -293,7 +293,7 @@ class BatchIncomplete(TickworkError, RuntimeError):
 
 
 class InvalidTarget(TickworkError, ValueError):
-    """What `tickwork run TARGET` was given holds no app that can be used."""
+    """What a command was given as TARGET holds no app, or no function, that can be used."""
 
     target: str
     reason: str

@@ -92,7 +92,7 @@ class BatchCounts:
         return self.ended == self.total and (self.is_complete or self.is_cancelled)
 
     def __str__(self) -> str:
-        of = "" if self.is_complete else ", and was cancelled" if self.is_cancelled else ", and more come"
+        of = "" if self.is_complete else ", and no more come" if self.is_cancelled else ", and more come"
         states = {**{str(state): getattr(self, state) for state in JobState}, "gone": self.gone}
         told = ", ".join(f"{count:,} {state}" for state, count in states.items() if count)
         return f"{self.ended:,} of {self.total:,} have ended{of}" + (f": {told}" if told else "")

@@ -235,12 +235,15 @@ class Checkpoint:
             db.execute("UPDATE batch SET total = ?", (total,))
 
     def _look_up(self, db: sqlite3.Connection, start: int, items: Sequence[object]) -> list[Stored | None]:
+        (total,) = db.execute("SELECT total FROM batch").fetchone()
+        if total is not None and start + len(items) > total:
+            self._refuse(f"it has {total:,} items, and this call has more")
         found: list[Stored | None] = [None] * len(items)
         keys = fingerprints(items, start)
         rows = db.execute(
             "SELECT place - ?, fingerprint, result FROM items WHERE place >= ? AND place < ?",
             (start, start, start + len(items)),
-        )
+        ).fetchall()  # a cursor that is not exhausted, and that a traceback keeps, holds the lock beyond the close
         for place, key, result in rows:
             if key != keys[place]:
                 self._refuse(f"its item {start + place} is another one than {brief(items[place])}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..errors import TickworkError
 from ..program import OK, USAGE
+from .map import add_map
 from .preview import add_preview
 from .store import add_store
 
@@ -126,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_jobs(add)
     add_store(add)
+    add_map(add)
 
     trigger = add("trigger", "Run a task once, here and now, and print its result as JSON.")
     trigger.add_argument("name", metavar="NAME", help="a task or schedule; its last part will do where it is unique")

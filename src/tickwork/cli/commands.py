@@ -26,6 +26,7 @@ from .jobs import run_jobs_cancel as run_jobs_cancel
 from .jobs import run_jobs_delete as run_jobs_delete
 from .jobs import run_jobs_retry as run_jobs_retry
 from .jobs import run_jobs_show as run_jobs_show
+from .map import run_map as run_map
 from .names import task_to_run
 from .output import as_json, log_to_stderr, table
 from .preview import run_preview as run_preview

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from ..errors import InvalidPayload
 from ..runners.reference import task_name
 from .checkpoint import Checkpoint, result_codec
 from .engine import Segment
@@ -20,7 +21,7 @@ LOOK_UP_ITEMS = 1_000
 """So many items are looked up together: one at a time a batch that is nearly done would take as long as a new one."""
 
 
-class Memory:
+class Recall:
     """The checkpoint of one batch; made by `open`.
 
     Args:
@@ -36,7 +37,7 @@ class Memory:
         self._seen = 0
 
     @classmethod
-    async def open(cls, plan: Plan, total: int | None, tell: Callable[[Piece], Awaitable[None]]) -> Memory:
+    async def open(cls, plan: Plan, total: int | None, tell: Callable[[Piece], Awaitable[None]]) -> Recall:
         """Open the file of a plan that has one.
 
         Raises:
@@ -81,12 +82,18 @@ class Memory:
         """
         first, _, values, errors = piece
         finished: list[tuple[int, bytes, str | None]] = []
+        refusal: InvalidPayload | None = None
         for index, value in enumerate(values, first):
             key = self._keys.pop(index)
             if index - first not in errors:
-                finished.append((index, key, None if self._codec is None else self._codec.encode(value)))
+                try:
+                    finished.append((index, key, None if self._codec is None else self._codec.encode(value)))
+                except InvalidPayload as error:
+                    refusal = refusal or error
         if finished:
             await self._checkpoint.record(finished)
+        if refusal is not None:  # the others are kept, so that they do not run again
+            raise refusal
         return piece if self._codec is not None else piece._replace(values=[None] * len(values))
 
     def _decode(self, result: str | None) -> Any:
