@@ -13,9 +13,34 @@ from __future__ import annotations
 
 from typing import Any
 
-_HOMES: dict[str, tuple[str, ...]] = {}
+_HOMES: dict[str, tuple[str, ...]] = {
+    "schtasks": ("Schtasks",),
+    "scheduled_task": ("ScheduledTask", "TaskEntry"),
+    "task_model": (
+        "ByDay",
+        "ByMonth",
+        "ByMonthWeekday",
+        "ByWeek",
+        "CalendarTrigger",
+        "Definition",
+        "Repetition",
+        "TimeTrigger",
+    ),
+}
 
-__all__: list[str] = []
+__all__: list[str] = [
+    "ByDay",
+    "ByMonth",
+    "ByMonthWeekday",
+    "ByWeek",
+    "CalendarTrigger",
+    "Definition",
+    "Repetition",
+    "ScheduledTask",
+    "Schtasks",
+    "TaskEntry",
+    "TimeTrigger",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -53,12 +53,13 @@ def cover(minutes: Collection[int]) -> list[Progression]:
     for time in minutes:
         by_minute[time % 60].add(time)
         by_hour[time // 60].add(time)
-    ways = (
+    ways: tuple[list[Progression], ...] = (
         _peel(set(minutes), range(1, DAY_MINUTES)),
         _each(by_minute.values(), range(60, DAY_MINUTES, 60)),
         _each(by_hour.values(), range(1, 60)),
     )
-    return sorted(min(ways, key=len))
+    fewest = min(ways, key=len)
+    return sorted(fewest)
 
 
 def _each(parts: Iterable[set[int]], steps: range) -> list[Progression]:

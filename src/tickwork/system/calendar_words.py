@@ -1,0 +1,60 @@
+"""Times of day and weekdays as people write them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import time
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InvalidOption
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["read_times", "read_weekdays"]
+
+_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_FULL_WEEKDAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
+
+
+def read_times(at: object) -> list[time]:
+    """Return times of day in order, given as one or several texts "HH:MM[:SS]" or times.
+
+    Raises:
+        InvalidOption: One of them is none, or there is none.
+    """
+    given: Iterable[Any] = at if isinstance(at, Iterable) and not isinstance(at, str) else [at]
+    times = sorted({_time(moment) for moment in given})
+    if not times:
+        raise InvalidOption("at", "at least one time", at)
+    return times
+
+
+def _time(moment: object) -> time:
+    found = moment
+    if isinstance(moment, str):
+        try:
+            found = time.fromisoformat(moment.strip())
+        except ValueError:
+            found = None
+    if not isinstance(found, time) or found.tzinfo is not None or found.microsecond:
+        raise InvalidOption("at", 'a time such as "05:00" or "05:00:30" without a zone', moment)
+    return found
+
+
+def read_weekdays(days: str | Sequence[str]) -> tuple[int, ...]:
+    """Return weekdays as numbers, ascending, 0 is Sunday, given as one or several names in full or in three letters.
+
+    Raises:
+        InvalidOption: One of them is none.
+    """
+    listed = [days] if isinstance(days, str) else list(days)
+    return tuple(sorted({_weekday(day) for day in listed}))
+
+
+def _weekday(day: object) -> int:
+    name = day.strip().lower() if isinstance(day, str) else ""
+    for names in (_WEEKDAYS, _FULL_WEEKDAYS):
+        if name in names:
+            return names.index(name)
+    raise InvalidOption("days", 'weekdays such as "mon" or "friday"', day)
