@@ -11,11 +11,28 @@ Names are loaded when they are first used.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_HOMES: dict[str, tuple[str, ...]] = {}
+if TYPE_CHECKING:
+    from .cron_entry import CronEntry as CronEntry
+    from .cron_schedule import cron_fields as cron_fields
+    from .crontab import Crontab as Crontab
+    from .crontab_text import CronLine as CronLine
 
-__all__: list[str] = []
+_HOMES: dict[str, tuple[str, ...]] = {
+    "cron_entry": ("CronEntry",),
+    "cron_schedule": ("cron_fields",),
+    "crontab": ("Crontab",),
+    "crontab_text": ("CronLine",),
+}
+
+__all__ = [
+    # crontab
+    "CronEntry",
+    "CronLine",
+    "Crontab",
+    "cron_fields",
+]
 
 
 def __getattr__(name: str) -> Any:
