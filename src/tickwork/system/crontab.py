@@ -378,6 +378,7 @@ def _pattern(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
         compiled = re.compile(pattern)
     except (re.error, TypeError) as error:
         raise InvalidEntry("pattern", pattern, f"it is no regular expression: {error}") from None
-    if compiled.pattern in ("", b"") or isinstance(compiled.pattern, bytes):
+    text: object = compiled.pattern
+    if not isinstance(text, str) or not text:
         raise InvalidEntry("pattern", pattern, "it must be a text that is not empty: an empty one is in every line")
     return compiled
