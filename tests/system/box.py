@@ -1,4 +1,4 @@
-"""A box in which tests use a real cron: see box.sh. Where a machine cannot have one, its tests say why and are skipped."""
+"""A box in which tests use a real cron: see box.sh. Where a machine cannot have one, they are skipped, and say why."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from parts import lacking
 
 HERE = Path(__file__).parent
-SOURCE = HERE.parents[1] / "src"
+ROOT = HERE.parents[1]
 
 
 def need_box(*programs: str) -> None:
@@ -28,7 +28,20 @@ def need_box(*programs: str) -> None:
     if os.geteuid() != 0:
         pytest.skip("a private spool of cron takes root")
     tried = subprocess.run(
-        ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--propagation", "private", "mount", "-t", "tmpfs", "none", "/run"],
+        [
+            "unshare",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "--propagation",
+            "private",
+            "mount",
+            "-t",
+            "tmpfs",
+            "none",
+            "/run",
+        ],
         capture_output=True,
         check=False,
     )
@@ -41,11 +54,16 @@ def need_box(*programs: str) -> None:
 def run_in_box(folder: Path, script: str, *words: str, timeout: float = 60, env: dict[str, str] | None = None) -> Any:
     """Run a script of tests/system/inside in a box, and return the JSON that it prints last."""
     done = subprocess.run(
-        [HERE / "box.sh", folder / "box", sys.executable, "-B", HERE / "inside" / script, *words],
+        [HERE / "box.sh", folder / "box", sys.executable, "-B", "-m", f"system.inside.{script}", *words],
         capture_output=True,
         stdin=subprocess.DEVNULL,
         timeout=timeout,
-        env={**os.environ, "PYTHONPATH": f"{SOURCE}:{HERE / 'inside'}", "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", **(env or {})},
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}",
+            "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",
+            **(env or {}),
+        },
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout.decode()}\n{done.stderr.decode()}"

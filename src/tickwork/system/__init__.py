@@ -18,20 +18,31 @@ if TYPE_CHECKING:
     from .cron_schedule import cron_fields as cron_fields
     from .crontab import Crontab as Crontab
     from .crontab_text import CronLine as CronLine
+    from .crontab_text import Owner as Owner
+    from .doctor import Check as Check
+    from .doctor import CronDaemon as CronDaemon
+    from .doctor import CrontabReport as CrontabReport
+    from .doctor import doctor as doctor
 
 _HOMES: dict[str, tuple[str, ...]] = {
     "cron_entry": ("CronEntry",),
     "cron_schedule": ("cron_fields",),
     "crontab": ("Crontab",),
-    "crontab_text": ("CronLine",),
+    "crontab_text": ("CronLine", "Owner"),
+    "doctor": ("Check", "CronDaemon", "CrontabReport", "doctor"),
 }
 
 __all__ = [
     # crontab
+    "Check",
+    "CronDaemon",
     "CronEntry",
     "CronLine",
     "Crontab",
+    "CrontabReport",
+    "Owner",
     "cron_fields",
+    "doctor",
 ]
 
 

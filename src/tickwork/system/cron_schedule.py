@@ -191,7 +191,7 @@ def _uneven(period: int, zone: str) -> str:
 
 def _grid(trigger: Every, period: int, begin: int) -> str:
     """Return the fields of a grid of wall time: `begin` seconds after midnight (of Thursday), each `period` seconds."""
-    if period <= _HOUR:
+    if _HOUR % period == 0:
         minutes = range(begin // _MINUTE, 60, period // _MINUTE)
         return f"{_progression(minutes, 60)} * * * *"
     minute, hour = begin % _HOUR // _MINUTE, begin // _HOUR

@@ -96,6 +96,16 @@ class Crontab:
     def __repr__(self) -> str:
         return f"Crontab(user={self.user!r})"
 
+    @property
+    def where(self) -> str:
+        """Whose it is, for messages: "the crontab of alice"."""
+        return f"the crontab of {self._name}"
+
+    @property
+    def other_user(self) -> str | None:
+        """The owner, where that is another one than the user of this process."""
+        return self._name if self._is_other else None
+
     async def list(self) -> Lines:
         """Return all jobs, from the top of the file: ours, and everybody else's.
 
@@ -115,7 +125,7 @@ class Crontab:
         table = await self.table()
         found = table.get(check_id(id), app)
         if found is None:
-            raise EntryNotFound(id, table.ids(app), self._where)
+            raise EntryNotFound(id, table.ids(app), self.where)
         return found
 
     async def add(
@@ -149,7 +159,7 @@ class Crontab:
             self._check_owner(table, entry.id, owner, force=force)
             if (there := table.get(entry.id, owner.app)) is not None:
                 if not replace:
-                    raise EntryExists(entry.id, self._where)
+                    raise EntryExists(entry.id, self.where)
                 _check_unedited(there, force=force)
             return table.put(entry.id, line, owner)
 
@@ -219,7 +229,7 @@ class Crontab:
             nonlocal was
             was = table.get(id, app)
             if was is None:
-                raise EntryNotFound(id, table.ids(app), self._where)
+                raise EntryNotFound(id, table.ids(app), self.where)
             _check_unedited(was, force=force)
             return table.drop(id, app)
 
@@ -291,7 +301,7 @@ class Crontab:
             if done is not None:
                 return done
             attempts += 1
-        what = f"{self._where} was changed by another program in each of {_ATTEMPTS} attempts"
+        what = f"{self.where} was changed by another program in each of {_ATTEMPTS} attempts"
         raise SchedulerConflict(what, f"end that program; the last versions are in {folder}")
 
     async def _edit_once(
@@ -333,7 +343,7 @@ class Crontab:
             return done.stdout
         if not done.stdout and _NONE_YET.search(done.stderr):
             return None
-        raise self._failed(done, f"to read {self._where}")
+        raise self._failed(done, f"to read {self.where}")
 
     async def _write(self, content: bytes, holding: int) -> None:
         if content:
@@ -341,7 +351,7 @@ class Crontab:
         else:  # an empty one is not written: `crontab -` could not tell it from one whose writer has died
             done = await write([*self._argv, "-r"], timeout=_WRITE_SECONDS, holding=[holding])
         if done.returncode != 0:
-            raise self._failed(done, f"to write {self._where}")
+            raise self._failed(done, f"to write {self.where}")
 
     def _failed(self, done: Completed, action: str) -> SchedulerDenied | SchedulerCommandFailed:
         if _DENIED.search(done.stderr):
@@ -354,10 +364,6 @@ class Crontab:
             if there.app == owner.app and there.dir != owner.dir and not force:
                 reason = f"belongs to the app {owner.app!r} of {there.dir or 'no folder'!r}, not of {owner.dir!r}"
                 raise ForeignEntry(id, reason, "give one of them another app id, or pass force=True")
-
-    @property
-    def _where(self) -> str:
-        return f"the crontab of {self._name}"
 
 
 def _check_unedited(there: CronLine, *, force: bool) -> None:

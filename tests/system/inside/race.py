@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import subprocess
 import sys
 import time
 
 from tickwork.system import CronEntry, Crontab
-from tools import HalfPast, install
+
+from .tools import HalfPast, install, tell
 
 WRITERS, ADDS = 4, 25
 STRANGER = b"# a stranger's\n0 0 * * * true \xff\n"
@@ -27,13 +27,13 @@ def main() -> None:
         return
     install(STRANGER)
     begun = time.monotonic()
-    writers = [subprocess.Popen([sys.executable, "-B", __file__, str(writer)]) for writer in range(WRITERS)]
+    writers = [subprocess.Popen([sys.executable, "-B", "-m", __spec__.name, str(writer)]) for writer in range(WRITERS)]
     statuses = [writer.wait() for writer in writers]
     took = time.monotonic() - begun
     there = asyncio.run(Crontab().table())
     wanted = {f"w{writer}-{number}" for writer in range(WRITERS) for number in range(ADDS)}
     lost = sorted(wanted - set(there.ids()))
-    print(json.dumps({"statuses": statuses, "lost": lost, "kept": there.render().endswith(STRANGER), "took": took}))
+    tell({"statuses": statuses, "lost": lost, "kept": there.render().endswith(STRANGER), "took": took})
 
 
 main()

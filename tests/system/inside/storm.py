@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import signal
@@ -13,7 +12,8 @@ import time
 from pathlib import Path
 
 from tickwork.system import CronEntry, Crontab
-from tools import HalfPast, crontab, install
+
+from .tools import HalfPast, crontab, install, tell
 
 OLD = b"# precious\n" + b"0 0 * * * true\n" * 20
 SPOOL = Path("/var/spool/cron/crontabs")
@@ -26,17 +26,17 @@ def entry(number: int) -> CronEntry:
 async def kept_busy() -> None:
     tab = Crontab(clock=HalfPast())
     number = 0
-    print("begun", flush=True)
+    tell("begun")
     while True:
         number += 1
         await tab.add(entry(number), replace=True)
 
 
-def kill_storm(rounds: int) -> dict[str, object]:
+def kill_storm(rounds: int) -> dict[str, int]:
     """Kill a writer that changes the crontab all the time."""
     ends = {"whole": 0, "lost": 0}
     for _ in range(rounds):
-        writer = subprocess.Popen([sys.executable, "-B", __file__, "busy"], stdout=subprocess.PIPE)
+        writer = subprocess.Popen([sys.executable, "-B", "-m", __spec__.name, "busy"], stdout=subprocess.PIPE)
         assert writer.stdout is not None
         writer.stdout.readline()
         time.sleep(random.random() * 0.06)
@@ -49,7 +49,7 @@ def kill_storm(rounds: int) -> dict[str, object]:
     return ends
 
 
-async def cancel_storm(rounds: int) -> dict[str, object]:
+async def cancel_storm(rounds: int) -> dict[str, int]:
     tab = Crontab(clock=HalfPast())
     ends = {"old": 0, "new": 0, "other": 0}
     await tab.add(entry(0), replace=True)
@@ -80,7 +80,7 @@ def main() -> None:
         "modes": sorted({oct(path.stat().st_mode & 0o777) for path in [state, *state.glob("*.bak")]}),
         "files": len(list(state.iterdir())),
     }
-    print(json.dumps({**ends, **left}))
+    tell({**ends, **left})
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -58,3 +60,9 @@ def crontab() -> bytes:
 def install(content: bytes) -> None:
     """Write it as a stranger would."""
     subprocess.run(["crontab", "-"], input=content, check=True)
+
+
+def tell(value: object) -> None:
+    """Hand a value to the test."""
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
