@@ -6,29 +6,67 @@
     await tab.create_python("/srv/report.py", ["--day", "1"], schedule="30 3 * * 1-5", id="report", log="/srv/r.log")
     await tab.remove("report")
 
+    from tickwork.system import Schtasks
+
+    st = Schtasks()
+    await st.create_daily("report", [sys.executable, "C:/srv/report.py", "--day", "1"], at="03:30")
+    await st.delete("report")
+
 Names are loaded when they are first used.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .cron_entry import CronEntry as CronEntry
+    from .cron_schedule import cron_fields as cron_fields
+    from .crontab import Crontab as Crontab
+    from .crontab_text import CronLine as CronLine
+    from .crontab_text import Owner as Owner
+    from .doctor import Check as Check
+    from .doctor import CronDaemon as CronDaemon
+    from .doctor import CrontabReport as CrontabReport
+    from .doctor import doctor as doctor
+    from .scheduled_task import ScheduledTask as ScheduledTask
+    from .scheduled_task import TaskEntry as TaskEntry
+    from .schtasks import Schtasks as Schtasks
+    from .task_model import ByDay as ByDay
+    from .task_model import ByMonth as ByMonth
+    from .task_model import ByMonthWeekday as ByMonthWeekday
+    from .task_model import ByWeek as ByWeek
+    from .task_model import CalendarTrigger as CalendarTrigger
+    from .task_model import Definition as Definition
+    from .task_model import Repetition as Repetition
+    from .task_model import TimeTrigger as TimeTrigger
 
 _HOMES: dict[str, tuple[str, ...]] = {
-    "schtasks": ("Schtasks",),
+    "cron_entry": ("CronEntry",),
+    "cron_schedule": ("cron_fields",),
+    "crontab": ("Crontab",),
+    "crontab_text": ("CronLine", "Owner"),
+    "doctor": ("Check", "CronDaemon", "CrontabReport", "doctor"),
     "scheduled_task": ("ScheduledTask", "TaskEntry"),
+    "schtasks": ("Schtasks",),
     "task_model": (
-        "ByDay",
-        "ByMonth",
-        "ByMonthWeekday",
-        "ByWeek",
-        "CalendarTrigger",
-        "Definition",
-        "Repetition",
-        "TimeTrigger",
+        *("ByDay", "ByMonth", "ByMonthWeekday", "ByWeek"),
+        *("CalendarTrigger", "Definition", "Repetition", "TimeTrigger"),
     ),
 }
 
-__all__: list[str] = [
+__all__ = [
+    # crontab
+    "Check",
+    "CronDaemon",
+    "CronEntry",
+    "CronLine",
+    "Crontab",
+    "CrontabReport",
+    "Owner",
+    "cron_fields",
+    "doctor",
+    # schtasks
     "ByDay",
     "ByMonth",
     "ByMonthWeekday",

@@ -81,13 +81,16 @@ async def read(argv: Sequence[str], *, timeout: float) -> Completed:
         return await to_its_end(asyncio.to_thread(call.run), on_cancel=call.kill)
 
 
-async def write(argv: Sequence[str], *, stdin: bytes | None = None, timeout: float) -> Completed:
+async def write(
+    argv: Sequence[str], *, stdin: bytes | None = None, timeout: float, holding: Sequence[int] = ()
+) -> Completed:
     """Run a program that changes something. A cancelled caller waits for its end, and is cancelled then.
 
     Args:
         argv: The program and its arguments, handed over as they are: there is no shell.
         stdin: What it reads, complete before it starts; None: nothing.
         timeout: Seconds; then it is killed, and what it has done by then is not known.
+        holding: Open files that it inherits (POSIX): a lock stays until it has ended, even when this process is killed.
 
     Returns:
         What it left, whatever its exit status.
@@ -95,7 +98,7 @@ async def write(argv: Sequence[str], *, stdin: bytes | None = None, timeout: flo
     Raises:
         SchedulerNotFound, SchedulerDenied, SchedulerTimedOut, SchedulerCommandFailed: As for `read`.
     """
-    call = _Call(argv, stdin, timeout)
+    call = _Call(argv, stdin, timeout, holding)
     with outside():
         return await to_its_end(asyncio.to_thread(call.run))
 
@@ -103,8 +106,8 @@ async def write(argv: Sequence[str], *, stdin: bytes | None = None, timeout: flo
 class _Call:
     """One run of a program, made in a thread; `kill` may be called from another, also before it has started."""
 
-    def __init__(self, argv: Sequence[str], stdin: bytes | None, timeout: float) -> None:
-        self.argv, self.stdin, self.timeout = tuple(argv), stdin, timeout
+    def __init__(self, argv: Sequence[str], stdin: bytes | None, timeout: float, holding: Sequence[int] = ()) -> None:
+        self.argv, self.stdin, self.timeout, self.holding = tuple(argv), stdin, timeout, holding
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._is_killed = False
@@ -149,7 +152,7 @@ class _Call:
                 stdout=out,
                 stderr=err,
                 env={**os.environ, "LC_ALL": "C"},  # what it says is read by a program
-                **_apart(),
+                **_apart(self.holding),
             )
         except (FileNotFoundError, NotADirectoryError):
             raise SchedulerNotFound(program, _MISSING) from None
@@ -160,11 +163,11 @@ class _Call:
             raise SchedulerCommandFailed(self.argv, None, note=str(error)) from error
 
 
-def _apart() -> dict[str, Any]:
+def _apart(holding: Sequence[int]) -> dict[str, Any]:
     """Return what keeps the signals and the window of a terminal away from a program."""
     if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
-    return {"start_new_session": True}
+    return {"start_new_session": True, "pass_fds": holding}
 
 
 def _content(file: IO[bytes]) -> bytes:

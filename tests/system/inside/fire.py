@@ -1,0 +1,72 @@
+"""Entries of all kinds under a real daemon: do they run, with which arguments, and what is in the log?"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+
+from tickwork.system import CronEntry, Crontab
+
+from .tools import FAST, HalfPast, crontab, daemon, install, tell, wait_for
+
+HOME = Path.home()
+NASTY: list[list[str]] = json.loads(sys.argv[1])  # so many entries
+STRANGER = b"# mine\nSHELL=/bin/false\nPATH=/nowhere\n* * * * * /bin/true  # \xff\xfe\n\tA = b\n"
+
+
+async def fill(tab: Crontab) -> None:
+    dump = HOME / "it's 100% #1\\dump.py"  # a path that is as nasty
+    dump.write_text(
+        "import json, os, sys\n"
+        "with open(sys.argv[1] + '.part', 'w') as file:\n"
+        "    json.dump([sys.argv[2:], sys.stdin.read()], file)\n"
+        "os.replace(sys.argv[1] + '.part', sys.argv[1])\n"
+    )
+    talk = HOME / "talk.py"
+    talk.write_text("import os, sys\nprint('out', os.getcwd(), sys.prefix)\nsys.stderr.write('err\\n')\n")
+    for number, words in enumerate(NASTY):
+        program = [sys.executable, str(dump), str(HOME / f"got-{number}")]
+        await tab.add(CronEntry(f"nasty-{number}", "* * * * *", [*program, *words]))
+    await tab.create_python(talk, log=HOME / "logs 100%" / "it's.log", schedule="*/1 * * * *", id="talk")
+
+
+def got() -> list[object]:
+    found = [HOME / f"got-{number}" for number in range(len(NASTY))]
+    return [json.loads(path.read_text()) if path.exists() else None for path in found]
+
+
+def main() -> None:
+    tab = Crontab(clock=HalfPast())
+    (HOME / "logs 100%").mkdir()
+    log = HOME / "logs 100%" / "it's.log"
+    install(STRANGER)
+    asyncio.run(fill(tab))
+    is_kept = crontab().endswith(STRANGER)
+    time.sleep(1.2)  # Debian's daemon never loads a crontab of the second in which it starts
+    with daemon(*FAST):
+        wait_for(lambda: log.stat().st_size and all(got()), 15)
+        mode = oct(log.stat().st_mode & 0o777)
+        shown = log.read_text()
+        asyncio.run(tab.remove("talk"))  # while the daemon runs: it takes notice
+        time.sleep(3.5)
+        before = log.read_text()
+        late = HOME / "late"
+        asyncio.run(tab.add(CronEntry("late", "* * * * *", ["/usr/bin/touch", late])))
+        is_late_seen = wait_for(late.exists, 10)
+        after = log.read_text()
+    answer = {
+        "kept": is_kept,
+        "got": got(),
+        "log": shown,
+        "mode": mode,
+        "prefix": sys.prefix,
+        "late": is_late_seen,
+        "stopped": before == after,
+    }
+    tell(answer)
+
+
+main()

@@ -1,0 +1,81 @@
+"""What is put into a crontab runs: under Debian's own daemon, in a box."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from .box import need_box, run_in_box
+
+NASTY = [
+    *("plain", "", "two words", "it's", 'say "hi"', "$HOME", "`id`", "$(id)", "a;b", "a&b", "a|b", "a>b", "#x", "# x"),
+    *(
+        "50%",
+        "%",
+        "%%",
+        "a\\%b",
+        "\\%",
+        "\\\\%",
+        "\\",
+        "back\\",
+        "\\n",
+        "*",
+        "~",
+        "!x",
+        "{a,b}",
+        "[a]",
+        "--opt=x y",
+        "-",
+    ),
+    *("tab\there", "\u2603 \u00e9", "@reboot", "'", "''", '"', "a'%'b", "%Y-%m-%d", "x" * 300, "=", "A=b", "\u00a0"),
+    *(
+        "\\\\server\\share",
+        "a\\\\\\b",
+        "\\\\'",
+        "~#%\\\\%'\"$`",
+        "\udcff\udc80",
+        " lead",
+        "trail ",
+        "\u2028",
+        "\\045",
+        "a\\",
+    ),
+]
+
+
+GROUPS = [NASTY[start : start + 5] for start in range(0, len(NASTY), 5)]
+
+
+@pytest.fixture(scope="module")
+def fired(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    need_box("crontab", "cron", "faketime")
+    return run_in_box(tmp_path_factory.mktemp("fire"), "fire", json.dumps(GROUPS))
+
+
+pytestmark = pytest.mark.timeout(90)
+
+
+def test_every_nasty_argument_arrives_as_it_is(fired: Any) -> None:
+    assert fired["got"] == [[words, ""] for words in GROUPS]  # and standard input is empty
+
+
+def test_what_a_script_prints_reaches_its_log_with_the_interpreter_of_this_environment(fired: Any) -> None:
+    lines = fired["log"].splitlines()
+
+    assert lines[0].startswith("out /") or lines[0] == "err"
+    assert {lines[0].split()[0], lines[1].split()[0]} == {"out", "err"}
+    assert fired["prefix"] in fired["log"]
+
+
+def test_a_log_is_readable_by_its_owner_only(fired: Any) -> None:
+    assert fired["mode"] == "0o600"
+
+
+def test_the_lines_of_others_stay_and_their_variables_do_not_reach_ours(fired: Any) -> None:
+    assert fired["kept"]  # and the jobs ran, although SHELL=/bin/false stands there
+
+
+def test_a_running_daemon_takes_notice_of_what_is_added_and_removed(fired: Any) -> None:
+    assert (fired["late"], fired["stopped"]) == (True, True)
