@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..durations import seconds
 from ..errors import InvalidEntry, InvalidOption
@@ -88,10 +89,10 @@ class ScheduledTask:
         )
 
     def _triggers(self, timezone: str | None, now: datetime | None) -> tuple[TaskTrigger, ...]:
-        when = Cron(self.when, name=self.name) if isinstance(self.when, str) else self.when
+        when: Any = Cron(self.when, name=self.name) if isinstance(self.when, str) else self.when
         if isinstance(when, Trigger):
             return translate(when, timezone=timezone, now=now)
-        given = tuple(when)
+        given = tuple(when) if isinstance(when, Iterable) else ()
         if not given or not all(isinstance(trigger, TimeTrigger | CalendarTrigger) for trigger in given):
             raise InvalidEntry("schedule", when, "it must be a trigger, a cron expression, or triggers of a task")
         if len(given) > MAX_TRIGGERS:
