@@ -51,7 +51,7 @@ def main() -> None:
         mode = oct(log.stat().st_mode & 0o777)
         shown = log.read_text()
         asyncio.run(tab.remove("talk"))  # while the daemon runs: it takes notice
-        time.sleep(3.5)
+        time.sleep(2.5)
         before = log.read_text()
         late = HOME / "late"
         asyncio.run(tab.add(CronEntry("late", "* * * * *", ["/usr/bin/touch", late])))
