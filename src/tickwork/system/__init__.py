@@ -14,22 +14,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .cron_doctor import Check as Check
+    from .cron_doctor import CronDaemon as CronDaemon
+    from .cron_doctor import CrontabReport as CrontabReport
+    from .cron_doctor import doctor as doctor
     from .cron_entry import CronEntry as CronEntry
     from .cron_schedule import cron_fields as cron_fields
     from .crontab import Crontab as Crontab
     from .crontab_text import CronLine as CronLine
     from .crontab_text import Owner as Owner
-    from .doctor import Check as Check
-    from .doctor import CronDaemon as CronDaemon
-    from .doctor import CrontabReport as CrontabReport
-    from .doctor import doctor as doctor
 
 _HOMES: dict[str, tuple[str, ...]] = {
     "cron_entry": ("CronEntry",),
     "cron_schedule": ("cron_fields",),
     "crontab": ("Crontab",),
     "crontab_text": ("CronLine", "Owner"),
-    "doctor": ("Check", "CronDaemon", "CrontabReport", "doctor"),
+    "cron_doctor": ("Check", "CronDaemon", "CrontabReport", "doctor"),
 }
 
 __all__ = [
