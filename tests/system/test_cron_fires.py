@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from parts import lacking
 
 from .box import need_box, run_in_box
 
@@ -51,7 +55,7 @@ GROUPS = [NASTY[start : start + 5] for start in range(0, len(NASTY), 5)]
 @pytest.fixture(scope="module")
 def fired(tmp_path_factory: pytest.TempPathFactory) -> Any:
     need_box("crontab", "cron", "faketime")
-    return run_in_box(tmp_path_factory.mktemp("fire"), "fire", json.dumps(GROUPS))
+    return run_in_box(tmp_path_factory.mktemp("fire"), "fire", json.dumps(GROUPS), "fast")
 
 
 pytestmark = pytest.mark.timeout(90)
@@ -79,3 +83,35 @@ def test_the_lines_of_others_stay_and_their_variables_do_not_reach_ours(fired: A
 
 def test_a_running_daemon_takes_notice_of_what_is_added_and_removed(fired: Any) -> None:
     assert (fired["late"], fired["stopped"]) == (True, True)
+
+
+# --- the true clock, where a minute is a minute -------------------------------------------------------------------
+
+
+def need(kind: str) -> None:
+    need_box("crontab", {"cronie": "crontab"}.get(kind, kind))
+    if kind == "busybox" and "crond" not in said("busybox", "--list").split():
+        lacking("the busybox that is installed has no crond: it is in busybox-static")
+    is_cronie = "cronie" in said("crontab", "-V")
+    if is_cronie != (kind == "cronie"):  # they are in each other's way, and Debian 12 has no package of cronie
+        pytest.skip(f"the crontab that is installed is {'' if is_cronie else 'not '}cronie's")
+
+
+def said(*words: str) -> str:
+    return subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("kind", ["cron", "cronie", "busybox"])
+def test_an_entry_fires_on_the_next_minute_of_the_true_clock(kind: str, tmp_path: Path) -> None:
+    need(kind)
+
+    told = run_in_box(tmp_path, "fire", json.dumps(GROUPS), kind, timeout=140)
+
+    assert told["got"] == [[words, ""] for words in GROUPS]
+    assert (told["kept"], told["mode"], sorted(line[:4] for line in told["log"].splitlines())) == (
+        True,
+        "0o600",
+        ["err", "out "],
+    )

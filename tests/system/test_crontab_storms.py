@@ -23,9 +23,9 @@ def test_four_programs_that_add_at_the_same_time_lose_nothing(tmp_path: Path) ->
 
 @pytest.mark.timeout(90)
 def test_a_killed_writer_leaves_the_old_crontab_or_the_new_one(tmp_path: Path) -> None:
-    told = run_in_box(tmp_path, "storm", "kill", "12")
+    told = run_in_box(tmp_path, "storm", "kill", "6")
 
-    assert (told["whole"], told["lost"], told["spool"]) == (12, 0, ["root"])
+    assert (told["whole"], told["lost"], told["spool"]) == (6, 0, ["root"])
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from tickwork import At, Cron, Every
 from tickwork.errors import UnknownTimezone, UnsupportedSchedule
 from tickwork.system.progressions import cover
 from tickwork.system.task_model import ANCHOR, ByDay, ByMonth, ByMonthWeekday, ByWeek, CalendarTrigger, TimeTrigger
-from tickwork.system.task_triggers import translate
+from tickwork.system.task_triggers import to_task_triggers
 from tickwork.triggers import Between, Trigger, parse_every
 
 from .task_starts import first_start_on, starts_on
@@ -96,7 +96,7 @@ def days(step: int = 1) -> list[date]:
 @pytest.mark.parametrize("expression", EXACT)
 def test_every_day_of_three_years_begins_as_the_evaluator_says(expression: str) -> None:
     trigger = Cron(expression)
-    triggers = translate(trigger)
+    triggers = to_task_triggers(trigger)
     is_busy = len(trigger.parts.hours) * len(trigger.parts.minutes) > 30
 
     assert len(triggers) == EXACT[expression]
@@ -112,7 +112,7 @@ def test_every_day_of_three_years_begins_as_the_evaluator_says(expression: str) 
 @pytest.mark.parametrize("expression", EXACT)
 def test_every_start_of_three_years_is_one_of_the_evaluator(expression: str) -> None:
     trigger = Cron(expression)
-    triggers = translate(trigger)
+    triggers = to_task_triggers(trigger)
     for day in days():
         assert starts_on(triggers, day) == expected(trigger, day), day
 
@@ -135,7 +135,7 @@ def test_whatever_is_not_refused_is_exact(fields: tuple[str, ...], offset: int) 
     except ValueError:
         return  # "30 2": a day that never comes
     try:
-        triggers = translate(trigger)
+        triggers = to_task_triggers(trigger)
     except UnsupportedSchedule:
         return
     assert 1 <= len(triggers) <= 48
@@ -152,14 +152,14 @@ def test_progressions_hold_each_minute_once(minutes: set[int]) -> None:
 
 
 def test_no_step_of_the_minute_field_takes_more_than_nine() -> None:
-    assert max(len(translate(Cron(f"*/{step} * * * *"))) for step in range(1, 60)) == 9
+    assert max(len(to_task_triggers(Cron(f"*/{step} * * * *"))) for step in range(1, 60)) == 9
 
 
 # --- what it looks like -----------------------------------------------------------------------------------
 
 
 def test_what_repeats_round_the_clock_repeats_without_end() -> None:
-    (trigger,) = translate(Cron("*/20 * * * *"))
+    (trigger,) = to_task_triggers(Cron("*/20 * * * *"))
     assert isinstance(trigger, TimeTrigger)
     assert trigger.start == ANCHOR
     assert trigger.repetition is not None
@@ -167,16 +167,16 @@ def test_what_repeats_round_the_clock_repeats_without_end() -> None:
 
 
 def test_hours_that_would_slip_when_clocks_change_begin_anew_each_day() -> None:
-    (trigger,) = translate(Cron("0 */2 * * *"))
+    (trigger,) = to_task_triggers(Cron("0 */2 * * *"))
     assert isinstance(trigger, CalendarTrigger)
     assert trigger.repetition is not None
     assert (trigger.repetition.interval_seconds, trigger.repetition.duration_seconds) == (7_200, 22 * 3_600 + 30)
 
 
 def test_where_clocks_move_by_half_an_hour_every_hour_begins_anew_each_day() -> None:
-    assert isinstance(translate(Cron("0 * * * *"), timezone="Europe/Berlin")[0], TimeTrigger)
-    assert isinstance(translate(Cron("0 * * * *"), timezone="Australia/Lord_Howe")[0], CalendarTrigger)
-    assert isinstance(translate(Cron("*/30 * * * *"), timezone="Australia/Lord_Howe")[0], TimeTrigger)
+    assert isinstance(to_task_triggers(Cron("0 * * * *"), timezone="Europe/Berlin")[0], TimeTrigger)
+    assert isinstance(to_task_triggers(Cron("0 * * * *"), timezone="Australia/Lord_Howe")[0], CalendarTrigger)
+    assert isinstance(to_task_triggers(Cron("*/30 * * * *"), timezone="Australia/Lord_Howe")[0], TimeTrigger)
 
 
 @pytest.mark.parametrize(
@@ -193,14 +193,14 @@ def test_where_clocks_move_by_half_an_hour_every_hour_begins_anew_each_day() -> 
     ],
 )
 def test_days_are_named_in_the_simplest_way(expression: str, found: object) -> None:
-    (trigger,) = translate(Cron(expression))
+    (trigger,) = to_task_triggers(Cron(expression))
     assert isinstance(trigger, CalendarTrigger)
     assert trigger.days == found
 
 
 def test_times_with_seconds_and_several_of_them_are_exact() -> None:
     trigger = parse_every("monday", at=["09:00", "10:30:15"])
-    triggers = translate(trigger)
+    triggers = to_task_triggers(trigger)
     assert [found.start.time().isoformat() for found in triggers] == ["09:00:00", "10:30:15"]
     for day in days(7)[:20]:
         for number in range(7):
@@ -209,7 +209,7 @@ def test_times_with_seconds_and_several_of_them_are_exact() -> None:
 
 def test_weekdays_that_share_their_times_are_one_trigger() -> None:
     trigger = Cron("0 9,12 * * 1") | Cron("0 9,12 * * 4") | Cron("30 9 * * 5")
-    triggers = translate(trigger)
+    triggers = to_task_triggers(trigger)
     assert len(triggers) == 2
     for day in days()[:60]:
         assert starts_on(triggers, day) == expected(trigger, day)
@@ -218,12 +218,12 @@ def test_weekdays_that_share_their_times_are_one_trigger() -> None:
 def test_a_union_that_never_meets_is_exact() -> None:
     trigger = Cron("0 9 1 * *") | Cron("0 10 * * 5") | Cron("0 9 * 3 *").in_timezone("UTC")
     with pytest.raises(UnsupportedSchedule, match="two of its parts may name one day"):
-        translate(trigger, timezone="UTC")
+        to_task_triggers(trigger, timezone="UTC")
     trigger = Cron("0 9 1 * *") | Cron("0 10 * * 5") | Cron("0 9 15 3 *") | Cron("0 10 1 * *")
     with pytest.raises(UnsupportedSchedule, match="two of its parts may name one day"):
-        translate(trigger)
+        to_task_triggers(trigger)
     trigger = Cron("0 9 1 2 *") | Cron("0 10 * * 5") | Cron("0 9 15 3 *")
-    triggers = translate(trigger)
+    triggers = to_task_triggers(trigger)
     for day in days()[:800]:
         assert starts_on(triggers, day) == expected(trigger, day)
 
@@ -232,7 +232,7 @@ def test_a_union_that_never_meets_is_exact() -> None:
 def test_elapsed_time_keeps_its_grid(period: str) -> None:
     anchor = datetime(2020, 5, 3, 1, 2, 3, tzinfo=UTC)
     for trigger in (Every(period), Every(period, anchor=anchor)):
-        triggers = translate(trigger)
+        triggers = to_task_triggers(trigger)
         assert triggers[0].start.tzinfo is UTC
         for day in days(61):
             assert starts_on(triggers, day) == expected(trigger, day)
@@ -240,13 +240,13 @@ def test_elapsed_time_keeps_its_grid(period: str) -> None:
 
 def test_an_instant_starts_once() -> None:
     trigger = At("2026-12-24T18:00:05+01:00")
-    (found,) = translate(trigger, now=datetime(2026, 12, 24, 17, tzinfo=UTC))
+    (found,) = to_task_triggers(trigger, now=datetime(2026, 12, 24, 17, tzinfo=UTC))
     assert found == TimeTrigger(datetime(2026, 12, 24, 17, 0, 5, tzinfo=UTC))
-    assert len(translate(trigger | At("2027-01-01T00:00:00Z"))) == 2
+    assert len(to_task_triggers(trigger | At("2027-01-01T00:00:00Z"))) == 2
 
 
 def test_the_same_schedule_makes_the_same_triggers() -> None:
-    assert translate(Cron("0 9,17 * * mon,tue")) == translate(Cron("0 17,9 * * 1-2"))
+    assert to_task_triggers(Cron("0 9,17 * * mon,tue")) == to_task_triggers(Cron("0 17,9 * * 1-2"))
 
 
 # --- what is refused --------------------------------------------------------------------------------------
@@ -319,7 +319,7 @@ class Odd(Trigger):
 )
 def test_what_cannot_be_said_is_refused_with_the_reason(trigger: Trigger, reason: str) -> None:
     with pytest.raises(UnsupportedSchedule) as caught:
-        translate(trigger, timezone="Europe/Berlin", now=datetime(2026, 2, 1, tzinfo=UTC))
+        to_task_triggers(trigger, timezone="Europe/Berlin", now=datetime(2026, 2, 1, tzinfo=UTC))
     assert caught.value.reason == reason
     assert caught.value.schedule is trigger
     assert isinstance(caught.value, ValueError)
@@ -327,7 +327,7 @@ def test_what_cannot_be_said_is_refused_with_the_reason(trigger: Trigger, reason
 
 def test_a_refusal_reads_as_a_sentence() -> None:
     with pytest.raises(UnsupportedSchedule) as caught:
-        translate(Every("90s"))
+        to_task_triggers(Every("90s"))
     assert str(caught.value) == (
         "Task Scheduler cannot say Every('1m30s') exactly: it repeats after whole minutes, from 1 on"
     )
@@ -335,14 +335,14 @@ def test_a_refusal_reads_as_a_sentence() -> None:
 
 def test_a_zone_is_read_on_the_machine_that_is_in_it() -> None:
     berlin = Cron("0 5 * * *", timezone="Europe/Berlin")
-    assert translate(berlin, timezone="Europe/Berlin") == translate(Cron("0 5 * * *"))
+    assert to_task_triggers(berlin, timezone="Europe/Berlin") == to_task_triggers(Cron("0 5 * * *"))
     with pytest.raises(UnsupportedSchedule) as caught:
-        translate(berlin)
+        to_task_triggers(berlin)
     assert caught.value.reason == (
         'the zone of this machine is not known; say so if it is this one: timezone="Europe/Berlin"'
     )
     with pytest.raises(UnknownTimezone):
-        translate(Cron("0 5 * * *"), timezone="Europe/Berlni")
+        to_task_triggers(Cron("0 5 * * *"), timezone="Europe/Berlni")
 
 
 def test_too_many_instants_are_refused() -> None:
@@ -350,4 +350,4 @@ def test_too_many_instants_are_refused() -> None:
     for number in range(48):
         trigger = trigger | At(datetime(2027, 1, 2, 0, number, tzinfo=UTC))
     with pytest.raises(UnsupportedSchedule, match="that takes 49 triggers, and a task has 48 at most; split it"):
-        translate(trigger)
+        to_task_triggers(trigger)

@@ -26,7 +26,7 @@ from tickwork.system.task_model import (
     TimeTrigger,
 )
 from tickwork.system.task_reading import Unreadable, decode, read, read_all
-from tickwork.system.task_triggers import translate
+from tickwork.system.task_triggers import to_task_triggers
 from tickwork.system.task_xml import encode, fingerprint, render
 
 from .task_schema import check, child, text_of
@@ -84,8 +84,8 @@ WHOLE = """\
 
 def test_a_whole_task() -> None:
     triggers = (
-        *translate(Cron("*/20 9-17 * * 1,5")),
-        *translate(Every("26h", anchor=datetime(2026, 1, 1, tzinfo=UTC))),
+        *to_task_triggers(Cron("*/20 9-17 * * 1,5")),
+        *to_task_triggers(Every("26h", anchor=datetime(2026, 1, 1, tzinfo=UTC))),
     )
     whole = definition(*triggers, arguments='-m tickwork "a < b"', directory="C:\\srv")
     text = render(whole, description="a <b> & c")

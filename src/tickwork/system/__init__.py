@@ -20,15 +20,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .cron_doctor import Check as Check
+    from .cron_doctor import CronDaemon as CronDaemon
+    from .cron_doctor import CrontabReport as CrontabReport
+    from .cron_doctor import doctor as doctor
     from .cron_entry import CronEntry as CronEntry
     from .cron_schedule import cron_fields as cron_fields
     from .crontab import Crontab as Crontab
     from .crontab_text import CronLine as CronLine
     from .crontab_text import Owner as Owner
-    from .doctor import Check as Check
-    from .doctor import CronDaemon as CronDaemon
-    from .doctor import CrontabReport as CrontabReport
-    from .doctor import doctor as doctor
     from .scheduled_task import ScheduledTask as ScheduledTask
     from .scheduled_task import TaskEntry as TaskEntry
     from .schtasks import Schtasks as Schtasks
@@ -40,19 +40,21 @@ if TYPE_CHECKING:
     from .task_model import Definition as Definition
     from .task_model import Repetition as Repetition
     from .task_model import TimeTrigger as TimeTrigger
+    from .task_triggers import to_task_triggers as to_task_triggers
 
 _HOMES: dict[str, tuple[str, ...]] = {
     "cron_entry": ("CronEntry",),
     "cron_schedule": ("cron_fields",),
     "crontab": ("Crontab",),
     "crontab_text": ("CronLine", "Owner"),
-    "doctor": ("Check", "CronDaemon", "CrontabReport", "doctor"),
     "scheduled_task": ("ScheduledTask", "TaskEntry"),
     "schtasks": ("Schtasks",),
     "task_model": (
         *("ByDay", "ByMonth", "ByMonthWeekday", "ByWeek"),
         *("CalendarTrigger", "Definition", "Repetition", "TimeTrigger"),
     ),
+    "task_triggers": ("to_task_triggers",),
+    "cron_doctor": ("Check", "CronDaemon", "CrontabReport", "doctor"),
 }
 
 __all__ = [
@@ -78,6 +80,7 @@ __all__ = [
     "Schtasks",
     "TaskEntry",
     "TimeTrigger",
+    "to_task_triggers",
 ]
 
 

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidEntry
+from ..triggers import Trigger
 from .cron_quote import check_length, check_text, quote, quote_all
 from .cron_schedule import cron_fields
 from .crontab_text import check_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from ..triggers import Trigger
 
 __all__ = ["CronEntry"]
 
@@ -55,7 +54,7 @@ class CronEntry:
         object.__setattr__(self, "argv", _words(argv))
         object.__setattr__(self, "log", None if log is None else _absolute(log, "log"))
         check_length(os.fsencode(self.command))
-        if isinstance(schedule, str):
+        if not isinstance(schedule, Trigger):
             cron_fields(schedule)
 
     @property

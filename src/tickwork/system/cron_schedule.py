@@ -176,8 +176,9 @@ def _of_every(trigger: Every, zone: str | None) -> str:
     if zone is None:
         raise UnsupportedSchedule(trigger, _WHERE, "the zone of the machine is unknown; write cron text instead")
     offsets = {offset % period for offset in _offsets(zone)}
-    if len(offsets) > 1 or not (_HOUR % period == 0 or _DAY % period == 0 or period == _WEEK):
-        reason = _uneven(period, zone) if len(offsets) > 1 else "no hour, day or week holds a whole number of it"
+    is_whole = _HOUR % period == 0 or _DAY % period == 0 or period == _WEEK
+    if not is_whole or len(offsets) > 1:
+        reason = _uneven(zone) if is_whole else "no hour, day or week holds a whole number of it"
         raise UnsupportedSchedule(
             trigger, _WHERE, f"{reason}; write cron text for a time of day, or let the app run it"
         )
@@ -185,7 +186,7 @@ def _of_every(trigger: Every, zone: str | None) -> str:
     return _grid(trigger, period, begin)
 
 
-def _uneven(period: int, zone: str) -> str:
+def _uneven(zone: str) -> str:
     return f"elapsed time moves along the wall clock when clocks change, as they do in {zone}"
 
 

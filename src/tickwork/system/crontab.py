@@ -201,10 +201,10 @@ class Crontab:
                 as root or as another user.
             Exception: As for `add`.
         """
-        program = str(Path.cwd() / (sys.executable if python is None else python))
-        path = str(Path.cwd() / script)
-        entry = CronEntry(id, schedule, [program, path, *args], None if log is None else Path.cwd() / log)
         with outside():
+            here = await asyncio.to_thread(Path.cwd)
+            program, path = str(here / (sys.executable if python is None else python)), str(here / script)
+            entry = CronEntry(id, schedule, [program, path, *args], None if log is None else here / log)
             await asyncio.to_thread(check_files, program, path, is_strict=is_root() or self._is_other)
         return await self.add(entry, replace, force=force)
 

@@ -130,8 +130,9 @@ def keep_backup(folder: Path, name: str, content: bytes, now: datetime) -> Path:
     with open(descriptor, "wb") as file:
         file.write(content)
     pattern = re.compile(re.escape(name) + r"\.[0-9]{8}T[0-9]{6}\.[0-9]{6}Z\.bak")
-    kept = sorted(entry for entry in folder.iterdir() if pattern.fullmatch(entry.name))
-    for old in kept[:-BACKUPS]:
+    others = [entry for entry in folder.iterdir() if pattern.fullmatch(entry.name) and entry != path]
+    others.sort(key=lambda entry: entry.stat().st_mtime_ns)
+    for old in others[: 1 - BACKUPS]:
         with suppress(FileNotFoundError):
             old.unlink()
     return path

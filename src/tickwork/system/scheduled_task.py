@@ -13,7 +13,7 @@ from ..options import one_of
 from ..triggers import Cron, Trigger
 from .task_model import MAX_TRIGGERS, CalendarTrigger, Definition, TaskTrigger, TimeTrigger
 from .task_reading import read
-from .task_triggers import translate
+from .task_triggers import to_task_triggers
 from .task_words import check_directory, check_name, command_line
 from .task_xml import fingerprint
 
@@ -63,7 +63,7 @@ class ScheduledTask:
         """Return what Task Scheduler is to keep.
 
         Args:
-            timezone: The IANA key of the machine's zone, as for `translate`.
+            timezone: The IANA key of the machine's zone, as for `to_task_triggers`.
             now: The present instant.
 
         Raises:
@@ -91,7 +91,7 @@ class ScheduledTask:
     def _triggers(self, timezone: str | None, now: datetime | None) -> tuple[TaskTrigger, ...]:
         when: Any = Cron(self.when, name=self.name) if isinstance(self.when, str) else self.when
         if isinstance(when, Trigger):
-            return translate(when, timezone=timezone, now=now)
+            return to_task_triggers(when, timezone=timezone, now=now)
         given = tuple(when) if isinstance(when, Iterable) else ()
         if not given or not all(isinstance(trigger, TimeTrigger | CalendarTrigger) for trigger in given):
             raise InvalidEntry("schedule", when, "it must be a trigger, a cron expression, or triggers of a task")

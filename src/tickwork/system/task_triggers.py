@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from ..cron_expression import Parts
 
-__all__ = ["translate"]
+__all__ = ["to_task_triggers"]
 
 _WHERE = "Task Scheduler"
 _SECOND = timedelta(seconds=1)
@@ -59,7 +59,9 @@ _SPARE_SECONDS = 30
 _Times = dict[tuple[Days, int], set[int]]  # the minutes of the day, for each group of days and second of the minute
 
 
-def translate(trigger: Trigger, *, timezone: str | None = None, now: datetime | None = None) -> tuple[TaskTrigger, ...]:
+def to_task_triggers(
+    trigger: Trigger, *, timezone: str | None = None, now: datetime | None = None
+) -> tuple[TaskTrigger, ...]:
     """Return the triggers that make Task Scheduler start a task at the same times.
 
     Args:

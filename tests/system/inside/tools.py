@@ -38,8 +38,8 @@ def daemon(*words: str) -> Iterator[None]:
         process.wait()
 
 
-FAST = ("faketime", "-f", "+0 x20", "cron", "-f")
-"""Debian's daemon, with minutes of three seconds."""
+FAST = ("faketime", "-f", "+0 x30", "cron", "-f")
+"""Debian's daemon, with minutes of two seconds."""
 
 
 def wait_for(condition: Callable[[], object], seconds: float) -> bool:
