@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
-from datetime import UTC, date, datetime, time
+from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -133,10 +133,10 @@ async def test_answers_are_read_in_every_code_page_and_form(machine: Machine, co
 
 async def test_schedules_in_words(machine: Machine) -> None:
     st = machine.schtasks()
-    daily = await st.create_daily("a", ARGV, at=["17:00:30", time(9)], every=2, start=date(2026, 3, 1), catch_up=True)
+    daily = await st.create_daily("a", ARGV, at=["17:00:30", time(9)], every=2, start="2026-03-01", catch_up=True)
     weekly = await st.create_weekly("b", ARGV, days=["friday", "Mon"], at="09:00", every=2, overlap="queue")
     monthly = await st.create_monthly("c", ARGV, days=[1, "last"], at="09:00", months=[1, 7], timeout="2h")
-    second = await st.create_monthly("d", ARGV, weeks=[2, "last"], weekdays="mon", at="09:00", logon="s4u")
+    second = await st.create_monthly("d", ARGV, weeks=[2, "last"], weekdays="mon", at="9:00", logon="s4u")
     every = await st.create_every("e", ARGV, "5m", is_elevated=True, directory="C:\\srv", app="billing")
 
     nine = ANCHOR.replace(hour=9)
@@ -330,6 +330,8 @@ async def test_no_program_no_answer_and_strange_answers(machine: Machine) -> Non
 
 NO_SERVICE = "the service of Task Scheduler does not run; start it: sc start Schedule"
 
+SWITCHED_OFF = "the task is switched off; switch it on in Task Scheduler"
+
 
 def completed(returncode: int) -> Completed:
     return Completed(("schtasks",), returncode, b"", SAYS["cp936"].encode("cp936") + b"\r\n")
@@ -354,6 +356,12 @@ def completed(returncode: int) -> Completed:
             0x80041315,
             SchedulerCommandFailed,
             f"'schtasks' ended with exit status 2147750677: {NO_SERVICE}: {SAYS['cp936']}",
+        ),
+        (0x80070569, SchedulerDenied, None),
+        (
+            0x80041326,
+            SchedulerCommandFailed,
+            f"'schtasks' ended with exit status 2147750694: {SWITCHED_OFF}: {SAYS['cp936']}",
         ),
         (1, SchedulerCommandFailed, f"'schtasks' ended with exit status 1: {SAYS['cp936']}"),
         (0x80004005, SchedulerCommandFailed, f"'schtasks' ended with exit status 2147500037: {SAYS['cp936']}"),
@@ -403,11 +411,13 @@ async def test_bad_input_never_reaches_the_program(
 
 async def test_bad_words_are_refused(machine: Machine) -> None:
     st = machine.schtasks()
-    for at in ("25:00", "", [], 3, time(9, tzinfo=UTC), time(9, 0, 0, 1), [None]):
+    for at in ("25:00", "0500", "05", "5:60", "", [], 3, time(9, tzinfo=UTC), time(9, 0, 0, 1), [None]):
         with pytest.raises(InvalidOption):
             await st.create_daily("a", ARGV, at=at)  # type: ignore[arg-type]
     with pytest.raises(InvalidOption):
         await st.create_weekly("a", ARGV, days="noday", at="09:00")
+    with pytest.raises(InvalidOption):
+        await st.create_daily("a", ARGV, at="09:00", start="soon")
     with pytest.raises(InvalidEntry):
         await st.create_weekly("a", ARGV, days=[], at="09:00")
     with pytest.raises(InvalidEntry):
@@ -432,6 +442,8 @@ def test_bad_options_are_refused() -> None:
         Schtasks(command=[])
     with pytest.raises(InvalidOption):
         Schtasks(timeout=0)
+    with pytest.raises(InvalidOption):
+        Schtasks(codec="cp0")
     with pytest.raises(UnknownTimezone):
         Schtasks(timezone="Europe/Berlni")
     with pytest.raises(InvalidEntry):

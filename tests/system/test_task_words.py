@@ -123,7 +123,7 @@ EXPANDED = "Task Scheduler replaces what stands between two %, and there is no w
         (["/usr/bin/python"], "program", r"it must be a full path, such as C:\Python\python.exe"),
         (['C:\\"a"\\b.exe'], "program", "it must not hold quotes; Task Scheduler adds those that are needed"),
         (["C:\\" + "a" * 258], "program", "it has 261 characters, and Task Scheduler takes 260"),
-        (["C:\\a.BAT"], "program", "cmd.exe reads arguments by rules of its own; start a program itself"),
+        (["C:\\a.BAT. ."], "program", "cmd.exe reads arguments by rules of its own; start a program itself"),
         (
             ["C:\\Windows\\System32\\CMD.exe", "/c", "x"],
             "program",

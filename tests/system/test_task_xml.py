@@ -101,6 +101,12 @@ def test_the_file_is_utf_16_with_its_mark() -> None:
     assert "Köln ☃ 😀" in data.decode("utf-16")
 
 
+def test_early_years_have_four_digits() -> None:
+    assert "<StartBoundary>0999-01-01T00:00:00</StartBoundary>" in render(
+        definition(TimeTrigger(ANCHOR.replace(year=999))), description="x"
+    )
+
+
 def test_every_default_that_would_surprise_is_overridden() -> None:
     settings = child(check(render(definition(), description="x")), "Settings")
     assert {name: text_of(settings, name) for name in ("DisallowStartIfOnBatteries", "StopIfGoingOnBatteries")} == {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from datetime import time
+from datetime import date, time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidOption
@@ -11,8 +12,9 @@ from ..errors import InvalidOption
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["read_times", "read_weekdays"]
+__all__ = ["as_tuple", "read_day", "read_times", "read_weekdays"]
 
+_TIME = r"([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?"
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _FULL_WEEKDAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
 
@@ -32,11 +34,8 @@ def read_times(at: object) -> list[time]:
 
 def _time(moment: object) -> time:
     found = moment
-    if isinstance(moment, str):
-        try:
-            found = time.fromisoformat(moment.strip())
-        except ValueError:
-            found = None
+    if isinstance(moment, str) and (written := re.fullmatch(_TIME, moment.strip())):
+        found = time(int(written[1]), int(written[2]), int(written[3] or 0))
     if not isinstance(found, time) or found.tzinfo is not None or found.microsecond:
         raise InvalidOption("at", 'a time such as "05:00" or "05:00:30" without a zone', moment)
     return found
@@ -58,3 +57,23 @@ def _weekday(day: object) -> int:
         if name in names:
             return names.index(name)
     raise InvalidOption("days", 'weekdays such as "mon" or "friday"', day)
+
+
+def read_day(day: object, option: str) -> date:
+    """Return a day given as a date, a datetime (its day as written) or "YYYY-MM-DD".
+
+    Raises:
+        InvalidOption: It is none.
+    """
+    try:
+        found = date.fromisoformat(day) if isinstance(day, str) else day
+    except ValueError:
+        found = None
+    if not isinstance(found, date):
+        raise InvalidOption(option, 'a date or "YYYY-MM-DD"', day)
+    return date(found.year, found.month, found.day)
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """Return the values of a collection, or a single one."""
+    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)

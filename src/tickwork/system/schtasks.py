@@ -13,6 +13,7 @@ replaced or deleted is looked at first: a task that tickwork has not made is ref
 from __future__ import annotations
 
 import asyncio
+import codecs
 import os
 import shutil
 import sys
@@ -34,7 +35,7 @@ from ..errors import (
 from ..shield import to_its_end
 from ..triggers import Every
 from ..zones import zone_key
-from .calendar_words import read_times, read_weekdays
+from .calendar_words import as_tuple, read_day, read_times, read_weekdays
 from .command import Completed, read, write
 from .scheduled_task import ScheduledTask, TaskEntry, describe, find_entry
 from .task_codes import failure, is_missing
@@ -87,7 +88,7 @@ class Schtasks:
         self._folder = check_folder(folder)
         self._timeout = seconds(timeout, "timeout")
         self._timezone = None if timezone is None else zone_key(timezone)
-        self._codec = codec or ("oem" if sys.platform == "win32" else "utf-8")
+        self._codec = _known_codec(codec or ("oem" if sys.platform == "win32" else "utf-8"))
         self._clock = clock or SystemClock()
 
     # --- reading ------------------------------------------------------------------------------------------
@@ -164,7 +165,7 @@ class Schtasks:
         *,
         at: str | time | Sequence[str | time],
         every: int = 1,
-        start: date | None = None,
+        start: date | str | None = None,
         replace: bool = False,
         **options: Any,
     ) -> TaskEntry:
@@ -175,7 +176,7 @@ class Schtasks:
             argv: The full path of a program, and its arguments.
             at: "03:30", "03:30:15", a time, or several of them.
             every: 1: each day; up to 365: so many days apart, counted from `start`.
-            start: The first day that counts; None: 2026-01-01.
+            start: The first day that counts, as a date or "YYYY-MM-DD"; None: 2026-01-01.
             replace: Whether a task of ours with this name is replaced.
             **options: Those of `ScheduledTask`.
 
@@ -192,7 +193,7 @@ class Schtasks:
         days: str | Sequence[str],
         at: str | time | Sequence[str | time],
         every: int = 1,
-        start: date | None = None,
+        start: date | str | None = None,
         replace: bool = False,
         **options: Any,
     ) -> TaskEntry:
@@ -209,10 +210,10 @@ class Schtasks:
         argv: Sequence[str],
         *,
         at: str | time | Sequence[str | time],
-        days: Sequence[int | Last] | None = None,
-        weeks: Sequence[int | Last] | None = None,
+        days: int | Last | Sequence[int | Last] | None = None,
+        weeks: int | Last | Sequence[int | Last] | None = None,
         weekdays: str | Sequence[str] | None = None,
-        months: Sequence[int] | None = None,
+        months: int | Sequence[int] | None = None,
         replace: bool = False,
         **options: Any,
     ) -> TaskEntry:
@@ -232,11 +233,11 @@ class Schtasks:
         Raises:
             As `create` does; InvalidOption: Neither or both kinds of days are given.
         """
-        listed = tuple(range(1, 13)) if months is None else tuple(months)
+        listed = tuple(range(1, 13)) if months is None else as_tuple(months)
         if days is not None and weeks is None and weekdays is None:
-            chosen: Days = ByMonth(tuple(days), listed)
+            chosen: Days = ByMonth(as_tuple(days), listed)
         elif days is None and weeks is not None and weekdays is not None:
-            chosen = ByMonthWeekday(tuple(weeks), read_weekdays(weekdays), listed)
+            chosen = ByMonthWeekday(as_tuple(weeks), read_weekdays(weekdays), listed)
         else:
             got = {"days": days, "weeks": weeks, "weekdays": weekdays}
             raise InvalidOption("days", "given alone, or weeks= and weekdays= instead of it", got)
@@ -290,11 +291,11 @@ class Schtasks:
         argv: Sequence[str],
         at: str | time | Sequence[str | time],
         days: Days,
-        start: date | None,
+        start: date | str | None,
         replace: bool,
         options: dict[str, Any],
     ) -> TaskEntry:
-        first = ANCHOR.date() if start is None else start
+        first = ANCHOR.date() if start is None else read_day(start, "start")
         when = [CalendarTrigger(datetime.combine(first, moment), days) for moment in read_times(at)]
         return await self.create(ScheduledTask(name, argv, when, **options), replace=replace)
 
@@ -372,6 +373,13 @@ class Schtasks:
             raise ForeignEntry(task.name, f"belongs to {owner}", "take another name, or delete it first")
         if present.is_edited and not force:
             raise ForeignEntry(task.name, "was changed by somebody", "look at it; pass force=True to overwrite it")
+
+
+def _known_codec(codec: str) -> str:
+    try:
+        return codecs.lookup(codec).name
+    except LookupError:
+        raise InvalidOption("codec", 'the name of a code page, such as "cp850"', codec) from None
 
 
 def _foreign(entry: TaskEntry) -> ForeignEntry:

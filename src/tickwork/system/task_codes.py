@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 __all__ = ["failure", "is_missing"]
 
 _MISSING: Final = (0x80070002, 0x80070003)  # no such task, no such folder
-_DENIED: Final = 0x80070005
+# Access is denied; elevation is required; a privilege is not held; this kind of logon has not been granted.
+_DENIED: Final = (0x80070005, 0x800702E4, 0x80070522, 0x80070569)
 _EXISTS: Final = 0x800700B7
-_NO_SERVICE: Final = (0x80041315, 0x80070422, 0x80070426, 0x800706BA)
 _MALFORMED: Final = {
     0x80041316: "an element that it does not expect",
     0x80041317: "an element of another namespace",
@@ -27,6 +27,10 @@ _MALFORMED: Final = {
 }
 _RIGHTS: Final = 'run as administrator; a task of one\'s own with logon="interactive" needs no more rights'
 _SERVICE: Final = "the service of Task Scheduler does not run; start it: sc start Schedule"
+_NOTES: Final = {
+    **dict.fromkeys((0x80041315, 0x80070422, 0x80070426, 0x800706BA), _SERVICE),
+    0x80041326: "the task is switched off; switch it on in Task Scheduler",
+}
 
 
 def normal(returncode: int) -> int:
@@ -60,11 +64,9 @@ def failure(completed: Completed, action: str, name: str, *, where: str, codec: 
         return EntryNotFound(name, [], where)
     if code == _EXISTS:
         return EntryExists(name, where)
-    if code == _DENIED:
+    if code in _DENIED:
         return SchedulerDenied(action, said or "access is denied", _RIGHTS)
     if code in _MALFORMED:
         return InvalidEntry("definition", name, f"Task Scheduler finds {_MALFORMED[code]}: {said or 'it says no more'}")
-    note = f"{_SERVICE}: {said}" if code in _NO_SERVICE else said
-    return SchedulerCommandFailed(
-        completed.argv, completed.returncode, completed.stdout, completed.stderr, note=note.strip(": ")
-    )
+    note = ": ".join(part for part in (_NOTES.get(code), said) if part)
+    return SchedulerCommandFailed(completed.argv, completed.returncode, completed.stdout, completed.stderr, note=note)

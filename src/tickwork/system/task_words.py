@@ -79,7 +79,8 @@ def command_line(argv: Sequence[str]) -> tuple[str, str]:
     program, *arguments = argv
     _check_path("program", program)
     # cmd.exe reads a line by other rules, and whoever fills an argument would write commands.
-    if program.lower().endswith(_BATCH) or PureWindowsPath(program).name.lower() in ("cmd", "cmd.exe"):
+    name = PureWindowsPath(program).name.lower().rstrip(". ")  # Windows drops these
+    if name.endswith(_BATCH) or name in ("cmd", "cmd.exe"):
         raise InvalidEntry("program", program, "cmd.exe reads arguments by rules of its own; start a program itself")
     for argument in arguments:
         _check_text("argument", argument)

@@ -109,8 +109,8 @@ def _action(definition: Definition) -> Iterator[str]:
 
 
 def _trigger(trigger: TaskTrigger) -> str:
-    zone = "Z" if trigger.start.tzinfo is UTC else ""
-    inside = f"<StartBoundary>{trigger.start:%Y-%m-%dT%H:%M:%S}{zone}</StartBoundary>"
+    start = trigger.start.replace(tzinfo=None).isoformat() + ("Z" if trigger.start.tzinfo is UTC else "")
+    inside = f"<StartBoundary>{start}</StartBoundary>"
     if trigger.repetition is not None:
         seconds = trigger.repetition.duration_seconds
         inside += f"<Repetition><Interval>{_duration(trigger.repetition.interval_seconds)}</Interval>"
