@@ -141,6 +141,8 @@ class Schtasks:
             SchedulerConflict: Somebody else made a task with this name at the same time.
             SystemSchedulerError: The program is missing, fails, or takes too long.
         """
+        if not isinstance(task, ScheduledTask):
+            raise InvalidOption("task", "a ScheduledTask", task)
         definition = task.define(timezone=self._timezone, now=self._clock.now())
         description = describe(task.name, task.app, definition)
         present = await self._find(task.name)
