@@ -97,7 +97,7 @@ async def measured(mapper: Mapper, rows: list[Row]) -> Found:
 async def tickwork_map(rows: list[Row]) -> Found:
     import tickwork
 
-    async with tickwork.Pool(run_in="process", max_processes=WORKERS) as pool:
+    async with tickwork.Pool(run_in="process", processes=WORKERS) as pool:
         return await measured(lambda items, _: tickwork.map(spin, items, run_in="process", pool=pool), rows)
 
 
@@ -197,7 +197,7 @@ async def tickwork_call() -> AsyncIterator[Call]:
 async def pool_call() -> AsyncIterator[Call]:
     import tickwork
 
-    async with tickwork.Pool(run_in="process", max_processes=WORKERS) as pool:
+    async with tickwork.Pool(run_in="process", processes=WORKERS) as pool:
 
         async def call() -> None:
             await (await pool.submit(nothing))

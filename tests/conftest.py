@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import os
 import threading
 import time
@@ -39,6 +40,8 @@ if os.environ.get("CI"):
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A loop in debug mode warns of callbacks that take long. On a busy machine any may, and tests compare the log.
+    logging.getLogger("asyncio").addFilter(lambda record: not str(record.msg).startswith("Executing"))
     config.addinivalue_line("markers", "blocks(reason): blocks the loop on purpose")
 
 

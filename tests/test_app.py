@@ -488,7 +488,7 @@ async def test_types_that_raise_hurt_their_own_job_only() -> None:
 
 
 async def test_a_job_under_which_three_processes_die_is_parked_and_named() -> None:
-    async with make_app(max_processes=1) as app:
+    async with make_app(processes=1) as app:
         job = await die.enqueue()
         with pytest.raises(JobParked, match="with exit status 3 while it ran"):
             await job.result(timeout=15)

@@ -11,6 +11,7 @@ import threading
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ def _dask() -> None:
     need("distributed")
 
 
-TESTS = Path(__file__).parent
+pytestmark = pytest.mark.timeout(60)  # a worker that was killed is back in a second or two, on a busy machine in ten
 
 
 class Cluster:
@@ -86,6 +87,13 @@ class Cluster:
         self._said.close()
 
 
+def connect(cluster: Cluster, *, asynchronous: bool = False) -> Any:
+    distributed: Any = import_module("distributed")
+    return distributed.Client(
+        scheduler_file=str(cluster.file), timeout=10, set_as_default=False, asynchronous=asynchronous
+    )
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     cluster = Cluster(tmp_path_factory.mktemp("cluster"), 2)
@@ -95,15 +103,20 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def client(cluster: Cluster) -> Iterator[Any]:
-    from distributed import Client  # type: ignore[import-not-found, unused-ignore]
-
-    with Client(scheduler_file=str(cluster.file), timeout=10, set_as_default=False) as client:
+    with connect(cluster) as client:
         yield client
 
 
 @pytest.fixture
 def executor(client: Any) -> Any:
-    """Return the executor of two workers that live."""
+    """Return the executor of at least one worker that lives."""
+    client.wait_for_workers(1, timeout=15)
+    return client.get_executor()
+
+
+@pytest.fixture
+def both(client: Any) -> Any:
+    """Return the executor of two workers."""
     client.wait_for_workers(2, timeout=15)
     return client.get_executor()
 
@@ -116,10 +129,10 @@ async def caught_by(runner: ExecutorRunner, fn: Any, *args: Any) -> Exception:
     raise AssertionError(f"it returned {value!r}")
 
 
-async def test_functions_run_in_the_workers(client: Any, executor: Executor) -> None:
-    runner = ExecutorRunner(executor)
+async def test_functions_run_in_the_workers(client: Any, both: Executor, tmp_path: Path) -> None:
+    runner = ExecutorRunner(both)
 
-    pids = await asyncio.gather(*(runner.run(functions.process_id) for _ in range(20)))
+    pids = await asyncio.gather(*(runner.run(functions.meet, (str(tmp_path), 2)) for _ in range(2)))
 
     assert set(pids) == set(client.run(os.getpid).values())
     assert await runner.run(functions.echo, (1,), {"key": "k", "pure": True}) == ((1,), {"key": "k", "pure": True})
@@ -202,11 +215,11 @@ def shared_out(number: int) -> tuple[int, int]:
     return number * 2, os.getpid()
 
 
-async def test_all_results_of_a_batch_arrive_although_a_worker_is_killed_on_the_way(executor: Executor) -> None:
+async def test_all_results_of_a_batch_arrive_although_a_worker_is_killed_on_the_way(both: Executor) -> None:
     victim = 0
     found: list[tuple[int, int]] = []
 
-    async for outcome in tickwork.amap(shared_out, range(1000), executor=executor, workers=4):
+    async for outcome in tickwork.amap(shared_out, range(1000), executor=both, workers=4):
         assert outcome.value is not None
         found.append(outcome.value)
         if len(found) == 200:
@@ -248,13 +261,9 @@ def fall_at_two(number: int) -> int:
 
 
 async def test_a_scheduler_that_dies_is_told(tmp_path: Path) -> None:
-    from distributed import Client
-
     cluster = await asyncio.to_thread(Cluster, tmp_path, 0)
     try:
-        async with Client(
-            scheduler_file=str(cluster.file), timeout=10, set_as_default=False, asynchronous=True
-        ) as client:
+        async with connect(cluster, asynchronous=True) as client:
             waiting = asyncio.create_task(caught_by(ExecutorRunner(client.get_executor()), functions.process_id))
             await asyncio.sleep(0)
             cluster.kill_scheduler()
@@ -286,13 +295,9 @@ def fall() -> None:
 
 @pytest.mark.blocks("Dask's client reads files and looks up names when it is made")
 async def test_jobs_of_an_app_run_in_the_workers_with_their_context(cluster: Cluster, client: Any) -> None:
-    from distributed import Client
-
     @asynccontextmanager
     async def lifespan(app: App) -> AsyncIterator[None]:
-        async with Client(
-            scheduler_file=str(cluster.file), timeout=10, set_as_default=False, asynchronous=True
-        ) as client:
+        async with connect(cluster, asynchronous=True) as client:
             app.executor = client.get_executor()
             yield
 

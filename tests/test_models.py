@@ -23,7 +23,7 @@ from uuid import UUID
 import msgspec
 from pydantic import BaseModel, Field, field_validator
 
-app = App("sqlite:///jobs.db", workers=4, max_processes=1)
+app = App("sqlite:///jobs.db", workers=4, processes=1)
 
 class Colour(Enum):
     RED = "r"

@@ -104,7 +104,7 @@ async def test_a_plain_function_runs_in_a_daemon_thread() -> None:
 
 
 async def test_run_in_process_runs_in_a_child() -> None:
-    async with Pool(2, run_in="process", max_processes=1) as pool:
+    async with Pool(2, run_in="process", processes=1) as pool:
         assert await (await pool.submit(pid)) != os.getpid()
         assert await (await pool.submit(double_plainly, 4)) == 8
 
@@ -636,7 +636,7 @@ async def test_a_timeout_in_a_thread_fails_the_waiter_now_and_keeps_the_worker_u
 
 
 async def test_a_timeout_in_a_process_kills_the_child() -> None:
-    async with Pool(1, run_in="process", max_processes=1) as pool:
+    async with Pool(1, run_in="process", processes=1) as pool:
         first = await (await pool.submit(pid))
         with pytest.raises(JobTimedOut):
             await (await pool.options(timeout=0.1, run_in="process").submit(sit_still, 3600))
@@ -696,7 +696,7 @@ async def test_a_job_that_waits_for_a_task_which_ignores_cancellation_is_abandon
 
 
 async def test_a_child_that_dies_costs_its_job_only() -> None:
-    async with Pool(2, run_in="process", max_processes=1) as pool:
+    async with Pool(2, run_in="process", processes=1) as pool:
         with pytest.raises(ProcessDied, match="with exit status 7 while it ran 'die'"):
             await (await pool.submit(die))
         assert await (await pool.submit(double_plainly, 2)) == 4
@@ -822,7 +822,7 @@ async def test_a_pool_outside_its_block_refuses_jobs() -> None:
         (lambda: Pool(0), "workers must be a whole number of at least 1, got 0"),
         (lambda: Pool(True), "workers must be a whole number of at least 1, got True"),
         (lambda: Pool(buffer=-1), "buffer must be a whole number of at least 1, got -1"),
-        (lambda: Pool(max_processes=0), "max_processes must be a whole number of at least 1, got 0"),
+        (lambda: Pool(processes=0), "processes must be a whole number of at least 1 or Processes(...), got 0"),
         (
             lambda: Pool(run_in="fork"),  # type: ignore[arg-type]
             "run_in must be one of None, 'loop', 'thread', 'process', 'executor', got 'fork'",

@@ -94,7 +94,7 @@ async def test_another_process_sees_it_while_the_job_runs(tmp_path: Path) -> Non
 
 
 async def test_a_thread_and_a_process_tell_it_too(url: str | None, tmp_path: Path) -> None:
-    app = App(url, tasks=[in_thread, in_process, without_parameter], max_processes=1)
+    app = App(url, tasks=[in_thread, in_process, without_parameter], processes=1)
     async with app:
         for task in (in_thread, in_process, without_parameter):
             (tmp_path / task.name).touch()
@@ -160,7 +160,7 @@ _left: list[threading.Thread] = []
 
 
 async def test_what_a_left_thread_tells_counts_for_no_other_job() -> None:
-    app = App(tasks=[leave_a_thread_behind, meet_a_thread], max_processes=1)
+    app = App(tasks=[leave_a_thread_behind, meet_a_thread], processes=1)
     async with app:
         first = await leave_a_thread_behind.enqueue("first")
         await first

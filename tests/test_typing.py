@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, assert_type
 
-from tickwork import App, Context, Job, Pool, PoolJob, Task, task
+from tickwork import App, BatchCounts, Context, Job, JobBatch, JobOutcome, Pool, PoolJob, Task, TickworkError, task
 
 app = App()
 
@@ -50,6 +50,19 @@ async def test_job_has_the_type_of_what_the_function_returns() -> None:
         assert_type(await (await half.enqueue(3)).result(), float)
         assert_type(await (await half.enqueue_nowait(3)).result(timeout=5), float)
         assert_type(await (await poll.enqueue()).result(), None)
+
+
+async def test_a_batch_has_the_type_of_what_the_function_returns() -> None:
+    async with app:
+        batch = await spell.map([1, 2])
+        assert_type(batch, JobBatch[str])
+        assert_type(await batch, list[str])
+        assert_type(await batch.results(on_error="skip"), list[str])
+        assert_type(await batch.results(on_error="collect"), list[str | TickworkError])
+        assert_type([outcome async for outcome in batch], list[JobOutcome[str]])
+        assert_type([outcome.result() async for outcome in batch.outcomes(ordered=False)], list[str])
+        assert_type(await batch.wait(), BatchCounts)
+        assert_type(await half_in.options(priority=1).map_calls([{"number": 1}]), JobBatch[float])
 
 
 async def test_context_is_no_parameter_of_enqueue() -> None:

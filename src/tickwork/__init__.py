@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .batch.progress import BatchProgress as BatchProgress
     from .context import Context as Context
     from .context import JobFilter as JobFilter
+    from .errors import BatchIncomplete as BatchIncomplete
     from .errors import ItemError as ItemError
     from .errors import JobCancelled as JobCancelled
     from .errors import JobError as JobError
@@ -37,11 +38,15 @@ if TYPE_CHECKING:
     from .errors import JobTimedOut as JobTimedOut
     from .errors import QueueFull as QueueFull
     from .errors import TickworkError as TickworkError
+    from .errors import WrongBatch as WrongBatch
     from .errors import WrongState as WrongState
     from .explain import Why as Why
     from .explain_job import JobWhy as JobWhy
     from .handle import Job as Job
     from .health import Health as Health
+    from .job_batch import BatchCounts as BatchCounts
+    from .job_batch import JobBatch as JobBatch
+    from .job_batch import JobOutcome as JobOutcome
     from .job_info import JobInfo as JobInfo
     from .job_info import JobPage as JobPage
     from .jobs import Attempt as Attempt
@@ -59,6 +64,7 @@ if TYPE_CHECKING:
     from .retry import GiveUp as GiveUp
     from .retry import Retry as Retry
     from .retry import RetryAfter as RetryAfter
+    from .runners.options import Processes as Processes
     from .schedules import Schedule as Schedule
     from .stores.base import Answer as Answer
     from .tasks import Task as Task
@@ -82,6 +88,7 @@ _HOMES = {
     "batch.progress": ("BatchProgress",),
     "context": ("Context", "JobFilter"),
     "errors": (
+        "BatchIncomplete",
         "ItemError",
         "JobCancelled",
         "JobError",
@@ -90,18 +97,21 @@ _HOMES = {
         "JobTimedOut",
         "QueueFull",
         "TickworkError",
+        "WrongBatch",
         "WrongState",
     ),
     "explain": ("Why",),
     "explain_job": ("JobWhy",),
     "handle": ("Job",),
     "health": ("Health",),
+    "job_batch": ("BatchCounts", "JobBatch", "JobOutcome"),
     "job_info": ("JobInfo", "JobPage"),
     "jobs": ("Attempt", "JobRecord", "JobState", "Progress"),
     "limits": ("Limit", "Rate"),
     "payloads.secrets": ("Secret",),
     "pool": ("Loaded", "Pool", "PoolJob", "PoolStats", "Saved"),
     "retry": ("GiveUp", "Retry", "RetryAfter"),
+    "runners.options": ("Processes",),
     "schedules": ("Schedule",),
     "stores.base": ("Answer",),
     "tasks": ("Task", "at", "cron", "every", "schedule", "task"),
@@ -114,11 +124,14 @@ __all__ = [
     "App",
     "Answer",
     "Attempt",
+    "BatchCounts",
     "Context",
     "Health",
     "Job",
+    "JobBatch",
     "JobFilter",
     "JobInfo",
+    "JobOutcome",
     "JobPage",
     "JobRecord",
     "JobState",
@@ -149,6 +162,7 @@ __all__ = [
     "Pool",
     "PoolJob",
     "PoolStats",
+    "Processes",
     "Saved",
     # batches
     "BatchProgress",
@@ -160,6 +174,7 @@ __all__ = [
     "map",
     "map_files",
     # errors; all of them are in tickwork.errors
+    "BatchIncomplete",
     "GiveUp",
     "JobCancelled",
     "JobError",
@@ -169,6 +184,7 @@ __all__ = [
     "QueueFull",
     "RetryAfter",
     "TickworkError",
+    "WrongBatch",
     "WrongState",
 ]
 

@@ -39,17 +39,18 @@ from .jobs import JobState, NewJob, new_id
 from .options import as_executor, positive
 from .policies import MAX_DEATHS
 from .retention import Retention, retention
+from .runners.options import processes_of
 from .scheduler import Entry, Scheduler
 from .schedules import Schedules
 from .shield import is_meant_for_us, to_its_end
 from .siblings import warn_of_workers
 from .stores.memory import MemoryStore
-from .tasks import Declarations, EnqueueOptions, ScheduleSpec, Task
+from .tasks import Declarations, EnqueueOptions, ScheduleSpec, Task, check_batch_id
 from .workers import Workers
 from .zones import zone_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
     from concurrent.futures import Executor
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
@@ -59,10 +60,11 @@ if TYPE_CHECKING:
     from .clock import Clock
     from .context import Context
     from .holds import Hold
+    from .job_batch import JobBatch
     from .job_list import Jobs
     from .jobs import JobRecord
     from .runners.executor import ExecutorRunner
-    from .runners.process import ProcessRunner
+    from .runners.options import Processes
     from .stores.base import ScheduleRow, Store
     from .tasks import AnyTask
     from .testing import Testing
@@ -114,7 +116,7 @@ class App(Declarations):
         keep_results: How long results are kept, in a file.
         keep_jobs: How long jobs that have ended are kept, in a file; parked ones stay.
         keep_ledger: How long the ledger is kept, in a file. In memory all three are counted: the last 1,000.
-        max_processes: Size of the process pool; None: as many as there are processors.
+        processes: The process pool: how many child processes, or `Processes(...)`; None: one for each processor.
         executor: Where tasks with `run_in="executor"` run: any `concurrent.futures.Executor`, such as a Dask client's
             `get_executor()`. The app does not shut it down. A `lifespan` may set `app.executor` instead.
         block_warn_seconds: How long something may hold the event loop before a warning names its line, at least 10 ms;
@@ -140,7 +142,7 @@ class App(Declarations):
         keep_results: float | str | timedelta = "1h",
         keep_jobs: float | str | timedelta = "7d",
         keep_ledger: float | str | timedelta = "30d",
-        max_processes: int | None = None,
+        processes: int | Processes | None = None,
         executor: Executor | None = None,
         block_warn_seconds: float | str | timedelta | None = 0.25,
         clock: Clock | None = None,
@@ -153,9 +155,7 @@ class App(Declarations):
         self.max_queued: int = positive("max_queued", max_queued)
         self.max_deaths: int = positive("max_deaths", max_deaths)
         self.retention: Retention = retention(keep_results, keep_jobs, keep_ledger, is_kept=url is not None)
-        self.max_processes: int = positive(
-            "max_processes", (os.cpu_count() or 1) if max_processes is None else max_processes
-        )
+        self.process_options: Processes = processes_of(processes)
         self._executor: Executor | None = as_executor("executor", executor)
         self.block_warn_seconds: float | None = None
         if block_warn_seconds is not None:
@@ -174,6 +174,7 @@ class App(Declarations):
         self._on_attempt_failed: Callable[[Context, BaseException], None] = _ignore
         self.schedules: Schedules = Schedules(self)
         self._handles: WeakValueDictionary[str, Job[Any]] = WeakValueDictionary()
+        self._batches: WeakValueDictionary[str, JobBatch[Any]] = WeakValueDictionary()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._store: Store | None = None
         self._worker: str | None = None
@@ -349,18 +350,50 @@ class App(Declarations):
         wait: bool,
     ) -> list[Job[Any]]:
         """Enqueue a job for each call, all or none; what `Task.enqueue_many` calls."""
-        self._known(task)
         store = self._store_now()
-        if self._stopping is not None and not store.capabilities.durable:
-            raise NotRunning(
-                f"the app is stopping: a job of {task.name!r} would not run, and memory keeps it for nobody"
-            )
+        self._expect_taking(task)
         jobs = [self._new_job(task, args, kwargs, options) for args, kwargs in calls]
-        if self._watchdog is not None:
-            self._watchdog.touch()
         # A job that waits for room may wait for itself: the worker that could make room is its own.
         records = await store.enqueue(jobs, wait=wait and not self._is_inside())
         return [self._handle_of(job, record) for job, record in zip(jobs, records, strict=True)]
+
+    def _expect_taking(self, task: AnyTask) -> None:
+        """Refuse jobs of a task that is not this app's, or that would be lost."""
+        self._known(task)
+        if self._stopping is not None and not self._store_now().capabilities.durable:
+            raise NotRunning(
+                f"the app is stopping: a job of {task.name!r} would not run, and memory keeps it for nobody"
+            )
+        if self._watchdog is not None:
+            self._watchdog.touch()
+
+    async def map_task(
+        self,
+        task: AnyTask,
+        items: Iterable[Any] | AsyncIterable[Any],
+        call_of: Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]],
+        options: EnqueueOptions,
+        *,
+        batch_id: str | None,
+    ) -> JobBatch[Any]:
+        """Enqueue a job for each item as one batch; what `Task.map` and its kin call."""
+        from .job_feed import Feed  # what most runs of an app never need
+
+        self._store_now()
+        self._expect_taking(task)
+        made = new_id(self._clock.now()) if batch_id is None else check_batch_id(batch_id)
+        batch = self._batch_handle(made, task.name)  # which lets memory keep what ends before the last is enqueued
+        await Feed(self, task, options, batch, call_of).take(items, may_be_there=batch_id is not None)
+        return batch
+
+    def _batch_handle(self, batch_id: str, task: str) -> JobBatch[Any]:
+        """Return the handle of a batch; while somebody holds it, the memory store keeps its jobs."""
+        handle = self._batches.get(batch_id)
+        if handle is None:
+            from .job_batch import JobBatch
+
+            handle = self._batches[batch_id] = JobBatch(self, batch_id, task)
+        return handle
 
     def _new_job(self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], options: EnqueueOptions) -> NewJob:
         now = self._clock.now()
@@ -437,16 +470,22 @@ class App(Declarations):
             raise
 
     async def _value_of(self, job_id: str) -> Any:
-        assert self._dispatcher is not None
+        record, original = await self._end_of(job_id)
+        return value_of(record, self._names.get(record.task), original)
+
+    async def _end_of(self, job_id: str) -> tuple[JobRecord, BaseException | None]:
+        """Wait for a job's end; see `Dispatcher.end_of`."""
+        if self._dispatcher is None:  # it only looks
+            return await self._store_now().finished(job_id), None
         try:
-            record, original = await self._dispatcher.end_of(job_id)
+            ended = await self._dispatcher.end_of(job_id)
         except asyncio.CancelledError:
             raise
         except BaseException:
             self._saw(job_id)
             raise
         self._saw(job_id)
-        return value_of(record, self._names.get(record.task), original)
+        return ended
 
     def _saw(self, job_id: str) -> None:
         if self._testing is not None:
@@ -722,7 +761,7 @@ class App(Declarations):
             cancel_seconds=self.cancel_seconds,
             time=self._clock.monotonic,
             call_later=self._clock.call_later,
-            processes=self._make_processes,
+            processes=self.process_options.runner,
             executor=self._make_executor,
         )
         return Dispatcher(
@@ -834,15 +873,11 @@ class App(Declarations):
             max_queued=self.max_queued,
             max_deaths=self.max_deaths,
             is_held=self._handles.__contains__,
+            is_batch_held=self._batches.__contains__,
         )
 
-    def _make_processes(self) -> ProcessRunner:
-        from .runners.process import ProcessRunner  # many apps never start a process
-
-        return ProcessRunner(self.max_processes)
-
     def _make_executor(self) -> ExecutorRunner:
-        from .runners.executor import ExecutorRunner  # likewise
+        from .runners.executor import ExecutorRunner  # most apps have none
 
         assert self._executor is not None, "the start has checked it"
         return ExecutorRunner(self._executor)

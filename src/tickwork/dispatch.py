@@ -162,6 +162,12 @@ class JobRun(Run):
             if (job_id, attempt) == (self.record.id, self.context_.attempt):  # else a thread was left behind there
                 self.context_.progress(*told)
 
+    def hear_record(self, record: logging.LogRecord) -> None:
+        """Give a record from a child process what records about the job carry, and have it handled."""
+        if not hasattr(record, "job_id"):
+            vars(record).update(self.extra())
+        super().hear_record(record)
+
     def overran(self, outcome: Outcome) -> None:
         """Tell who waits here, unless it is tried again; the store hears of it when the thread has ended."""
         options, attempt = self.task.options_, self.context_.attempt

@@ -13,6 +13,9 @@
     ├── UnknownTask (LookupError)
     ├── UnknownSchedule (LookupError)
     ├── UnknownJob (LookupError)
+    ├── UnknownBatch (LookupError)
+    ├── WrongBatch (ValueError)             other items, or another task, than the batch of that id has
+    ├── BatchIncomplete (RuntimeError)      whoever enqueued the items of a batch has left off
     ├── InvalidTarget (ValueError)          `tickwork run TARGET`: nothing usable there
     ├── NotRunning (RuntimeError)           the app or pool is not started, or already stopped
     ├── IllegalMove (RuntimeError)          a job state that does not follow from the last one
@@ -25,6 +28,7 @@
     ├── ProcessDied (RuntimeError)          a child process ended under a job
     │   └── ExecutorProcessDied             a process of an executor did
     ├── ExecutorFailed (RuntimeError)       an executor took no call, or gave one up
+    ├── ProcessNotStarted (RuntimeError)    the initializer of child processes raised, or one ended at its start
     ├── RemoteError                         a child process raised what cannot be raised here
     ├── ItemError                           an item of a batch failed
     ├── VirtualTimeError (RuntimeError)     `tickwork.testing` cannot do what a test asks
@@ -253,8 +257,55 @@ class UnknownJob(TickworkError, LookupError):
         super().__init__(f"no job {job_id!r} in the store; it never existed or its retention has passed")
 
 
+class UnknownBatch(TickworkError, LookupError):
+    """The store holds no batch with this id: it never did, or retention removed it with its jobs."""
+
+    batch_id: object
+
+    def __init__(self, batch_id: object) -> None:
+        self.batch_id = batch_id
+        super().__init__(
+            f"no batch {batch_id!r} in the store; it never existed or the retention of its jobs has passed"
+        )
+
+
+class WrongBatch(TickworkError, ValueError):
+    """Items were to go into a batch that is another one, or takes no more; it stays as it was.
+
+    Attributes:
+        batch_id: Its id.
+        reason: What does not fit.
+    """
+
+    batch_id: str
+    reason: str
+
+    def __init__(self, batch_id: str, reason: str, remedy: str) -> None:
+        self.batch_id, self.reason = batch_id, reason
+        super().__init__(f"batch {batch_id!r} {reason}; {remedy}")
+
+
+class BatchIncomplete(TickworkError, RuntimeError):
+    """All jobs of a batch have ended, and not all of its items were enqueued: whoever did that has left off.
+
+    Attributes:
+        batch_id: Its id.
+        size: How many items were enqueued.
+    """
+
+    batch_id: str
+    size: int
+
+    def __init__(self, batch_id: str, size: int) -> None:
+        self.batch_id, self.size = batch_id, size
+        super().__init__(
+            f"batch {batch_id!r} is not complete: whoever enqueued its items left off after {size:,}; go on with the "
+            f"same items, await task.map(items, id={batch_id!r}), or cancel it"
+        )
+
+
 class InvalidTarget(TickworkError, ValueError):
-    """What `tickwork run TARGET` was given holds no app that can be used."""
+    """What a command was given as TARGET holds no app, or no function, that can be used."""
 
     target: str
     reason: str
@@ -321,6 +372,9 @@ class CheckpointUnavailable(StoreUnavailable):
         where: The file.
         reason: What is wrong.
     """
+
+    where: str
+    reason: str
 
     def __init__(self, where: str, reason: str, remedy: str = "") -> None:
         self.where, self.reason = where, reason
@@ -407,6 +461,24 @@ class ProcessDied(TickworkError, RuntimeError):
         super().__init__(f"process {pid} ended {how} while it ran {function!r}")
 
 
+class ProcessNotStarted(TickworkError, RuntimeError):
+    """A child process was not made ready for the job: its initializer raised, or it ended while it started.
+
+    The cause is what happened. The job has not begun there: this is no death that counts against it.
+
+    Attributes:
+        initializer: Where it is found, "module:qualname"; None: the pool has none.
+        reason: What happened, in words.
+    """
+
+    initializer: str | None
+    reason: str
+
+    def __init__(self, initializer: str | None, reason: str) -> None:
+        self.initializer, self.reason = initializer, reason
+        super().__init__(f"a child process could not be started for the job: {reason}")
+
+
 class ExecutorProcessDied(ProcessDied):
     """A process of an executor ended while a job was there; it may have been another job that ended it.
 
@@ -416,6 +488,9 @@ class ExecutorProcessDied(ProcessDied):
         reason: What the executor says.
     """
 
+    function: str
+    pid: int | None
+    exit_code: int | None
     reason: str
 
     def __init__(self, function: str, reason: str) -> None:
@@ -792,8 +867,8 @@ class JobSaved(JobError):
 class ResultExpired(JobError):
     """The job succeeded, and its result is no longer kept."""
 
-    def __init__(self, job_id: str, task: str) -> None:
-        super().__init__(job_id, task, "succeeded, but its result is no longer kept")
+    def __init__(self, job_id: str, task: str, said: str = "succeeded, but its result is no longer kept") -> None:
+        super().__init__(job_id, task, said)
 
 
 def nearest(word: str, known: list[str]) -> str | None:

@@ -33,6 +33,8 @@ class JobInfo:
         key: Its idempotency key, or None.
         schedule: The schedule that made it, or None.
         fire_time: When that said it was due (UTC), or None.
+        batch: The id of the batch that it belongs to, or None.
+        batch_index: Its place among the items of the batch, from 0, or None.
         arguments: Its arguments by name, as JSON data, with "***" for what is secret; those of `*args` under "*",
             further keywords under "**".
         enqueued_at: When the store took it (UTC).
@@ -56,6 +58,8 @@ class JobInfo:
     key: str | None
     schedule: str | None
     fire_time: datetime | None
+    batch: str | None
+    batch_index: int | None
     arguments: dict[str, Any]
     enqueued_at: datetime
     run_at: datetime
@@ -85,6 +89,8 @@ class JobInfo:
             "key": self.key,
             "schedule": self.schedule,
             "fire_time": _iso(self.fire_time),
+            "batch": self.batch,
+            "batch_index": self.batch_index,
             "arguments": self.arguments,
             "enqueued_at": _iso(self.enqueued_at),
             "run_at": _iso(self.run_at),
@@ -140,6 +146,8 @@ def info_of(job: JobRecord, codec: Codec | None, *, shows_names: bool = False) -
         key=key,
         schedule=job.schedule,
         fire_time=job.fire_time,
+        batch=job.batch,
+        batch_index=job.batch_index,
         arguments=_arguments(job.payload, codec, shows_names=shows_names),
         enqueued_at=job.enqueued_at,
         run_at=job.run_at,

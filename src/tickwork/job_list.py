@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .errors import InvalidOption, UnknownJob, WrongState, nearest
+from .errors import InvalidOption, UnknownBatch, UnknownJob, WrongState, nearest
 from .explain_job import JobFacts, JobWhy, why_job
 from .job_info import JobInfo, JobPage, info_of
 from .jobs import JobState
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import builtins
 
     from .app import App
+    from .job_batch import BatchCounts, JobBatch
     from .jobs import Attempt, JobRecord
     from .stores.base import Store
     from .stores.views import WorkerRow
@@ -57,6 +58,7 @@ class Jobs:
         task: AnyTask | str | None = None,
         queue: str | None = None,
         schedule: str | None = None,
+        batch: str | None = None,
         limit: int = 50,
         after: str | None = None,
     ) -> JobPage:
@@ -67,6 +69,7 @@ class Jobs:
             task: Of this task, or of the task of this name, former names included; None: of any.
             queue: In this queue; None: in any.
             schedule: Made by this schedule; None: by any, or none.
+            batch: Of the batch of this id; None: of any, or none.
             limit: How many at the most, up to 1,000.
             after: The `next` of the page before; None: from the newest. Jobs that come in meanwhile move nothing.
 
@@ -78,6 +81,7 @@ class Jobs:
             tasks=() if task is None else self._names_of(task),
             queue=None if queue is None else text("queue", queue),
             schedule=None if schedule is None else text("schedule", schedule),
+            batch=None if batch is None else text("batch", batch),
             limit=_limit(limit),
             after=after,
         )
@@ -131,6 +135,27 @@ class Jobs:
     async def counts(self) -> dict[JobState, int]:
         """Return how many jobs there are in each state."""
         return await self._store.counts()
+
+    async def batch(self, batch_id: str) -> JobBatch[Any]:
+        """Return the handle of a batch that `task.map` has made, in this process or another.
+
+        Raises:
+            UnknownBatch: The store does not know it.
+        """
+        if not _is_printable(batch_id):
+            raise UnknownBatch(batch_id)
+        row = await self._store.batch(batch_id)
+        return self._app._batch_handle(row.id, row.task)
+
+    async def batches(self, *, limit: int = 50) -> builtins.list[BatchCounts]:
+        """Return how far batches are, the newest first.
+
+        Args:
+            limit: How many at the most, up to 1,000.
+        """
+        from .job_batch import counts_of
+
+        return [counts_of(row) for row in await self._store.batches(limit=_limit(limit))]
 
     async def queues(self) -> builtins.list[QueueRow]:
         """Return how the queues stand, by name: those of the app's tasks, and others that the store knows of."""
@@ -276,9 +301,13 @@ _NO_CANCEL = {
 
 def _id(job_id: Any) -> str:
     """Return an id that a store can look for."""
-    if not isinstance(job_id, str) or not job_id.isprintable():
+    if not _is_printable(job_id):
         raise UnknownJob(job_id)
-    return job_id
+    return str(job_id)
+
+
+def _is_printable(given: Any) -> bool:
+    return isinstance(given, str) and given.isprintable()
 
 
 def _states(given: Any) -> tuple[JobState, ...]:

@@ -167,6 +167,10 @@ class NewJob:
     """
     gates: tuple[str, ...] = ()
     """The limits that it shares with others, two at the most, in the order in which it passes them: see `limits`."""
+    batch: str | None = None
+    """The id of the batch that it belongs to; None: to none."""
+    batch_index: int | None = None
+    """Its place among the items of the batch, from 0."""
 
 
 @record
@@ -227,6 +231,8 @@ def taken(job: NewJob, now: datetime) -> JobRecord:
         is_once=job.is_once,
         key=job.key,
         gates=job.gates,
+        batch=job.batch,
+        batch_index=job.batch_index,
         state=JobState.QUEUED if job.run_at <= now else JobState.SCHEDULED,
         enqueued_at=now,
     )

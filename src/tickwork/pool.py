@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
 from contextvars import copy_context
 from dataclasses import dataclass
 from inspect import CO_COROUTINE
@@ -32,10 +31,12 @@ from .errors import (
 )
 from .jobs import Outcome
 from .options import as_executor, one_of, positive
+from .runners.options import processes_of
 from .shield import to_its_end
 from .workers import HELD, NO_KWARGS, RUN_IN, SETTLED, WAITING, Place, Run, RunIn, Workers, place_of
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Coroutine, Generator
     from concurrent.futures import Executor
     from contextvars import Context
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from .runners.executor import ExecutorRunner
+    from .runners.options import Processes
     from .runners.process import ProcessRunner
     from .snapshot import Snapshot
     from .workers import StopReason, Worker
@@ -316,7 +318,7 @@ class Pool:
         timeout: Seconds that a job may run, unless `options` says otherwise; None: no limit. Also "30s", timedelta.
         run_in: Where jobs run: "loop", "thread", "process", "executor"; None: coroutine functions on the loop, others
             in the executor where one is given, else in a thread.
-        max_processes: Size of the process pool; None: as many as there are processors.
+        processes: The process pool: how many child processes, or `Processes(...)`; None: one for each processor.
         executor: Any `concurrent.futures.Executor`, such as a Dask client's `get_executor()`. The pool does not shut it
             down.
         cancel_seconds: How long a cancelled job may take to end before it is abandoned.
@@ -332,7 +334,7 @@ class Pool:
         buffer: int = 1000,
         timeout: float | str | timedelta | None = None,
         run_in: RunIn | None = None,
-        max_processes: int | None = None,
+        processes: int | Processes | None = None,
         executor: Executor | None = None,
         cancel_seconds: float | str | timedelta = CANCEL_SECONDS,
     ) -> None:
@@ -340,9 +342,7 @@ class Pool:
         self.buffer: int = positive("buffer", buffer)
         self.timeout: float | None = None if timeout is None else seconds(timeout, "timeout")
         self.run_in: RunIn | None = one_of("run_in", run_in, (None, *RUN_IN))
-        self.max_processes: int = positive(
-            "max_processes", (os.cpu_count() or 1) if max_processes is None else max_processes
-        )
+        self.process_options: Processes = processes_of(processes)
         self.executor: Executor | None = as_executor("executor", executor)
         self._check_executor(self.run_in)
         self.cancel_seconds: float = seconds(cancel_seconds, "cancel_seconds")
@@ -364,7 +364,7 @@ class Pool:
             cancel_seconds=self.cancel_seconds,
             time=clock.monotonic,
             call_later=clock.call_later,
-            processes=self._make_processes,
+            processes=self.process_options.runner,
             executor=self._make_executor,
         )
         self._engine.start()
@@ -384,13 +384,14 @@ class Pool:
         await to_its_end(self._close())
 
     def processes(self) -> ProcessRunner:
-        """Return the child processes of this pool, for batches that share them."""
+        """Return the child processes of this pool, for batches that share them.
+
+        Raises:
+            NotRunning: It is not entered, or closed: nobody would end them.
+        """
+        if self._closed:
+            raise NotRunning("the pool is not running; use `async with Pool(...) as pool`")
         return self._running().processes()
-
-    def _make_processes(self) -> ProcessRunner:
-        from .runners.process import ProcessRunner  # many programs never start a process
-
-        return ProcessRunner(self.max_processes)
 
     def _make_executor(self) -> ExecutorRunner:
         from .runners.executor import ExecutorRunner  # most programs have none

@@ -111,7 +111,7 @@ class Program:
         return status
 
     async def _main(self) -> int:
-        with _woken_by_signals(self._loop):
+        with woken_by_signals(self._loop):
             if (failure := await self._start()) is not None:
                 return failure
             return await self._until_stopped()
@@ -247,7 +247,7 @@ def _check_place() -> None:
 
 
 @contextmanager
-def _woken_by_signals(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+def woken_by_signals(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     """Let a signal wake the loop also when the system delivers it to another thread than the main one.
 
     The handler runs in the main thread, which may just sleep in a call that only its own signals interrupt.

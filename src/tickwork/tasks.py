@@ -50,10 +50,11 @@ from .triggers import At, Between, Cron, Every, Trigger, parse_every, read_insta
 from .workers import RUN_IN, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
     from datetime import time, timedelta
 
     from .handle import Job
+    from .job_batch import JobBatch
     from .payloads import Codec
     from .policies import AfterPolicy, CatchUpPolicy, FirstPolicy, OverlapPolicy
     from .triggers import DstRule
@@ -71,6 +72,9 @@ P = ParamSpec("P")
 """The parameters of `enqueue`: the function's without an injected `Context`."""
 R = TypeVar("R")
 """The type of the result."""
+
+MAX_BATCH_ID = 200
+"""Characters: a batch's id stands in every one of its jobs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +168,17 @@ class Binding(Protocol):
         wait: bool,
     ) -> list[Any]:
         """Enqueue a job for each call and return their handles."""
+
+    async def map_task(
+        self,
+        task: AnyTask,
+        items: Iterable[Any] | AsyncIterable[Any],
+        call_of: Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]],
+        options: EnqueueOptions,
+        *,
+        batch_id: str | None,
+    ) -> Any:
+        """Enqueue a job for each item as one batch, and return its handle."""
 
     def enqueue_from_thread(
         self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], options: EnqueueOptions
@@ -288,6 +303,44 @@ class Task(Generic[C, V, P, R]):
         """
         return await self._app().enqueue_calls(self, list(map(_call, calls)), EnqueueOptions(), wait=True)
 
+    async def map(self, items: Iterable[Any] | AsyncIterable[Any], *, id: str | None = None) -> JobBatch[R]:
+        """Enqueue a job for each item as one batch, and return its handle: jobs that are counted and awaited together.
+
+        The items go into the store part by part, in bounded memory, so that they may be any number; this returns when
+        all are there, and waits while the store is full. A batch that is not complete, because this was cancelled or
+        failed or its process died, says so; its jobs run all the same. The same call again, with its `id`, goes on
+        where it stopped: what is there is compared, and no item is enqueued twice.
+
+        Args:
+            items: A list, an iterator or an async one. Each item is the first argument of a job, a tuple as well.
+            id: The id of the batch, a printable text of up to 200 characters; None: a new one. With the id of a batch
+                that is complete, and the same items, that one is returned.
+
+        Raises:
+            NotRunning: As `enqueue` does.
+            InvalidPayload: An item does not fit the function, or cannot be written as JSON. Those before it are in the
+                batch, as a note of the error tells.
+            InvalidOption: The items are a text, or the task has a `key`: the jobs of a batch have none.
+            WrongBatch: The batch has other items, is of another task, or was cancelled.
+            QueueFull: The store is full and this is called inside a job.
+        """
+        return await self._app().map_task(self, items, _one, EnqueueOptions(), batch_id=id)  # type: ignore[no-any-return]
+
+    async def map_calls(
+        self,
+        calls: Iterable[Sequence[Any] | Mapping[str, Any]] | AsyncIterable[Sequence[Any] | Mapping[str, Any]],
+        *,
+        id: str | None = None,
+    ) -> JobBatch[R]:
+        """Do what `map` does for functions of several arguments.
+
+        Args:
+            calls: For each job its arguments, as `enqueue_many` takes them: a tuple or list of positional ones, or a
+                mapping of named ones.
+            id: As in `map`.
+        """
+        return await self._app().map_task(self, calls, _call, EnqueueOptions(), batch_id=id)  # type: ignore[no-any-return]
+
     def enqueue_sync(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Enqueue from a thread that is not the loop's, and wait there until the job is stored."""
         return self._app().enqueue_from_thread(self, args, kwargs, EnqueueOptions())  # type: ignore[no-any-return]
@@ -363,9 +416,27 @@ class TaskWithOptions(Generic[P, R]):
         """Do what `Task.enqueue_many` does, with these options."""
         return await self._task._app().enqueue_calls(self._task, list(map(_call, calls)), self._options, wait=True)
 
+    async def map(self, items: Iterable[Any] | AsyncIterable[Any], *, id: str | None = None) -> JobBatch[R]:
+        """Do what `Task.map` does, with these options."""
+        return await self._task._app().map_task(self._task, items, _one, self._options, batch_id=id)  # type: ignore[no-any-return]
+
+    async def map_calls(
+        self,
+        calls: Iterable[Sequence[Any] | Mapping[str, Any]] | AsyncIterable[Sequence[Any] | Mapping[str, Any]],
+        *,
+        id: str | None = None,
+    ) -> JobBatch[R]:
+        """Do what `Task.map_calls` does, with these options."""
+        return await self._task._app().map_task(self._task, calls, _call, self._options, batch_id=id)  # type: ignore[no-any-return]
+
     def enqueue_sync(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Do what `Task.enqueue_sync` does, with these options."""
         return self._task._app().enqueue_from_thread(self._task, args, kwargs, self._options)  # type: ignore[no-any-return]
+
+
+def _one(item: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a call with one item."""
+    return (item,), {}
 
 
 def _call(arguments: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -673,6 +744,13 @@ def _options(settings: TaskSettings) -> TaskOptions:
         limit=as_limit(settings.get("limit")),
         rate=as_rate(settings.get("rate")),
     )
+
+
+def check_batch_id(given: object) -> str:
+    """Return an id that a caller gives a batch."""
+    if len(text("id", given)) > MAX_BATCH_ID:
+        raise InvalidOption("id", f"at most {MAX_BATCH_ID} characters long", given)
+    return str(given)
 
 
 def _find_task(module: str, qualname: str, path: str | None) -> Any:

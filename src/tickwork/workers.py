@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from .clock import outside
 from .errors import InvalidOption, Killed, ProcessDied
 from .jobs import Outcome
+from .runners.logs import handle, in_context
 from .runners.thread import ThreadRunner
 
 if TYPE_CHECKING:
@@ -126,6 +127,10 @@ class Run:
 
     def hear(self, kind: str, value: Any) -> None:
         """Hear what the function has said in a child process."""
+
+    def hear_record(self, record: logging.LogRecord) -> None:
+        """Hear what the function has logged in a child process, in the context variables of the run."""
+        handle(record)
 
     def forget_arguments(self) -> None:
         """Let go of what it was given, once it has ended: who keeps the job must not keep that."""
@@ -684,6 +689,7 @@ class Workers:
                     describe=run.describe(),
                     context=run.luggage(),
                     on_message=run.hear,
+                    on_log=in_context(context, run.hear_record),
                 )
         elif run.run_in == "thread":
             future = self._threads.start(context, run.fn, run.args, run.kwargs)

@@ -243,3 +243,9 @@ def tell_pid(item: tuple[str, int]) -> int:
     while time.perf_counter() < end:
         pass
     return number
+
+
+def gives_up_or_not(item: tuple[str, int]) -> int:
+    folder, number = item
+    count_run(folder, number)
+    return tenth_fails(number)

@@ -216,3 +216,22 @@ async def test_what_is_no_executor_is_refused() -> None:
 async def test_a_lambda_is_refused_before_anything_runs_in_processes(processes: Executor) -> None:
     with pytest.raises(NotImportable, match="it is a lambda"):
         await tickwork.map(lambda number: number, [1], executor=processes)
+
+
+class Slow(ThreadPoolExecutor):
+    """Takes its time for each call that it is given, as clusters do."""
+
+    calls = 0
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        self.calls += 1
+        time.sleep(0.004)
+        return super().submit(fn, *args, **kwargs)
+
+
+@pytest.mark.blocks("the executor is slow")
+async def test_chunks_grow_although_the_executor_is_slow_to_take_them() -> None:
+    with Slow(2) as executor:
+        assert await tickwork.map(double, range(2_000), executor=executor) == list(range(0, 4_000, 2))
+
+    assert executor.calls < 100

@@ -136,7 +136,9 @@ async def test_a_chunk_does_not_wait_to_become_full() -> None:
         yield 3
 
     source = source_of(numbers())
-    first = await source.take(10)
+    first: list[int] = []
+    while len(first) < 2:
+        first += await source.take(10)
     rest = asyncio.ensure_future(source.take(10))
     await asyncio.sleep(0)
     assert not rest.done()

@@ -30,9 +30,9 @@ class Ended:
     err: str
 
 
-def tickwork(*words: str, cwd: Path, env: Mapping[str, str] | None = None) -> Ended:
+def tickwork(*words: str, cwd: Path, env: Mapping[str, str] | None = None, **options: Any) -> Ended:
     """Run `tickwork ...` to its end."""
-    with Running("-m", "tickwork", *words, cwd=cwd, env=env) as running:
+    with Running("-m", "tickwork", *words, cwd=cwd, env=env, **options) as running:
         return running.ended()
 
 
@@ -47,8 +47,7 @@ class Running:
                 [sys.executable, *words],
                 cwd=cwd,
                 env={**settings, **(env or {})},
-                stdin=subprocess.DEVNULL,
-                **{"stdout": out, "stderr": err, **options},
+                **{"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err, **options},
                 start_new_session=True,  # so that a signal to the group does not reach the tests
             )
         self.pid = self.process.pid

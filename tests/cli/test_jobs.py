@@ -85,9 +85,9 @@ def test_jobs_are_listed_the_newest_first(folder: Path) -> None:
     head, *rows = ended.out.splitlines()
     assert head.split() == ["job", "task", "state", "queue", "enqueued", "tries", "what", "is", "known"]
     wanted = [
-        rf"{ID}  later      succeeded  default  \d+s ago   1      \d+s ago, took \S+",
-        rf"{ID}  later      scheduled  default  \d+s ago   0      in 1h59m",
-        rf"{ID}  mail.send  failed     mail     \d+s ago   2      \d+s ago, took \S+: OSError: no route to ann.*",
+        rf"{ID}  later      succeeded  default  \S+ ago   1      \S+ ago, took \S+",
+        rf"{ID}  later      scheduled  default  \S+ ago   0      in 1h5\dm",
+        rf"{ID}  mail.send  failed     mail     \S+ ago   2      \S+ ago, took \S+: OSError: no route to ann.*",
     ]
     assert len(rows) == 3
     for row, pattern in zip(rows, wanted, strict=True):
@@ -186,6 +186,8 @@ def test_a_job_as_json_has_what_the_documentation_says(folder: Path) -> None:
         "key",
         "schedule",
         "fire_time",
+        "batch",
+        "batch_index",
         "arguments",
         "enqueued_at",
         "run_at",
@@ -278,7 +280,7 @@ def test_why_answers_for_a_job(folder: Path) -> None:
     ended = tickwork("why", "jobs.py", job_id, cwd=folder)
 
     assert (ended.status, ended.err) == (0, "")
-    assert re.fullmatch(rf"job {job_id} of later is delayed until {AT}, for 1h59m\S* more\n", ended.out)
+    assert re.fullmatch(rf"job {job_id} of later is delayed until {AT}, for 1h5\dm\S* more\n", ended.out)
     assert asked(folder, "why", "jobs.py", job_id)["reason"] == "delayed"
 
 
@@ -297,6 +299,74 @@ def test_queues_are_listed_paused_and_resumed(folder: Path) -> None:
 def test_queues_as_json_have_the_attributes_of_a_row(folder: Path) -> None:
     _, mail = asked(folder, "queues", "jobs.py")
     assert list(mail) == ["name", "queued", "scheduled", "running", "oldest_due_at", "paused_at", "per_minute"]
+
+
+MAP = """
+import asyncio
+from jobs import app, later, send
+
+async def main() -> None:
+    async with app.client():
+        await send.map(["ann", "bob"], id="mails of \u00fc")
+        await later.options(delay="2h").map(range(3), id="numbers")
+
+asyncio.run(main())
+"""
+
+
+def test_batches_are_counted_cancelled_and_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "jobs.py").write_text(APP)
+    with Running("-c", MAP, cwd=tmp_path) as running:
+        assert running.ended().status == 0
+    assert tickwork("run", "jobs.py", "--until-idle", cwd=tmp_path).status == 1
+    words = "jobs", "batch", "jobs.py"
+
+    lines = tickwork(*words, cwd=tmp_path).out.splitlines()
+    assert [re.sub(r" +", " ", re.sub(r"\S+ ago", "AGO", line)) for line in lines] == [
+        "batch task enqueued how far",
+        "numbers later AGO 0 of 3 have ended: 3 scheduled",
+        "mails of \u00fc mail.send AGO 2 of 2 have ended: 2 failed",
+    ]
+    assert [batch["id"] for batch in asked(tmp_path, *words)] == ["numbers", "mails of \u00fc"]
+    assert tickwork(*words, "numbers", cwd=tmp_path).out == "batch numbers of later: 0 of 3 have ended: 3 scheduled\n"
+    counts = asked(tmp_path, *words, "mails of \u00fc")
+    assert list(counts) == [
+        "id",
+        "task",
+        "created_at",
+        "total",
+        "scheduled",
+        "queued",
+        "running",
+        "succeeded",
+        "failed",
+        "cancelled",
+        "parked",
+        "gone",
+        "is_complete",
+        "is_cancelled",
+        "is_over",
+    ]
+    assert (counts["total"], counts["failed"], counts["is_complete"], counts["is_over"]) == (2, 2, True, True)
+
+    page = asked(tmp_path, "jobs", "jobs.py", "--batch", "numbers", "-n", "2")
+    assert [(job["batch"], job["batch_index"]) for job in page["jobs"]] == [("numbers", 2), ("numbers", 1)]
+    shown = tickwork("jobs", "show", "jobs.py", page["jobs"][0]["id"], cwd=tmp_path).out
+    assert "\nbatch      numbers, item 2\n" in shown
+    assert tickwork(*words, "numbers", "--cancel", cwd=tmp_path).out == (
+        "3 jobs are cancelled, or told to end\nbatch numbers of later: 3 of 3 have ended: 3 cancelled\n"
+    )
+    again = asked(tmp_path, *words, "mails of \u00fc", "--retry-failed")
+    assert (again["retried"], again["batch"]["queued"]) == (2, 2)
+    assert asked(tmp_path, *words, "numbers", "--cancel")["cancelled"] == 0
+
+    none = tickwork(*words, "numbres", cwd=tmp_path)
+    assert (none.status, none.out) == (2, "")
+    assert none.err == (
+        "tickwork: no batch 'numbres' in the store; it never existed or the retention of its jobs has passed\n"
+    )
+    refused = tickwork(*words, "--cancel", cwd=tmp_path)
+    assert (refused.status, refused.err) == (2, "tickwork: ID must be given with --cancel, got None\n")
 
 
 @pytest.mark.parametrize(

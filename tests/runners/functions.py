@@ -336,6 +336,13 @@ def exit_at_start() -> NoReturn:
     os._exit(9)
 
 
+def wait_at_first() -> None:
+    """Tell the own pid by a file and never return; where that file is there, return."""
+    path = Path(os.environ["TICKWORK_TEST_FOLDER"]) / "first"
+    if not path.exists():
+        hold(str(path))
+
+
 class Block:
     """Memory that travels beside the pickle, as numpy's arrays do."""
 

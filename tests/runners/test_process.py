@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import pickle
+import re
 import signal
 import sys
 import threading
@@ -23,6 +24,7 @@ from tickwork.errors import (
     NotImportable,
     NotRunning,
     ProcessDied,
+    ProcessNotStarted,
     RemoteError,
     RemoteTraceback,
 )
@@ -125,6 +127,7 @@ async def test_a_child_imports_no_asyncio_and_nothing_else_of_tickwork(runner: P
         "tickwork",
         "tickwork._version",
         "tickwork.runners",
+        "tickwork.runners.at_import",
         "tickwork.runners.child",
         "tickwork.runners.reference",
         "tickwork.runners.wire",
@@ -546,21 +549,43 @@ async def test_an_initializer_that_fails_is_told_to_each_who_waits() -> None:
 
     results = await asyncio.gather(*(runner.run(functions.process_id) for _ in range(3)), return_exceptions=True)
 
-    assert [str(error) for error in results] == ["no licence"] * 3
-    assert all(isinstance(error, LookupError) for error in results)
-    assert results[0].__notes__ == [
-        f"raised by '{functions.__name__}:fail_to_initialize', the initializer of the process runner"
-    ]
+    assert [type(error) for error in results] == [ProcessNotStarted] * 3
+    name = f"{functions.__name__}:fail_to_initialize"
+    assert {str(error) for error in results} == {
+        f"a child process could not be started for the job: its initializer {name!r} raised LookupError: no licence"
+    }
+    assert [type(error.__cause__) for error in results if isinstance(error, Exception)] == [LookupError] * 3
     await runner.aclose()
 
 
 async def test_a_child_that_dies_while_it_starts_is_told() -> None:
     runner = ProcessRunner(1, initializer=functions.exit_at_start)
 
-    with pytest.raises(ProcessDied, match=f"with exit status 9 while it ran '{functions.__name__}:exit_at_start'"):
+    with pytest.raises(ProcessNotStarted) as caught:
         await runner.warm()
 
+    assert re.sub(r"process \d+", "process N", str(caught.value)) == (
+        "a child process could not be started for the job: process N ended with exit status 9"
+        f" while it ran '{functions.__name__}:exit_at_start'"
+    )
+    assert caught.value.initializer == f"{functions.__name__}:exit_at_start"
+    assert isinstance(caught.value.__cause__, ProcessDied)
     await runner.aclose()
+
+
+async def test_a_child_that_is_killed_while_it_starts_is_replaced_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = ProcessRunner(1, initializer=functions.wait_at_first)
+    monkeypatch.setenv("TICKWORK_TEST_FOLDER", str(tmp_path))
+    try:
+        job = asyncio.create_task(runner.run(functions.process_id))
+        first = await pid_in(tmp_path / "first")
+        os.kill(first, signal.SIGKILL)
+
+        assert await job != first
+    finally:
+        await runner.aclose()
 
 
 # -- context and notes

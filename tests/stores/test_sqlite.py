@@ -25,6 +25,7 @@ from tickwork.clock import SystemClock
 from tickwork.conformance import HandClock, ending, ids, lease, new_job
 from tickwork.errors import NotRunning, StoreUnavailable
 from tickwork.jobs import JobState
+from tickwork.stores.batches import BatchPart
 from tickwork.stores.filelock import FileLock
 from tickwork.stores.sqlite import OVERDUE_SECONDS, SQLiteStore
 from tickwork.stores.sqlite_schema import APPLICATION_ID, VERSIONS, migrate
@@ -179,6 +180,37 @@ def test_an_older_file_becomes_one_of_today() -> None:
         assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
         assert connection.execute("SELECT sql FROM sqlite_master").fetchall() == [("CREATE TABLE a (x, y)",)]
         connection.close()
+
+
+@pytest.fixture
+def path_of_version_1(tmp_path: Path) -> Path:
+    """A file from before there were batches, with one job."""
+    path = tmp_path / "jobs.db"
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN")
+    migrate(connection, "jobs.db", VERSIONS[:1])
+    connection.execute(
+        """
+        INSERT INTO jobs (id, task, payload, run_at, queue, priority, state, enqueued_at)
+        VALUES ('old', 't', '{}', 0, 'default', 0, 'queued', 0)
+        """
+    )
+    connection.execute("COMMIT")
+    connection.close()
+    return path
+
+
+async def test_a_file_of_version_1_keeps_its_jobs_and_takes_batches(path_of_version_1: Path) -> None:
+    async with opened(path_of_version_1, worker="w") as store:
+        old = await store.job("old")
+        assert (old.batch, old.batch_index, old.state) == (None, None, JobState.QUEUED)
+        part = BatchPart(batch="b", task="t", first=0, digest="", is_last=True, feed_seconds=60)
+        await store.feed_batch(part, [new_job(CLOCK, batch="b", batch_index=0)])
+        claimed = await store.claim(worker="w", tasks={"t"}, limit=10)
+        assert claimed[0].id == "old"
+        await store.finish([ending(record) for record in claimed])
+        assert (await store.batch("b")).is_over
+        assert (await store.counts())[JobState.SUCCEEDED] == 2
 
 
 @contextmanager

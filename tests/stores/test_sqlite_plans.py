@@ -14,9 +14,11 @@ import pytest
 from tickwork.conformance import HandClock, declare, ending, firing, lease, new_job
 from tickwork.jobs import JobState, Outcome
 from tickwork.limits import Limit, Limits, Rate
+from tickwork.stores import sqlite_batches as batches
 from tickwork.stores import sqlite_people as people
 from tickwork.stores import sqlite_verbs as verbs
 from tickwork.stores.base import Answer
+from tickwork.stores.batches import BatchPart
 from tickwork.stores.sqlite_attempts import attempts
 from tickwork.stores.sqlite_limits import blocker
 from tickwork.stores.sqlite_limits import declare as declare_limits
@@ -34,7 +36,15 @@ FEW = {
     "SCAN moved",
 }
 """Indexes that hold only what is queued or running, lists that were handed in, and a table of one row."""
-SMALL = ("SCAN (subquery-", "SCAN schedules", "SCAN workers", "SCAN queues", "SCAN counts", "SCAN CONSTANT ROW")
+SMALL = (
+    "SCAN batches USING INDEX batches_newest",
+    "SCAN (subquery-",
+    "SCAN schedules",
+    "SCAN workers",
+    "SCAN queues",
+    "SCAN counts",
+    "SCAN CONSTANT ROW",
+)
 MAX_STEPS = 20_000
 
 
@@ -73,9 +83,10 @@ def fill(db: sqlite3.Connection, count: int) -> None:
         """
         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
         INSERT INTO jobs (id, task, payload, run_at, queue, priority, schedule, fire_time, state, enqueued_at, result,
-            finished_at)
+            finished_at, batch, batch_index, batch_end)
         SELECT 'old' || i, 't', '{}', i, 'default', 0, iif(i % 2, 's', NULL), iif(i % 2, i, NULL),
-            iif(i % 10, 'succeeded', 'failed'), i, '1', ? + i FROM n
+            iif(i % 10, 'succeeded', 'failed'), i, '1', ? + i, iif(i % 2, NULL, 'old'), iif(i % 2, NULL, i / 2),
+            iif(i % 2, NULL, i / 2) FROM n
         """,
         (count, verbs.us(NOW) - count),
     )
@@ -167,9 +178,33 @@ def verbs_of(db: sqlite3.Connection, clock: HandClock) -> Iterator[tuple[str, Ca
     yield "park", lambda: verbs.finish(db, now, [ending(claimed[-1], **misfit)], set())
     yield "register", lambda: people.register(db, now, "w", {"t": "two"})
     yield "workers", lambda: people.workers(db)
+    yield from verbs_of_batches(db, clock, options)
     limits = {"results": LONG_AGO, "jobs": LONG_AGO, "ledger": LONG_AGO}
     yield "prune, in vain", lambda: verbs.prune(db, **limits, limit=10)
     yield "prune", lambda: verbs.prune(db, results=NOW, jobs=NOW, ledger=NOW + timedelta(1), limit=10)
+
+
+def verbs_of_batches(
+    db: sqlite3.Connection, clock: HandClock, options: dict[str, Any]
+) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Yield every verb of batches, one of which has half of all that is finished."""
+    now = clock.now()
+    part = BatchPart(batch="b", task="t", first=0, digest="", is_last=False, feed_seconds=60)
+    jobs = [new_job(clock, batch="b", batch_index=index, priority=9) for index in range(20)]
+    claimed: list[Any] = []
+    yield "feed", lambda: batches.feed(db, now, part, jobs, 1000)
+    yield "claim of a batch", lambda: claimed.extend(verbs.claim(db, now, tasks={"t"}, queues=None, **options))
+    yield "finish of a batch", lambda: verbs.finish(db, now, [ending(record) for record in claimed], set())
+    yield "batch", lambda: batches.batch(db, "old")
+    yield "batches", lambda: batches.batches(db, 10)
+    yield "cancel of a batch", lambda: batches.cancel(db, now, "b")
+    failed = (JobState.FAILED, JobState.PARKED)
+    yield "jobs of a batch", lambda: batches.jobs(db, "old", 40_000, (), 20)
+    yield "failed jobs of a batch", lambda: batches.jobs(db, "old", 40_000, failed, 20)
+    yield "ends of a batch", lambda: batches.ends(db, "old", 40_000, 20)
+    yield "page of a batch", lambda: people.page(db, JobQuery(batch="old", after="1fff"))
+    yield "page of a batch and state", lambda: people.page(db, JobQuery(batch="old", states=failed, queue="default"))
+    yield "prune of batches", lambda: batches.prune(db, now, 10)
 
 
 def check(path: Path, count: int) -> None:
@@ -177,6 +212,7 @@ def check(path: Path, count: int) -> None:
     db.execute("PRAGMA synchronous = OFF")
     db.execute("BEGIN")
     migrate(db, str(path))
+    db.execute("INSERT INTO batches (id, task, created_at, feeds_until) VALUES ('old', 't', 0, 0)")
     fill(db, count)
     cost, clock = Cost(db), HandClock()
     steps = {name: cost.of(call) for name, call in verbs_of(db, clock)}

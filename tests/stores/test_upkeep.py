@@ -15,6 +15,7 @@ from tickwork.conformance import declare, ending, ids, new_job
 from tickwork.errors import StoreUnavailable
 from tickwork.jobs import JobState, Outcome
 from tickwork.stores import sqlite_upkeep, upkeep
+from tickwork.stores.batches import BatchPart
 from tickwork.stores.sqlite import SQLiteStore
 
 CLOCK = SystemClock()
@@ -104,3 +105,44 @@ async def test_rows_that_go_while_a_table_is_read_hide_no_others(
         if after is None:
             break
     assert seen == names
+
+
+async def test_a_batch_is_moved_with_its_jobs_and_goes_on_there(stores: list[SQLiteStore]) -> None:
+    old, new = stores
+    part = BatchPart(batch="b", task="t", first=0, digest="of 5", is_last=False, feed_seconds=60)
+    await old.feed_batch(part, [new_job(CLOCK, batch="b", batch_index=index) for index in range(5)])
+    first, second = await old.claim(worker="a.db", tasks={"t"}, limit=2)
+    await old.finish([ending(second, JobState.FAILED, outcome=Outcome.FAILED), ending(first, result="1")])
+    before = await old.batch("b")
+
+    moved = await upkeep.move(old, new)
+
+    assert (moved.rows["batches"], moved.rows["jobs"]) == (1, 5)
+    assert await new.batch("b") == before
+    assert [(end, job.batch_index) for end, job in await new.batch_ends("b")] == [(1, 1), (2, 0)]
+    assert await upkeep.check(new, CLOCK.now()) == []
+    last = BatchPart(batch="b", task="t", first=5, digest="of 6", is_last=True, feed_seconds=60)
+    await new.feed_batch(last, [new_job(CLOCK, batch="b", batch_index=5)])
+    rest = await new.claim(worker="b.db", tasks={"t"}, limit=99)
+    await new.finish([ending(record) for record in rest])
+    row = await new.batch("b")
+    assert (row.is_over, row.size, row.ends, row.counts[JobState.SUCCEEDED]) == (True, 6, 6, 5)
+    with pytest.raises(StoreUnavailable, match="its jobs were moved to"):
+        await old.cancel_batch("b")
+    with pytest.raises(StoreUnavailable, match="its jobs were moved to"):
+        await old.feed_batch(last, [])
+
+
+async def test_a_batch_that_is_miscounted_is_found_and_mended(stores: list[SQLiteStore]) -> None:
+    store, _ = stores
+    part = BatchPart(batch="b", task="t", first=0, digest="", is_last=True, feed_seconds=60)
+    await store.feed_batch(part, [new_job(CLOCK, batch="b", batch_index=index) for index in range(3)])
+    await store.run(lambda db: db.execute("UPDATE batches SET queued = 1, failed = 2"))
+
+    found = await upkeep.check(store, CLOCK.now())
+    assert [finding.text for finding in found] == [
+        "1 jobs of batch b are said to be queued, and 3 are",
+        "2 jobs of batch b are said to be failed, and 0 are",
+    ]
+    assert await upkeep.check(store, CLOCK.now(), repair=True) == []
+    assert (await store.batch("b")).counts[JobState.QUEUED] == 3

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from ..clock import running_clock
+from ..elapsed import elapsed
 from ..errors import InvalidOption, NotRunning
 from ..runners.reference import task_name
 from ..shield import to_its_end
-from .chunks import Sizer
+from .chunks import LOOP_SECONDS, Sizer
 from .dead import DeadList
 from .engine import Engine, Rules
 from .memory import LOOK_UP_ITEMS, Memory
@@ -27,7 +27,7 @@ from .progress import BatchProgress, reporter
 from .sources import source_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable
+    from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Iterator
     from types import TracebackType
     from typing import Self, Unpack
 
@@ -188,8 +188,9 @@ class Outcomes(Generic[T, R]):
         self._inbox = _Inbox()
         self._task: asyncio.Task[None] | None = None
         self._is_over = self._is_waiting = False
-        self._ready: deque[ItemOutcome[T, R]] = deque()
+        self._ready: Iterator[ItemOutcome[T, R]] = iter(())
         self._next = 0
+        self._turned = elapsed()
 
     def __aiter__(self) -> Self:
         return self
@@ -204,15 +205,16 @@ class Outcomes(Generic[T, R]):
             raise NotRunning("another task iterates over this amap; let one iterate and hand out to the others")
         self._is_waiting = True
         try:
-            while not self._ready:
-                try:
-                    await self._more()
-                except BaseException:
-                    await self.aclose()
-                    raise
+            if elapsed() - self._turned >= LOOP_SECONDS:  # whoever iterates and never waits must not hold the loop
+                await asyncio.sleep(0)
+                self._turned = elapsed()
+            while (outcome := next(self._ready, None)) is None:
+                await self._more()
+        except BaseException:
+            await self.aclose()
+            raise
         finally:
             self._is_waiting = False
-        outcome = self._ready.popleft()
         if outcome.error is not None and self._batch.plan.on_error == "raise":
             error = outcome.error.original()
             await self.aclose()
@@ -229,7 +231,10 @@ class Outcomes(Generic[T, R]):
         pieces = self._inbox.pieces
         key = self._next if self._ordered else next(iter(pieces), None)
         if key in pieces:
-            self._unpack(pieces.pop(key))
+            piece = pieces.pop(key)
+            self._next = piece.first + len(piece.values)
+            self._ready = _outcomes(piece, self._batch.plan.on_error)
+            self._batch.told(len(piece.values))
             return
         if self._is_over:
             raise StopAsyncIteration
@@ -241,20 +246,12 @@ class Outcomes(Generic[T, R]):
             self._task.result()
             raise StopAsyncIteration
         await self._inbox.wait()
-
-    def _unpack(self, piece: Piece) -> None:
-        first, items, values, errors = piece
-        self._next = first + len(values)
-        for place, (item, value) in enumerate(zip(items, values, strict=True)):
-            error = errors.get(place)
-            if error is None or self._batch.plan.on_error != "skip":
-                self._ready.append(ItemOutcome(first + place, item, value, error))
-        self._batch.told(len(values))
+        self._turned = elapsed()
 
     async def aclose(self) -> None:
         """Cancel what is under way, and wait until it has ended. May be called again."""
         self._is_over = True
-        self._ready.clear()
+        self._ready = iter(())
         self._inbox.pieces.clear()
         if self._task is not None and not self._task.done():
             self._task.cancel()
@@ -275,6 +272,15 @@ class Outcomes(Generic[T, R]):
         if task is not None and not task.done() and not task.get_loop().is_closed():
             with suppress(RuntimeError):  # the loop has just been closed
                 task.get_loop().call_soon_threadsafe(task.cancel)  # it was left; any thread may collect the garbage
+
+
+def _outcomes(piece: Piece, on_error: OnError) -> Iterator[ItemOutcome[Any, Any]]:
+    """Make the outcomes of a piece, each when it is asked for: thousands at once would hold the loop."""
+    first, items, values, errors = piece
+    for place, (item, value) in enumerate(zip(items, values, strict=True)):
+        error = errors.get(place)
+        if error is None or on_error != "skip":
+            yield ItemOutcome(first + place, item, value, error)
 
 
 class _Inbox:
@@ -331,7 +337,7 @@ class Batch:
         self._report: Reporter
         self._on_piece: Callable[[Piece], Awaitable[None]]
         self._clock: Clock
-        self._began: float
+        self._began: float | None = None
         self._done = self._failed = self._known = 0
         self._first_error: ItemError | None = None
 
@@ -401,15 +407,17 @@ class Batch:
         self._failed += len(piece.errors)
         if piece.errors and self._first_error is None:
             self._first_error = next(iter(piece.errors.values()))
-        self._report.show(self._progress())
+        self._report.show(self.progress)
         await self._on_piece(piece)
 
-    def _progress(self) -> BatchProgress:
-        seconds = self._clock.monotonic() - self._began
+    @property
+    def progress(self) -> BatchProgress:
+        """How far it is, also when it has ended."""
+        seconds = 0.0 if self._began is None else self._clock.monotonic() - self._began
         return BatchProgress(self._done, self._failed, self._source.total, seconds, self._known)
 
     def _tell_end(self) -> None:
-        self._report.close(self._progress())
+        self._report.close(self.progress)
         if self._first_error is not None and self.plan.on_error == "skip":
             logger.warning(
                 "%s: %d of %d items failed and were left out; the first: %s",

@@ -40,7 +40,7 @@ LOCK_SECONDS = 0.5
 REST_SECONDS = 3_600.0
 """The thread has nothing to look after between two calls."""
 
-TABLES = (
+TABLES: tuple[str, ...] = (
     # One row. `total` is null while nobody knows how many items there are.
     "CREATE TABLE batch (function TEXT NOT NULL, version TEXT, keeps_results INTEGER NOT NULL, total INTEGER) STRICT",
     "CREATE TABLE items (place INTEGER PRIMARY KEY, fingerprint BLOB NOT NULL, result TEXT) STRICT",
@@ -69,7 +69,7 @@ class Checkpoint:
     def __init__(
         self, path: str, *, function: str, version: str | None, keeps_results: bool, total: int | None
     ) -> None:
-        self.path = path
+        self.path: str = path
         self._function = function
         self._version = version
         self._keeps_results = keeps_results
@@ -235,12 +235,15 @@ class Checkpoint:
             db.execute("UPDATE batch SET total = ?", (total,))
 
     def _look_up(self, db: sqlite3.Connection, start: int, items: Sequence[object]) -> list[Stored | None]:
+        (total,) = db.execute("SELECT total FROM batch").fetchone()
+        if total is not None and start + len(items) > total:
+            self._refuse(f"it has {total:,} items, and this call has more")
         found: list[Stored | None] = [None] * len(items)
         keys = fingerprints(items, start)
         rows = db.execute(
             "SELECT place - ?, fingerprint, result FROM items WHERE place >= ? AND place < ?",
             (start, start, start + len(items)),
-        )
+        ).fetchall()  # a cursor that is not exhausted, and that a traceback keeps, holds the lock beyond the close
         for place, key, result in rows:
             if key != keys[place]:
                 self._refuse(f"its item {start + place} is another one than {brief(items[place])}")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ..errors import ItemError
     from ..payloads.plan import Plan
 
-__all__ = ["DeadList", "dead_items"]
+__all__ = ["DeadList", "dead_items", "dump_any", "item_plan", "item_text"]
 
 logger: logging.Logger = logging.getLogger("tickwork.batch")
 
@@ -45,7 +45,7 @@ class DeadList:
     """The file of one call. Make it with `open`, and close it with `aclose`."""
 
     def __init__(self, path: str, fn: Callable[..., Any]) -> None:
-        self.path = path
+        self.path: str = path
         self._fn = fn
         self._plan: Plan | None = None
         self._fd: int | None = None
@@ -133,15 +133,11 @@ class DeadList:
         told = describe_exception(error.error)
         about = {"type": told.type, "message": told.message, "traceback": told.traceback}
         if self._plan is None:
-            self._plan = _item_plan(self._fn)
-        refusal = ""
-        for plan, by in ((self._plan, {}), (ANY, {"by": "value"})):
-            try:
-                return _dump({"index": error.index, "item": plan.encode(error.item, 0), **by, "error": about})
-            except Exception as refused:  # what is asked of an item may raise anything
-                refusal = refusal or as_misfit(refused).reason
-        self._complain(error.index, refusal)
-        return _dump({"index": error.index, "item": None, "repr": short(error.item, MAX_REPR), "error": about})
+            self._plan = item_plan(self._fn)
+        item, refusal = item_text(self._plan, error.item)
+        if refusal:
+            self._complain(error.index, refusal)
+        return f'{{"index":{error.index},{item},"error":{dump_any(about)}}}'
 
     def _complain(self, index: int, reason: str) -> None:
         if not self._has_complained:
@@ -175,7 +171,7 @@ async def dead_items(path: str | os.PathLike[str], fn: Callable[..., Any], *, st
 
 
 def _read(path: str, fn: Callable[..., Any], strict: bool) -> list[Any]:
-    plan = _item_plan(fn)
+    plan = item_plan(fn)
     items: list[Any] = []
     for number, entry in _entries(path):
         where = f"{path}, line {number}"
@@ -209,7 +205,7 @@ def _entries(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, entry
 
 
-def _item_plan(fn: Any) -> Plan:
+def item_plan(fn: Any) -> Plan:
     """Return the plan of the first parameter of a function or task."""
     is_task = getattr(type(fn), "__tickwork_task__", False)
     plain = fn.fn if is_task else fn
@@ -217,7 +213,19 @@ def _item_plan(fn: Any) -> Plan:
     return Compiler(plain).annotation(params[0].annotation) if params else ANY
 
 
-def _dump(data: dict[str, Any]) -> str:
+def item_text(plan: Plan, item: object) -> tuple[str, str]:
+    """Return the part of a line of JSON that is about an item, and why JSON cannot carry it, or ""."""
+    refusal = ""
+    for way, by in ((plan, ""), (ANY, ',"by":"value"')):
+        try:
+            return f'"item":{dump_any(way.encode(item, 0))}{by}', ""
+        except Exception as refused:  # what is asked of an item may raise anything
+            refusal = refusal or as_misfit(refused).reason
+    return f'"item":null,"repr":{dump_any(short(item, MAX_REPR))}', refusal
+
+
+def dump_any(data: Any) -> str:
+    """Return compact JSON text, with escapes where UTF-8 cannot write it."""
     try:
         return dump(data)
     except Misfit:  # a name that is no Unicode, which escapes can write

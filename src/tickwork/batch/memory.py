@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from ..errors import InvalidPayload
 from ..runners.reference import task_name
 from .checkpoint import Checkpoint, result_codec
 from .engine import Segment
@@ -81,12 +82,18 @@ class Memory:
         """
         first, _, values, errors = piece
         finished: list[tuple[int, bytes, str | None]] = []
+        refusal: InvalidPayload | None = None
         for index, value in enumerate(values, first):
             key = self._keys.pop(index)
             if index - first not in errors:
-                finished.append((index, key, None if self._codec is None else self._codec.encode(value)))
+                try:
+                    finished.append((index, key, None if self._codec is None else self._codec.encode(value)))
+                except InvalidPayload as error:
+                    refusal = refusal or error
         if finished:
             await self._checkpoint.record(finished)
+        if refusal is not None:  # the others are kept, so that they do not run again
+            raise refusal
         return piece if self._codec is not None else piece._replace(values=[None] * len(values))
 
     def _decode(self, result: str | None) -> Any:

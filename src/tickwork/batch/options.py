@@ -131,7 +131,7 @@ def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -
     """
     for name in options:
         if name not in BatchOptions.__annotations__:
-            near = nearest(name, list(BatchOptions.__annotations__))
+            near = nearest(name, [*BatchOptions.__annotations__, "on_error"])
             raise InvalidOption(
                 "option", "one that map knows", name, remedy=f"did you mean {near!r}?" if near else "leave it out"
             )
@@ -148,6 +148,8 @@ def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -
             run_in = run_in or task.options_.run_in
     _check_function(fn)
     pool = options.get("pool")
+    if pool is not None and not hasattr(type(pool), "processes"):
+        raise InvalidOption("pool", "a Pool", pool)
     place = _place(fn, run_in, executor)
     if place == "process":
         from ..runners.calls import look_up
@@ -223,7 +225,7 @@ def _workers(place: Place, pool: Pool | None, executor: Executor | None) -> int:
         most = getattr(executor, "_max_workers", None)  # of those of the standard library
         return 2 * most if isinstance(most, int) else LOOP_WORKERS
     if place == "process":
-        return processors if pool is None else pool.max_processes
+        return processors if pool is None else pool.process_options.max_processes
     return min(processors + 4, MOST_THREADS) if place == "thread" else LOOP_WORKERS
 
 

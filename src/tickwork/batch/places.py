@@ -82,11 +82,15 @@ class LoopPlace(Place):
         self.lanes: int = workers
         self._fn, self._timeout = fn, timeout
         self._monotonic = running_clock().monotonic  # virtual where the loop is: items that wait take long there too
+        self._turn_seconds = LOOP_SECONDS / workers  # they all have their turn before anything else has one
 
     async def run(self, items: Sequence[Any], seconds: float) -> Ended:
         """See `Place.run`."""
         ended = Ended()
-        began, turned = self._monotonic(), elapsed()
+        monotonic, task = self._monotonic, asyncio.current_task()
+        at = began = monotonic()
+        turned, longest = elapsed(), 0.0
+        assert task is not None
         for place, item in enumerate(items):
             try:
                 call = self._call(item)
@@ -96,13 +100,18 @@ class LoopPlace(Place):
                     raise
                 ended.failures.append((place, _without_frames(error, 2 if self._timeout is None else 3)))
                 ended.values.append(None)
-            _leave_if_cancelled()
-            if self._monotonic() - began >= seconds:
+            if task.cancelling():
+                raise asyncio.CancelledError  # which the function has kept to itself, and was meant for the batch
+            before, at = at, monotonic()
+            if at - before > longest:
+                longest = at - before
+            if at - began >= seconds:
                 break
-            if elapsed() - turned >= LOOP_SECONDS:  # items that never wait must not keep the others from running
+            if elapsed() - turned >= self._turn_seconds:  # items that never wait must not keep the others from running
                 await asyncio.sleep(0)
-                turned = elapsed()
-        ended.seconds = self._monotonic() - began
+                turned, at = elapsed(), monotonic()
+        # As if all had waited for as long as that one: those behind it could have run beside it.
+        ended.seconds = longest * len(ended.values)
         await asyncio.sleep(0)
         return ended
 
@@ -135,13 +144,6 @@ def _without_frames(error: BaseException, count: int) -> BaseException:
     for _ in range(count):
         traceback = None if traceback is None else traceback.tb_next
     return error.with_traceback(traceback)
-
-
-def _leave_if_cancelled() -> None:
-    """Leave where a function has kept a cancellation to itself that was meant for the whole batch."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 class ThreadPlace(Place):
@@ -200,7 +202,7 @@ class ThreadPlace(Place):
 
     async def _await_values(self, ended: Ended, seconds: float) -> None:
         """Put the results of coroutines where the function has made some. What is too late for that comes back."""
-        values, began = ended.values, elapsed()
+        values, began, task = ended.values, elapsed(), asyncio.current_task()
         try:
             for place, value in enumerate(values):
                 if not iscoroutine(value):
@@ -215,7 +217,8 @@ class ThreadPlace(Place):
                         raise
                     values[place] = None
                     ended.failures.append((place, _without_frames(error, 2)))
-                _leave_if_cancelled()
+                if task is not None and task.cancelling():
+                    raise asyncio.CancelledError  # see `LoopPlace.run`
             ended.failures.sort(key=lambda failure: failure[0])
             ended.seconds += elapsed() - began
         except BaseException:
@@ -312,7 +315,9 @@ class ProcessPlace(Place):
         try:
             body, buffers, told, seconds = outcome(answer, run_chunk, self._name)
         except Exception as error:  # the items did not come through
-            return Ended([None], [(0, error)]) if len(items) == 1 else Ended(is_unclear=True)
+            if len(items) > 1:
+                return Ended(is_unclear=True)
+            return Ended([None], [(0, self._lost_item(error) if isinstance(error, InvalidPayload) else error)])
         if body is None:
             raise not_imported(self._name, told) from RemoteTraceback(told.text)
         failures: list[tuple[int, BaseException]] = []
@@ -332,6 +337,12 @@ class ProcessPlace(Place):
             reason = f"it cannot be unpickled: {type(error).__qualname__}: {error}"
             return Ended([None], [(0, InvalidPayload(f"result of {self._name}", reason))])
         return Ended(values, failures, seconds)
+
+    def _lost_item(self, error: InvalidPayload) -> InvalidPayload:
+        """Return the error of arguments that did not come through, told as the caller knows them: as an item."""
+        lost = InvalidPayload(f"item of {self._name}", error.reason.replace("they cannot", "it cannot", 1))
+        lost.__cause__ = error.__cause__
+        return lost
 
     async def aclose(self) -> None:
         """End the children, if they are this batch's own."""

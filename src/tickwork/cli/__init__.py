@@ -15,13 +15,14 @@ from .. import __version__
 from ..errors import TickworkError
 from ..program import OK, USAGE
 from .crontab import add_crontab
+from .map import add_map
 from .preview import add_preview
 from .store import add_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_SECOND_WORDS = {"jobs": ("show", "retry", "cancel", "delete"), "crontab": ("doctor", "list")}
+_SECOND_WORDS = {"jobs": ("show", "retry", "cancel", "delete", "batch"), "crontab": ("doctor", "list")}
 
 EPILOG = """\
 TARGET is module:app, module, or path/file.py (imported by its stem, its folder first on sys.path);
@@ -130,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_jobs(add)
     add_store(add)
     add_crontab(add)
+    add_map(add)
 
     trigger = add("trigger", "Run a task once, here and now, and print its result as JSON.")
     trigger.add_argument("name", metavar="NAME", help="a task or schedule; its last part will do where it is unique")
@@ -139,11 +141,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_jobs(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Add what people do with jobs and queues. `jobs show` is one word here: see `_joined`."""
-    listing = add("jobs", "List jobs, the newest first; `jobs show`, `retry`, `cancel` and `delete` take ids.")
+    listing = add("jobs", "List jobs, the newest first; `jobs show`, `retry`, `cancel`, `delete` and `batch` take ids.")
     listing.add_argument("--state", action="append", metavar="S", help="in this state; several may be given")
     listing.add_argument("--task", metavar="T", help="of this task; its last part will do where it is unique")
     listing.add_argument("--queue", metavar="Q", help="in this queue")
     listing.add_argument("--schedule", metavar="NAME", help="made by this schedule")
+    listing.add_argument("--batch", metavar="ID", help="of this batch")
     listing.add_argument("-n", "--limit", type=_count, default=50, metavar="N", help="how many, up to 1,000 (50)")
     listing.add_argument("--after", metavar="CURSOR", help="those behind a page that said so")
     show = add("jobs show", "Show a job: its arguments, its attempts with tracebacks, its progress and its lease.")
@@ -159,8 +162,14 @@ def _add_jobs(add: Callable[..., argparse.ArgumentParser]) -> None:
     delete = add("jobs delete", "Forget jobs that do not run.")
     for command, least in ((retry, "*"), (cancel, "+"), (delete, "+")):
         command.add_argument("ids", metavar="ID", nargs=least, help="the ids of the jobs")
+    batch = add("jobs batch", "Show how far a batch is that `task.map` has enqueued, or the newest batches.")
+    batch.add_argument("id", metavar="ID", nargs="?", help="the batch's id; left out: the newest batches")
+    batch.add_argument("-n", "--limit", type=_count, default=20, metavar="N", help="how many batches, up to 1,000 (20)")
+    action = batch.add_mutually_exclusive_group()
+    action.add_argument("--cancel", action="store_true", help="cancel all of its jobs that have not ended")
+    action.add_argument("--retry-failed", action="store_true", help="have all of its jobs run again that have failed")
     queues = add("queues", "List queues: what waits and runs, since when, how much ends a minute, what is paused.")
-    for command in (listing, show, retry, cancel, delete, queues):
+    for command in (listing, show, retry, cancel, delete, batch, queues):
         command.add_argument("--json", action="store_true", help="as JSON")
     for name, summary in (
         ("pause", "Let no process claim jobs of a queue, until it is resumed."),

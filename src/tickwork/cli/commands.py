@@ -18,6 +18,7 @@ from ..program import CUT, JOB_FAILED, OK, leave
 from ..program import run as run_program
 from ..triggers import Cron, upcoming
 from ..zones import clock_change, zone_key
+from .batches import run_jobs_batch as run_jobs_batch
 from .crontab import run_crontab_doctor as run_crontab_doctor
 from .crontab import run_crontab_list as run_crontab_list
 from .history import run_history as run_history
@@ -27,6 +28,7 @@ from .jobs import run_jobs_cancel as run_jobs_cancel
 from .jobs import run_jobs_delete as run_jobs_delete
 from .jobs import run_jobs_retry as run_jobs_retry
 from .jobs import run_jobs_show as run_jobs_show
+from .map import run_map as run_map
 from .names import task_to_run
 from .output import as_json, log_to_stderr, table
 from .preview import run_preview as run_preview

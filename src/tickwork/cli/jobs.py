@@ -50,6 +50,7 @@ def run_jobs(options: argparse.Namespace) -> int:
                 task=None if options.task is None else await task_of_jobs(app, options.task),
                 queue=options.queue,
                 schedule=options.schedule,
+                batch=options.batch,
                 limit=options.limit,
                 after=options.after,
             )
@@ -226,6 +227,8 @@ def _shown(job: JobInfo, attempts: list[Attempt], why: JobWhy, zone: ZoneInfo) -
     if job.schedule is not None:
         due = "" if job.fire_time is None else f", due at {at(job.fire_time)}"
         facts.append(("schedule", job.schedule + due))
+    if job.batch is not None:
+        facts.append(("batch", f"{job.batch}, item {job.batch_index}"))
     facts += [("arguments", line) for line in _arguments(job.arguments) or ["none"]]
     told = [("enqueued", job.enqueued_at), ("to start", job.run_at), ("started", job.started_at)]
     facts += [(word, at(instant)) for word, instant in [*told, ("ended", job.finished_at)] if instant is not None]

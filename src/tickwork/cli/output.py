@@ -91,10 +91,21 @@ class _Lines(logging.Formatter):
         return f"\x1b[{colour}m{line}\x1b[0m" if colour else line
 
 
+class _ToStderr(logging.StreamHandler[Any]):
+    """Writes to what stderr is at the time: a bar stands in for it while it is drawn, so that lines move above it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+
 def log_to_stderr(*, verbose: bool) -> None:
     """Set up logging for a program that is nothing but a tickwork app."""
     coloured = sys.stderr is not None and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _ToStderr()
     handler.setFormatter(_Lines(coloured=coloured))
     handler.addFilter(JobFilter())
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])

@@ -1,8 +1,9 @@
-"""TARGET on the command line: `module:app`, `module`, or `path/file.py`."""
+"""TARGET on the command line: `module:app`, `module`, or `path/file.py`; for `map` `module:function`."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import site
 import sys
@@ -10,12 +11,13 @@ import sysconfig
 import traceback
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidTarget, nearest
 from ..frames import deepest_own
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
 
     from ..app import App
@@ -52,6 +54,40 @@ def load(target: str, *, show_traceback: bool = False) -> App:
         raise InvalidTarget(target, "no tickwork.App in it; make one at its top level: app = App()")
     names = ", ".join(f"{where}:{key}" for key in distinct.values())
     raise InvalidTarget(target, f"it holds several apps; name one: {names}")
+
+
+def load_function(target: str, *, show_traceback: bool = False) -> Callable[..., Any]:
+    """Import what `target` names and return its function, or its task.
+
+    Args:
+        target: `module:function` or `path/file.py:function`; a function of a class is `module:Class.function`.
+        show_traceback: Print the traceback of an import that raises.
+
+    Raises:
+        InvalidTarget: It cannot be imported, names no function, or one that is not there.
+    """
+    where, colon, name = target.rpartition(":")
+    if not colon or not all(part.isidentifier() for part in name.split(".")):
+        where, name = target, ""
+    module = _import(target, where, show_traceback)
+    if not name:
+        known = [key for key, value in vars(module).items() if _is_own_function(value, module)]
+        inside = f"it has {', '.join(known)}" if known else "it has none"
+        raise InvalidTarget(target, f"name a function in it, {where}:function; {inside}")
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            near = nearest(part, [key for key in vars(found) if not key.startswith("_")])
+            raise InvalidTarget(target, f"no {name!r} in it" + (f"; did you mean {near!r}?" if near else ""))
+        found = getattr(found, part)
+    if not callable(found):
+        raise InvalidTarget(target, f"{name!r} is a {type(found).__name__}, not a function")
+    return found  # type: ignore[no-any-return]
+
+
+def _is_own_function(value: object, module: ModuleType) -> bool:
+    is_function = inspect.isroutine(value) or getattr(type(value), "__tickwork_task__", False)
+    return is_function and getattr(value, "__module__", module.__name__) == module.__name__
 
 
 def folder_of(target: str) -> Path:

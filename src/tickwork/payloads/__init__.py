@@ -27,6 +27,7 @@ values are in `values.py`, of containers in `containers.py`, the way from a hint
 from .codec import Codec as Codec
 from .errors_as_data import ErrorInfo as ErrorInfo
 from .errors_as_data import describe_exception as describe_exception
+from .errors_as_data import type_and_message as type_and_message
 from .secrets import Secret as Secret
 
-__all__ = ["Codec", "ErrorInfo", "Secret", "describe_exception"]
+__all__ = ["Codec", "ErrorInfo", "Secret", "describe_exception", "type_and_message"]

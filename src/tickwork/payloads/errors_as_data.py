@@ -12,7 +12,7 @@ from .secrets import without
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["ErrorInfo", "describe_exception", "first_line"]
+__all__ = ["ErrorInfo", "describe_exception", "first_line", "type_and_message"]
 
 _T = TypeVar("_T")
 
@@ -78,11 +78,15 @@ def describe_exception(exc: BaseException, *, limit: int = 64_000) -> ErrorInfo:
     limit = max(limit, 1_000)
     part = limit // 8
     return ErrorInfo(
-        _cut(_guarded(lambda: _qualified(type(exc)), "Exception"), part),
-        _text(exc, part),
+        *type_and_message(exc, limit=part),
         _guarded(lambda: tuple(_text(note, part // 8) for note in getattr(exc, "__notes__", ())[:8]), ()),
         _cut(_guarded(lambda: "".join(traceback.format_exception(exc)), ""), limit),
     )
+
+
+def type_and_message(exc: BaseException, *, limit: int = 8_000) -> tuple[str, str]:
+    """Return the first two texts of `describe_exception`, which cost much less than the traceback."""
+    return _cut(_guarded(lambda: _qualified(type(exc)), "Exception"), limit), _text(exc, limit)
 
 
 def first_line(text: str) -> str:

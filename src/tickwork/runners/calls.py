@@ -113,8 +113,6 @@ def outcome(answer: wire.Frame, fn: object, name: str, place: str = CHILD) -> An
     )
     if stage == "import":
         error = not_imported(fn, Told(kind, message, text, pickled), place)
-    if stage == "initializer":
-        error.add_note(f"raised by {name!r}, the initializer of the process runner")
     raise error from RemoteTraceback(text)
 
 

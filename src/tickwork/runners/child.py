@@ -23,6 +23,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import wire
+from .at_import import when_imported
 from .reference import MAIN_NAMES, Reference, import_main, resolve
 
 if TYPE_CHECKING:
@@ -44,9 +45,14 @@ class _Child:
         self.context: dict[str, Any] | None = None  # of the running job
         self.is_listening = False  # whether somebody wants its notes
         self.is_importing_main = False
+        self.is_in_call = False  # whether the parent waits for an answer
         self._sock = sock
-        self._writing = threading.Lock()  # notes may come from threads of the job
-        self._receiver = wire.Receiver((wire.START, wire.CALL))
+        self._writing = threading.RLock()  # notes may come from threads of the job
+        self._is_writing = False
+        self._outgoing: deque[list[wire.Piece]] = deque()
+        self._receiver = wire.Receiver((wire.START, wire.CALL, wire.LEVELS))
+        self._levels: dict[str, int] = {}
+        self._is_forwarding = False
         self._main: tuple[str, str | None] | None = None
         self._main_loaded = False
         self._max_jobs: int | None = None
@@ -62,7 +68,12 @@ class _Child:
     def serve(self) -> None:
         """Answer frames until the parent closes the socket."""
         while (frame := self._receive()) is not None:
+            if frame.kind == wire.LEVELS:
+                self._set_levels(pickle.loads(frame.rest))
+                continue
+            self.is_in_call = True
             answer = self._start(frame) if frame.kind == wire.START else self._call(frame)
+            self.is_in_call = False
             for stream in (sys.stdout, sys.stderr):
                 try:
                     stream.flush()  # what a job has printed stands before its result
@@ -76,6 +87,8 @@ class _Child:
 
     def _receive(self) -> wire.Frame | None:
         """Return the next frame, or None when the parent has closed."""
+        if (frame := self._receiver.add(0)) is not None:
+            return frame
         try:
             while got := self._sock.recv_into(self._receiver.space()):
                 if (frame := self._receiver.add(got)) is not None:
@@ -91,8 +104,31 @@ class _Child:
             OSError: The parent is gone.
         """
         with self._writing:
-            for piece in pieces:
-                self._sock.sendall(piece)
+            self._outgoing.append(pieces)
+            # A signal handler or a finalizer that logs may come here while its own thread is writing below: no frame
+            # may begin amid another, so the one that writes sends that, too.
+            while self._outgoing and not self._is_writing:
+                self._is_writing = True
+                try:
+                    for piece in self._outgoing.popleft():
+                        self._sock.sendall(piece)
+                finally:
+                    self._is_writing = False
+
+    def forward_logs(self) -> None:
+        """Begin to send what jobs log to the parent; called when something has imported logging."""
+        from . import forward
+
+        self._is_forwarding = True
+        forward.install()
+        forward.set_levels(self._levels)
+
+    def _set_levels(self, levels: dict[str, int]) -> None:
+        self._levels = levels
+        if self._is_forwarding:
+            from . import forward
+
+            forward.set_levels(levels)
 
     def main_attribute(self, name: str) -> Any:
         """Look up what a pickle of the parent calls `__main__.name`; imports that module when needed."""
@@ -232,6 +268,21 @@ def notify(kind: str, value: Any) -> None:
         _child.send(wire.encode(wire.NOTE, (kind, value)))
 
 
+def is_in_call() -> bool:
+    """Tell whether this is a child process whose parent waits for an answer."""
+    return _child is not None and _child.is_in_call
+
+
+def send_record(state: dict[str, Any]) -> None:
+    """Send a log record, as the attributes that make it anew.
+
+    Raises:
+        OSError: The parent is gone.
+    """
+    if _child is not None:
+        _child.send(wire.encode(wire.LOG, state))
+
+
 def soon(send: Callable[[], None]) -> bool:
     """Call a function that sends a note, in a moment, in a thread, and before the result of the running job.
 
@@ -290,6 +341,7 @@ def find(where: tuple[Any, ...], pickled: bytes | None = None) -> None:
 
     assert _child is not None, "it is called in a child process"
     logging.getLogger("tickwork").addHandler(logging.NullHandler())
+    logging.getLogger("tickwork").propagate = False
     with contextlib.redirect_stdout(sys.stderr):
         _child.find(Reference(*where))
         if pickled is not None:
@@ -333,6 +385,7 @@ def _run(sock: socket.socket, lifeline: int, position: int | None = None) -> Non
     child.position_fd = position
     _stand_in_for_main(child)
     _keep_forks_apart(sock, lifeline)
+    when_imported("logging", child.forward_logs)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(line_buffering=True)  # lines of several children do not tear each other
     with sock:

@@ -17,17 +17,23 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ProcessDied
 from . import wire
 from .calls import load
+from .logs import handle, record_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .launch import Process
+    from .logs import LogListener
 
     Listener = Callable[[str, Any], None]
 
 # How long a child that should end (its socket is closed) may take for its exit handlers before it is killed,
 # in seconds. An interpreter without handlers needs 10 ms.
 CLOSE_SECONDS = 1.0
+
+# How long the notes and log records of one child are handled before all else on the loop has a turn, in seconds: time
+# for about fifty. What waits, waits in the socket, and then the child does: nothing grows.
+TURN_SECONDS = 0.001
 
 
 _NUMBERS = struct.Struct("qq")
@@ -46,6 +52,7 @@ class Child(asyncio.BufferedProtocol):
         self.has_exited: bool = False
         self.used_up: bool = False  # it said that it should get no further job
         self.describe: str = "nothing yet"
+        self.levels: dict[str, int] | None = None  # those that it was told
         self._loop = asyncio.get_running_loop()
         self.gone: asyncio.Future[None] = self._loop.create_future()
         self._process, self._on_gone = process, on_gone
@@ -55,8 +62,9 @@ class Child(asyncio.BufferedProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._reply: asyncio.Future[wire.Frame] | None = None
         self._on_message: Listener | None = None
+        self._on_log: LogListener = handle
         self._paused: asyncio.Future[None] | None = None
-        self._receiver = wire.Receiver((wire.RESULT, wire.FAILURE, wire.NOTE))
+        self._receiver = wire.Receiver((wire.RESULT, wire.FAILURE, wire.NOTE, wire.LOG))
         self._watch()
 
     @property
@@ -80,7 +88,13 @@ class Child(asyncio.BufferedProtocol):
         """Tell whether it is starting or has a call that is not answered."""
         return self._transport is None or (self._reply is not None and not self._reply.done())
 
-    async def ask(self, frame: list[wire.Piece], name: str, on_message: Listener | None = None) -> wire.Frame:
+    async def ask(
+        self,
+        frame: list[wire.Piece],
+        name: str,
+        on_message: Listener | None = None,
+        on_log: LogListener = handle,
+    ) -> wire.Frame:
         """Send a frame and return its answer; whoever leaves before the answer came leaves a killed child.
 
         Raises:
@@ -90,7 +104,7 @@ class Child(asyncio.BufferedProtocol):
         """
         transport = self._transport
         assert transport is not None
-        self.describe, self._on_message = name, on_message
+        self.describe, self._on_message, self._on_log = name, on_message, on_log
         reply: asyncio.Future[wire.Frame] = self._loop.create_future()
         self._reply = reply
         try:
@@ -108,6 +122,7 @@ class Child(asyncio.BufferedProtocol):
             raise
         finally:
             self._reply = self._on_message = None
+            self._on_log = handle
 
     async def death(self, name: str) -> ProcessDied:
         """Wait until it is gone, and return the error that tells of it."""
@@ -219,17 +234,38 @@ class Child(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take in what has arrived."""
+        if not self._take(nbytes) and self._transport is not None:
+            self._transport.pause_reading()
+
+    def _go_on(self) -> None:
+        transport = self._transport
+        if transport is not None and not transport.is_closing() and self._take(0):
+            transport.resume_reading()
+
+    def _take(self, nbytes: int) -> bool:
+        """Take in frames for some time; return whether all are, else it goes on in the loop's next turn."""
+        until = 0.0
         try:
             frame = self._receiver.add(nbytes)
             while frame is not None:
                 self._received(frame)
+                if frame.kind in (wire.NOTE, wire.LOG):
+                    now = self._loop.time()
+                    if not until:
+                        until = now + TURN_SECONDS
+                    elif now >= until:
+                        self._loop.call_soon(self._go_on)
+                        return False
                 frame = self._receiver.add(0)
         except ValueError:
             self.kill()  # something else has written to the socket
+        return True
 
     def _received(self, answer: wire.Frame) -> None:
         if answer.kind == wire.NOTE:
             self._deliver(answer)
+        elif answer.kind == wire.LOG:
+            self._log(answer)
         elif self._reply is None:
             self.kill()  # an answer that nobody asked for: its state is unknown
         elif not self._reply.done():
@@ -245,4 +281,12 @@ class Child(asyncio.BufferedProtocol):
         except Exception as error:
             self._loop.call_exception_handler(
                 {"message": f"a note of {self.describe!r} could not be delivered", "exception": error}
+            )
+
+    def _log(self, frame: wire.Frame) -> None:
+        try:
+            self._on_log(record_of(frame))
+        except Exception as error:  # a filter or a handler of the user's that raises
+            self._loop.call_exception_handler(
+                {"message": f"a log record of {self.describe!r} could not be handled", "exception": error}
             )

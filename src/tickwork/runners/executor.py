@@ -25,6 +25,7 @@ from inspect import isasyncgenfunction, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
+from ..elapsed import elapsed
 from ..errors import ExecutorFailed, ExecutorProcessDied, InvalidOption, NotImportable, RemoteError
 from . import wire
 from .away import Answer, Arrived, Nothing, dumps
@@ -169,6 +170,7 @@ class Errand:
     Attributes:
         name: What messages call the function.
         end: What became of it: value and exception. Cancelling it cancels nothing else.
+        packing_seconds: How long it took to pickle it; 0 where it has not travelled.
     """
 
     def __init__(
@@ -191,6 +193,7 @@ class Errand:
         self._context, self._on_message, self._variables = context, on_message, variables
         self._can_take_code = can_take_code
         self._refusal: Exception | None = None
+        self.packing_seconds: float = 0.0
         self._future: Future[Any]
         self._loop = asyncio.get_running_loop()
         self.end: asyncio.Future[Ended] = self._loop.create_future()
@@ -216,12 +219,15 @@ class Errand:
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel as a call whose parts are pickled already. What cannot be pickled is no affair of the executor's."""
         self._refusal = None
+        began = elapsed()
         try:
             where = _where(self._fn, self._can_take_code)
             return Arrived, (self.__name__, where, self._payload(), self._can_take_code)
         except Exception as error:
             self._refusal = error
             return Nothing, ()
+        finally:
+            self.packing_seconds += elapsed() - began
 
     def __dask_tokenize__(self) -> str:
         """Be like no other call: to Dask, calls of one function with the same arguments are one call."""

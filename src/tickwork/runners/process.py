@@ -20,21 +20,24 @@ import logging
 import os
 import sys
 from collections import deque
+from contextvars import copy_context
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidOption, NotRunning
+from ..errors import InvalidOption, NotRunning, ProcessDied, ProcessNotStarted, RemoteError
 from . import wire
 from .calls import encode_call, look_up, outcome
 from .child import is_importing_main
 from .children import CLOSE_SECONDS, Child, NotSent
 from .launch import launch
+from .logs import Levels, handle, in_context
 from .reference import main_module, reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from .children import Listener
+    from .logs import LogListener
 
 __all__ = ["ProcessRunner"]
 
@@ -46,6 +49,11 @@ KILL_SECONDS = 5.0
 
 # Verified functions are remembered; a program has far fewer, unless it makes them.
 MAX_KNOWN = 1_000
+
+
+# So many children in a row, beyond one in each place, may die while they start before somebody is told: one that the
+# kernel's killer or a person has hit is replaced without a word, and an initializer that ends its process is found out.
+SPARE_STARTS = 2
 
 
 class ProcessRunner:
@@ -60,7 +68,7 @@ class ProcessRunner:
     Args:
         max_processes: The most processes at a time, from 1.
         initializer: A function without arguments, found by import name, that each child calls once before
-            its first job. What it raises is raised by the `run` that waited for the child.
+            its first job. When it raises, so does the `run` that waited for the child.
         max_jobs: A child is replaced after so many jobs; None: never.
         max_memory: A child is replaced when a job leaves it with more bytes resident; None: never.
 
@@ -90,8 +98,10 @@ class ProcessRunner:
         self._children: set[Child] = set()  # each until it is gone
         self._slots = 0  # children, and processes that a thread is just starting
         self._starting: set[asyncio.Task[None]] = set()
+        self._died_at_start = 0  # in a row
         # Not bounded here: each entry is a caller that waits in `run`, and whoever calls bounds those.
         self._waiting: deque[asyncio.Future[Child]] = deque()
+        self._levels: Levels | None = None
         self._look_up = lru_cache(MAX_KNOWN)(look_up)
 
     @property
@@ -108,6 +118,7 @@ class ProcessRunner:
         describe: str | None = None,
         context: dict[str, Any] | None = None,
         on_message: Listener | None = None,
+        on_log: LogListener | None = None,
     ) -> Any:
         """Call `fn(*args, **kwargs)` in a child process and return what it returns.
 
@@ -125,6 +136,8 @@ class ProcessRunner:
             context: What `child.current_context()` returns in the function.
             on_message: Called in the loop for each `child.notify(kind, value)` of the function, in order,
                 before `run` returns. What it raises goes to the loop's exception handler.
+            on_log: Called likewise with each record that the function logs; None: the logger of the same name handles
+                it, in the context variables of the caller.
 
         Raises:
             NotImportable: The name of `fn` does not lead to it, here or in the child.
@@ -132,6 +145,7 @@ class ProcessRunner:
             InvalidPayload: An argument or the result cannot be pickled or unpickled; an argument that cannot
                 be pickled is found out before anything is sent.
             ProcessDied: The child ended before it answered; the function may have done its work or a part.
+            ProcessNotStarted: The initializer raised, or the child ended before it could be given the call.
             RemoteError: The function raised something that cannot be raised here.
             NotRunning: The runner is closed, or belongs to another event loop.
             Exception: What the function raises, with the traceback of the child as `__cause__`.
@@ -143,7 +157,7 @@ class ProcessRunner:
             where, name = look_up(fn)
         name = describe or name
         frame = encode_call(name, where, args, kwargs, context, listening=on_message is not None)
-        answer = await self._ask(frame, name, on_message)
+        answer = await self._ask(frame, name, on_message, on_log or in_context(copy_context(), handle))
         del frame
         return outcome(answer, fn, name)
 
@@ -156,13 +170,14 @@ class ProcessRunner:
             on_child: Called with the child that is about to run it.
         """
         self._check_usable()
-        return await self._ask(frame, name, None, on_child)
+        return await self._ask(frame, name, None, in_context(copy_context(), handle), on_child)
 
     async def _ask(
         self,
         frame: list[wire.Piece],
         name: str,
         on_message: Listener | None,
+        on_log: LogListener,
         on_child: Callable[[Child], None] | None = None,
         *,
         is_retry: bool = False,
@@ -171,20 +186,29 @@ class ProcessRunner:
         try:
             if on_child is not None:
                 on_child(child)
-            return await child.ask(frame, name, on_message)
+            return await child.ask(self._with_levels(child, frame), name, on_message, on_log)
         except NotSent:  # an idle child had just died; the next one is checked again, or new
             if is_retry:
                 raise await child.death(name) from None
         finally:
             self._offer(child)
-        return await self._ask(frame, name, on_message, on_child, is_retry=True)
+        return await self._ask(frame, name, on_message, on_log, on_child, is_retry=True)
+
+    def _with_levels(self, child: Child, frame: list[wire.Piece]) -> list[wire.Piece]:
+        """Return the frame, after another that tells the child of its parent's log levels where they have changed."""
+        if self._levels is None:
+            self._levels = Levels(asyncio.get_running_loop().time)
+        levels = self._levels.now()
+        if child.levels is levels:
+            return frame
+        child.levels = levels
+        return [*wire.encode(wire.LEVELS, levels), *frame]
 
     async def warm(self, count: int | None = None) -> None:
         """Start children until there are `count`, at most `max_processes` (None: so many), and wait for them.
 
         Raises:
-            ProcessDied: A child ended while it started.
-            Exception: What the initializer raises.
+            ProcessNotStarted: A child ended while it started, or its initializer raised.
         """
         self._check_usable()
         wanted = self.max_processes if count is None else min(count, self.max_processes)
@@ -310,14 +334,24 @@ class ProcessRunner:
             child = await self._started_child()
         except Exception as error:
             self._starting.discard(task)
-            if (waiter := self._next_waiter()) is not None:
+            if self._may_try_again(error):
+                pass  # `_fill` does, for those who wait
+            elif (waiter := self._next_waiter()) is not None:
                 waiter.set_exception(error)
             elif not self._closed:
                 logger.warning("a child process could not be started: %s", error, exc_info=error)
             self._fill()
         else:
             self._starting.discard(task)
+            self._died_at_start = 0
             self._offer(child)
+
+    def _may_try_again(self, error: Exception) -> bool:
+        """Tell whether a start that failed may be tried again: the process has died, and not too many before it."""
+        if not isinstance(error.__cause__, ProcessDied):
+            return False
+        self._died_at_start += 1
+        return self._died_at_start < self.max_processes + SPARE_STARTS
 
     async def _started_child(self) -> Child:
         try:
@@ -339,14 +373,23 @@ class ProcessRunner:
 
     async def _greet(self, child: Child) -> None:
         path = [entry or os.getcwd() for entry in sys.path]
-        initializer = self._initializer and tuple(self._initializer)
-        name = str(self._initializer or "the start of a child process")
-        settings = (path, main_module(), initializer, self._max_jobs, self._max_memory)
+        where = self._initializer and tuple(self._initializer)
+        initializer = None if self._initializer is None else str(self._initializer)
+        name = initializer or "its start"
+        settings = (path, main_module(), where, self._max_jobs, self._max_memory)
         try:
-            answer = await child.ask(wire.encode(wire.START, settings), name)
-        except NotSent:
-            raise await child.death(name) from None
-        outcome(answer, name, name)
+            try:
+                frame = self._with_levels(child, wire.encode(wire.START, settings))
+                answer = await child.ask(frame, name)
+            except NotSent:
+                raise await child.death(name) from None
+            outcome(answer, name, name)
+        except ProcessDied as error:
+            raise ProcessNotStarted(initializer, str(error)) from error
+        except NotRunning:
+            raise  # it was closed meanwhile
+        except Exception as error:
+            raise ProcessNotStarted(initializer, f"its initializer {name!r} raised {_in_words(error)}") from error
 
     def _forget(self, child: Child) -> None:
         self._children.discard(child)
@@ -354,6 +397,16 @@ class ProcessRunner:
             self._idle.remove(child)
         self._slots -= 1
         self._fill()
+
+
+def _in_words(error: Exception) -> str:
+    """Return class and text of what a function raised in a child, as they were there."""
+    if isinstance(error, RemoteError):
+        return f"{error.error_type}: {error.error_message}"
+    try:
+        return f"{type(error).__qualname__}: {error}"
+    except Exception:
+        return type(error).__qualname__
 
 
 def _check_count(option: str, value: object) -> None:

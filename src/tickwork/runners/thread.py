@@ -54,7 +54,7 @@ class ThreadRunner:
 
     def __init__(self) -> None:
         self._idle: list[_Thread] = []
-        self._started = 0
+        self._threads: list[_Thread] = []
         self._closed = False
 
     def start(
@@ -70,19 +70,21 @@ class ThreadRunner:
         if self._idle:
             thread = self._idle.pop()
         else:
-            self._started += 1
-            thread = _Thread(self._started, self._release)
+            thread = _Thread(len(self._threads) + 1, self._release)
+            self._threads.append(thread)
         thread.inbox.put((loop, future, context, fn, args, kwargs))
+        if self._closed:
+            thread.inbox.put(None)
         return future
 
     def close(self) -> None:
-        """End the idle threads now and the busy ones when their function returns."""
-        self._closed = True
-        while self._idle:
-            self._idle.pop().inbox.put(None)
+        """End the idle threads now and the busy ones when their function returns, also when no loop runs any more."""
+        if not self._closed:
+            self._closed = True
+            self._idle.clear()
+            for thread in self._threads:
+                thread.inbox.put(None)
 
     def _release(self, thread: _Thread) -> None:
-        if self._closed:
-            thread.inbox.put(None)
-        else:
+        if not self._closed:
             self._idle.append(thread)

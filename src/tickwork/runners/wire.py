@@ -6,7 +6,7 @@ A frame is a head of 16 bytes, the sizes of the buffers, the buffers, and one pi
 
 `size` counts what follows the head. Large contiguous buffers (numpy arrays) travel beside the pickle, each at
 a multiple of 16 bytes, and are used where they were received. There is one call in flight; what a child
-sends before its answer are notes.
+sends before its answer are notes and log records.
 
 A child loads this module while somebody waits for its start: it imports as little as child.py does.
 """
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 HEAD = struct.Struct("<BBxxIQ")
 
-# Kinds: the first two go down to the child, the others come up.
-START, CALL, RESULT, FAILURE, NOTE = range(1, 6)
+# Kinds: the first three go down to the child, the others come up. LEVELS, those of the parent's loggers, has no answer.
+START, CALL, LEVELS, RESULT, FAILURE, NOTE, LOG = range(1, 8)
 
 # Flags of an answer: the child has loaded the parent's main module; it should get no further job.
 MAIN_LOADED, USED_UP = 1, 2

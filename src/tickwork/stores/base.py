@@ -21,12 +21,13 @@ from ..records import changed, record
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from ..jobs import JobRecord, NewJob, Progress
     from ..limits import Limits
     from ..policies import OverlapPolicy
+    from .batches import BatchPart, BatchRow
     from .views import JobQuery, Page, QueueRow, Standing, WorkerRow
 
 FireOutcome = Literal["ran", "skipped", "missed", "merged", "paused", "not_started"]
@@ -578,6 +579,86 @@ class Store(ABC):
             UnknownJob: There is no such job.
         """
         return await self.finished(job_id)
+
+    # -- batches --------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def feed_batch(self, part: BatchPart, jobs: Sequence[NewJob], *, wait: bool = True) -> BatchRow:
+        """Take the next jobs of a batch in, all or none, and return the batch as it is then.
+
+        The first part makes the batch. When the batch takes no more, is of another task or has not as many items as
+        `part.first` says, nothing is done: the caller compares what it gets. A part without jobs says that more is to
+        come, or, with `is_last`, that none is.
+
+        Args:
+            part: What they are.
+            jobs: The jobs, with the batch and their `batch_index`, which count on from `part.first`; none has a key.
+            wait: Wait while the store is full, as `enqueue` does; else raise.
+
+        Raises:
+            QueueFull: There is no room and `wait` is false, or more jobs at once than the store may ever hold.
+            UnknownBatch: There is no such batch, and `part.first` is not 0.
+            NotRunning: The store was closed while this waited; nothing was enqueued.
+
+        A cancelled call has enqueued all of the jobs or none; the batch says which.
+        """
+
+    @abstractmethod
+    async def cancel_batch(self, batch_id: str) -> BatchRow:
+        """Let a batch that is not complete take no more, and return it as it is then. Its jobs stay.
+
+        Raises:
+            UnknownBatch: There is no such batch.
+        """
+
+    @abstractmethod
+    async def batch(self, batch_id: str) -> BatchRow:
+        """Return a batch.
+
+        Raises:
+            UnknownBatch: There is no such batch.
+        """
+
+    @abstractmethod
+    async def batches(self, *, limit: int = 100) -> list[BatchRow]:
+        """Return batches, the newest first."""
+
+    @abstractmethod
+    async def batch_jobs(
+        self, batch_id: str, *, first: int = 0, states: Collection[JobState] = (), limit: int = 100
+    ) -> list[JobRecord]:
+        """Return jobs of a batch in the order of its items, from the item `first` on, as far as they are kept.
+
+        Args:
+            batch_id: Which batch; of one that is unknown, there are none.
+            first: The first item, counted from 0.
+            states: Only those in one of these states; empty: in any.
+            limit: How many at the most.
+        """
+
+    @abstractmethod
+    async def batch_ends(self, batch_id: str, *, after: int = 0, limit: int = 100) -> list[tuple[int, JobRecord]]:
+        """Return jobs of a batch in the order of their ends, each with the number of its last end.
+
+        The ends of a batch are counted from 1; a job that was retried counts again, and stands here in the state in
+        which it is now.
+
+        Args:
+            batch_id: Which batch; of one that is unknown, there are none.
+            after: Only those whose last end came after this one.
+            limit: How many at the most.
+        """
+
+    @abstractmethod
+    def batch_when(self, batch_id: str, is_so: Callable[[BatchRow], bool]) -> asyncio.Future[BatchRow]:
+        """Return a future of a batch once something is so of it; of UnknownBatch where there is none.
+
+        It is the caller's own: who waits no more cancels it. When the store is closed, it raises NotRunning.
+
+        Args:
+            batch_id: Which batch.
+            is_so: Called with the batch as it is, on the loop, after it has changed.
+        """
 
     # -- people ---------------------------------------------------------------------------------------------------
 

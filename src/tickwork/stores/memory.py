@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DuplicateJob, IllegalMove, NotRunning, QueueFull, UnknownJob, UnknownSchedule
+from ..errors import DuplicateJob, IllegalMove, NotRunning, QueueFull, UnknownBatch, UnknownJob, UnknownSchedule
 from ..jobs import JobRecord, JobState, NewJob, taken
 from ..policies import MAX_DEATHS, grace_of, overlap
 from ..records import changed
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from ..jobs import Attempt, Progress
     from ..limits import Limits
     from .base import FireOutcome, Firing, Lease, ScheduleChange
+    from .batches import BatchPart, BatchRow
+    from .memory_batches import Batches
     from .views import JobQuery, Page, QueueRow
 
 KEEP = 1000
@@ -64,6 +66,7 @@ class MemoryStore(Store):
         max_queued: How many jobs may wait before `enqueue` waits too.
         max_deaths: A job under which this many workers died is parked.
         is_held: Whether somebody still holds a job's handle, so that its end must be kept.
+        is_batch_held: Likewise of a batch, whose jobs are kept then.
         keep: How many finished jobs are kept, and how many ledger rows for each schedule.
     """
 
@@ -77,9 +80,12 @@ class MemoryStore(Store):
         max_deaths: int = MAX_DEATHS,
         keep: int = KEEP,
         is_held: Callable[[str], bool] = lambda job_id: False,
+        is_batch_held: Callable[[str], bool] = lambda batch_id: False,
     ) -> None:
         self._clock = clock
         self._is_held = is_held
+        self._is_batch_held = is_batch_held
+        self._made_batches: Batches | None = None
         self._keep = keep
         self._max_queued = max_queued
         self._max_deaths = max_deaths
@@ -119,6 +125,8 @@ class MemoryStore(Store):
             turn, _ = self._room.popleft()
             if not turn.done():
                 turn.set_exception(NotRunning("the app stopped while this waited for room; nothing was enqueued"))
+        if self._made_batches is not None:
+            self._made_batches.waits.close()
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = self._alarm_at = None
@@ -127,6 +135,15 @@ class MemoryStore(Store):
 
     async def enqueue(self, jobs: Sequence[NewJob], *, wait: bool = True) -> list[JobRecord]:
         """See `Store.enqueue`."""
+        await self._room_for(jobs, wait=wait)
+        self._expect_new(jobs)
+        now = self._clock.now()
+        records = [self._with_key(job.task, job.key) or self._insert(job, now) for job in jobs]
+        self._make_room()
+        return records
+
+    async def _room_for(self, jobs: Sequence[NewJob], *, wait: bool) -> None:
+        """Wait until there is room for these jobs, which are new."""
         if len(jobs) > self._max_queued:
             raise QueueFull("store", self._max_queued, f"{len(jobs)} jobs at once never fit; enqueue them in parts")
         self._expect_new(jobs)
@@ -149,11 +166,6 @@ class MemoryStore(Store):
                 self._make_room()  # perhaps it was this one's turn: hand it on
                 raise
             is_first = True
-        self._expect_new(jobs)
-        now = self._clock.now()
-        records = [self._with_key(job.task, job.key) or self._insert(job, now) for job in jobs]
-        self._make_room()
-        return records
 
     def _new_count(self, jobs: Sequence[NewJob]) -> int:
         """Return how many jobs are new: their keys are those of no unfinished job, and of none before them."""
@@ -178,7 +190,7 @@ class MemoryStore(Store):
 
     def _insert(self, job: NewJob, now: datetime, *, behind: Sequence[str] = ()) -> JobRecord:
         record = taken(job, now)
-        self._jobs[job.id] = record
+        self._keep_record(record)
         self._places[job.id] = next(self._order)
         self._waiting_count += 1
         if job.key is not None:
@@ -189,6 +201,12 @@ class MemoryStore(Store):
             self._behind[job.id] = set(behind)
         self._line_up(record)
         return record
+
+    def _keep_record(self, record: JobRecord) -> None:
+        """Keep a job that is new, or that is in another state now."""
+        if record.batch is not None:
+            self._batches.moved(record.batch, self._jobs.get(record.id), record)
+        self._jobs[record.id] = record
 
     def _line_up(self, record: JobRecord) -> None:
         """Put a record where its turn will come."""
@@ -433,7 +451,7 @@ class MemoryStore(Store):
                 too_late.append(self._jobs[record.id])
                 lines = self._lines(queues)  # another one may have passed its gates for it
                 continue
-            record = self._jobs[record.id] = changed(  # as `moved` does, which would look at its state again
+            record = changed(  # as `moved` does, which would look at its state again
                 record,
                 state=JobState.RUNNING,
                 token=next(self._tokens),
@@ -442,6 +460,7 @@ class MemoryStore(Store):
                 started_at=None,
                 progress=None,
             )
+            self._keep_record(record)
             self._waiting_count -= 1
             if record.gates:
                 self._gates.claim(record.id, now)
@@ -488,7 +507,8 @@ class MemoryStore(Store):
             record = self._jobs.get(heapq.heappop(self._later)[2])
             # One that was cancelled and retried may wait for a later time: that has an entry of its own.
             if record is not None and record.state is JobState.SCHEDULED and record.run_at <= now:
-                record = self._jobs[record.id] = record.moved(JobState.QUEUED)
+                record = record.moved(JobState.QUEUED)
+                self._keep_record(record)
                 self._line_up(record)
         self._set_alarm()
 
@@ -566,7 +586,7 @@ class MemoryStore(Store):
 
     def _place(self, record: JobRecord, **told: Any) -> None:
         """Keep a record in its new state, and tell who waits for it; what is told besides goes into the ledger."""
-        self._jobs[record.id] = record
+        self._keep_record(record)
         if record.gates:
             self._gates.leave(record)
             self._open_gates()
@@ -582,15 +602,21 @@ class MemoryStore(Store):
         for _ in range(2):  # a held one goes to the end of the line, so one look for each new one would not do
             if len(self._finished) > self._keep:
                 oldest = self._finished.popleft()
-                if self._is_held(oldest):
+                if self._is_held(oldest) or self._is_in_held_batch(oldest):
                     self._finished.append(oldest)
                 else:
                     self._forget(oldest)
         self._ends.tell(record)
 
+    def _is_in_held_batch(self, job_id: str) -> bool:
+        record = self._jobs.get(job_id)
+        return record is not None and record.batch is not None and self._is_batch_held(record.batch)
+
     def _forget(self, job_id: str) -> None:
         """Keep no more of a job."""
         record = self._jobs.get(job_id)
+        if record is not None and record.batch is not None:
+            self._batches.moved(record.batch, record, None)
         if record is not None and record.key is not None and self._keys.get((record.task, record.key)) == job_id:
             del self._keys[record.task, record.key]
         for kept in (self._jobs, self._places, self._attempts, self._misfits):
@@ -752,6 +778,71 @@ class MemoryStore(Store):
             self._ends.tell(record)
         return ended
 
+    # -- batches --------------------------------------------------------------------------------------------------
+
+    @property
+    def _batches(self) -> Batches:
+        if self._made_batches is None:
+            from .memory_batches import Batches  # what most runs of an app never need
+
+            self._made_batches = Batches(self._keep, self._is_batch_held)
+        return self._made_batches
+
+    async def feed_batch(self, part: BatchPart, jobs: Sequence[NewJob], *, wait: bool = True) -> BatchRow:
+        """See `Store.feed_batch`."""
+        if self._expect_part(part) and jobs:
+            await self._room_for(jobs, wait=wait)
+        if self._expect_part(part):  # the batch may have changed meanwhile
+            self._expect_new(jobs)
+            now = self._clock.now()
+            self._batches.feed(part, len(jobs), now)
+            for job in jobs:
+                self._insert(job, now)
+            self._batches.tell(part.batch)
+        self._make_room()
+        return self._batches.row(part.batch)
+
+    def _expect_part(self, part: BatchPart) -> bool:
+        """Return whether a part is what a batch takes next."""
+        row = self._batches.find(part.batch)
+        if row is None and part.first:
+            raise UnknownBatch(part.batch)
+        return row is None or row.takes(part)
+
+    async def cancel_batch(self, batch_id: str) -> BatchRow:
+        """See `Store.cancel_batch`."""
+        self._batches.cancel(batch_id, self._clock.now())
+        self._batches.tell(batch_id)
+        return self._batches.row(batch_id)
+
+    async def batch(self, batch_id: str) -> BatchRow:
+        """See `Store.batch`."""
+        return self._batches.row(batch_id)
+
+    async def batches(self, *, limit: int = 100) -> list[BatchRow]:
+        """See `Store.batches`."""
+        return list(itertools.islice(self._batches.rows(), limit))
+
+    async def batch_jobs(
+        self, batch_id: str, *, first: int = 0, states: Collection[JobState] = (), limit: int = 100
+    ) -> list[JobRecord]:
+        """See `Store.batch_jobs`."""
+        return list(itertools.islice(self._batches.jobs(self._jobs, batch_id, first, states), limit))
+
+    async def batch_ends(self, batch_id: str, *, after: int = 0, limit: int = 100) -> list[tuple[int, JobRecord]]:
+        """See `Store.batch_ends`."""
+        return list(itertools.islice(self._batches.ends(self._jobs, batch_id, after), limit))
+
+    def batch_when(self, batch_id: str, is_so: Callable[[BatchRow], bool]) -> asyncio.Future[BatchRow]:
+        """See `Store.batch_when`."""
+        told = self._batches.waits.wait(batch_id, is_so)
+        row = self._batches.find(batch_id)
+        if row is None:
+            self._batches.waits.fail(batch_id, UnknownBatch(batch_id))
+        else:
+            self._batches.waits.tell([row])
+        return told
+
     # -- people ---------------------------------------------------------------------------------------------------
 
     async def cancel(self, job_ids: Sequence[str], *, seen: JobState | None = None) -> list[JobRecord | None]:
@@ -783,7 +874,7 @@ class MemoryStore(Store):
             unfinished = (*self._unfinished.get(record.schedule, ()), record.id)
             self._unfinished[record.schedule] = dict.fromkeys(sorted(unfinished, key=self._places.__getitem__))
             self._reopen_answer(record)
-        self._jobs[record.id] = record
+        self._keep_record(record)
         if record.key is not None:
             self._keys[record.task, record.key] = record.id
         self._waiting_count += 1
@@ -871,7 +962,7 @@ class MemoryStore(Store):
             self._jobs[job_id] = changed(record, cancel_requested=True)
         elif record.state is JobState.PARKED:  # its end is written already, all but the last word
             now = self._clock.now()
-            self._jobs[job_id] = record.moved(JobState.CANCELLED, finished_at=now)
+            self._keep_record(record.moved(JobState.CANCELLED, finished_at=now))
             if record.fire_time is not None:
                 self._amend(record, finished_at=now, state=JobState.CANCELLED)
         else:

@@ -30,9 +30,11 @@ from ..errors import NotRunning, QueueFull, StoreUnavailable
 from ..jobs import JobState
 from ..policies import MAX_DEATHS
 from ..shield import to_its_end
+from . import sqlite_batches as batches
 from . import sqlite_people as people
 from . import sqlite_verbs as verbs
 from .base import Capabilities, Lease, Store, check_finishes
+from .batches import BatchRow, BatchWaits
 from .committer import Committer
 from .ends import Ends
 from .filelock import FileLock
@@ -42,13 +44,14 @@ from .sqlite_limits import declare
 from .sqlite_schema import expect_ours, migrate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from ..clock import Clock, Timer
     from ..jobs import Attempt, JobRecord, NewJob, Progress
     from ..limits import Limits
     from .base import Answer, Finish, Fired, Firing, Listener, ScheduleChange, ScheduleRow
+    from .batches import BatchPart
     from .views import JobQuery, Page, QueueRow, Standing, WorkerRow
 
 logger: logging.Logger = logging.getLogger("tickwork.stores")
@@ -172,6 +175,7 @@ class SQLiteStore(Store):
         self._room = asyncio.Lock()
         self._is_closing = False
         self._ends = Ends()
+        self._batch_waits = BatchWaits()
         self._looks: set[asyncio.Future[Any]] = set()
         self._fresh: dict[str, int] = {}
         """Jobs enqueued here, with the version of the file before: while that stands, they have ended nowhere else."""
@@ -191,6 +195,8 @@ class SQLiteStore(Store):
         self._turned_mono = 0.0
         self._has_queued = False
         """Whether the transaction under way has queued jobs."""
+        self._batches_told: dict[str, BatchRow] = {}
+        """The batches for which somebody waits, as the loop was last told of them."""
 
     # -- the file ---------------------------------------------------------------------------------------------------
 
@@ -221,6 +227,7 @@ class SQLiteStore(Store):
         self._is_closing = True
         self._hungry = None
         self._changed.set()
+        self._batch_waits.close()
         if self._worker is not None and self._committer.is_open:
             worker = self._worker
             with suppress(StoreUnavailable, NotRunning):  # whoever comes next finds out that nobody holds its file
@@ -309,6 +316,7 @@ class SQLiteStore(Store):
                 values = [work(connection) for work in works]
                 if self._has_queued and hungry is not None:
                     caught = self._feed(connection, hungry)
+                moved = self._moved_batches(connection)
                 connection.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):  # it has rolled back by itself, or fails as a whole
@@ -325,7 +333,19 @@ class SQLiteStore(Store):
             self._release()
         if caught:
             self._committer.call_on_loop(self._catch, hungry, caught)
+        self._tell_batches(moved)
         return values
+
+    def _moved_batches(self, db: sqlite3.Connection) -> list[BatchRow]:
+        """Return those batches for which somebody waits that are not as the loop was told."""
+        rows = batches.batches_of(db, self._batch_waits)
+        return [row for row in rows if self._batches_told.get(row.id) != row]
+
+    def _tell_batches(self, moved: Sequence[BatchRow]) -> None:
+        if moved:
+            waited = set(self._batch_waits)
+            self._batches_told = {row.id: row for row in (*self._batches_told.values(), *moved) if row.id in waited}
+            self._committer.call_on_loop(self._batch_waits.tell, moved)
 
     def _feed(self, db: sqlite3.Connection, hungry: _Hungry) -> list[JobRecord]:
         """Claim for a worker that waits, once. When that fails, it is told to ask for itself, and nobody else hears."""
@@ -434,6 +454,7 @@ class SQLiteStore(Store):
         self._notice_cancels(db)
         ended = verbs.ended_among(db, list(self._ends))
         tell(self._others_committed, verbs.next_claim(db), ended)
+        self._tell_batches(self._moved_batches(db))
 
     def _notice_cancels(self, db: sqlite3.Connection) -> None:
         if self._worker is not None and (asked := verbs.cancels_asked(db, self._worker)):
@@ -512,7 +533,12 @@ class SQLiteStore(Store):
     def _pruning(self) -> Callable[[sqlite3.Connection], tuple[int, bool]]:
         now = self._clock.now()
         limits = {kind: now - timedelta(seconds=seconds) for kind, seconds in self._keeps.items()}
-        return lambda db: verbs.prune(db, **limits, limit=PRUNE_LIMIT)
+
+        def work(db: sqlite3.Connection) -> tuple[int, bool]:
+            gone, has_more = verbs.prune(db, **limits, limit=PRUNE_LIMIT)
+            return gone, batches.prune(db, limits["jobs"], PRUNE_LIMIT) >= PRUNE_LIMIT or has_more
+
+        return work
 
     # -- what the thread says, on the loop --------------------------------------------------------------------------
 
@@ -570,28 +596,36 @@ class SQLiteStore(Store):
 
     async def enqueue(self, jobs: Sequence[NewJob], *, wait: bool = True) -> list[JobRecord]:
         """See `Store.enqueue`."""
-        if len(jobs) > self._max_queued:
-            raise QueueFull("store", self._max_queued, f"{len(jobs)} jobs at once never fit; enqueue them in parts")
+        self._expect_fitting(jobs)
         if not jobs:
             return []
         if self._room.locked():  # others wait for room, which a job that is there already does not need
             records = await self._known(jobs)
         else:
             records = await self._try_enqueue(jobs)
-        if records is None and not wait:
-            raise QueueFull("store", self._max_queued, "await enqueue(...) to wait for room, or raise max_queued")
         if records is None:
-            async with self._room:  # who waits longest goes first
-                while records is None:
-                    if self._is_closing:
-                        raise NotRunning("the app stopped while this waited for room; nothing was enqueued")
-                    self._changed.clear()
-                    records = await self._try_enqueue(jobs)
-                    if records is None:
-                        await self._changed.wait()
+            records = await self._with_room(lambda: self._try_enqueue(jobs), wait=wait)
         if not self._caught_ids.issuperset(record.id for record in records):
             self._let_claim()
         return records
+
+    def _expect_fitting(self, jobs: Sequence[NewJob]) -> None:
+        if len(jobs) > self._max_queued:
+            raise QueueFull("store", self._max_queued, f"{len(jobs)} jobs at once never fit; enqueue them in parts")
+
+    async def _with_room(self, attempt: Callable[[], Awaitable[T | None]], *, wait: bool) -> T:
+        """Try, and wait for room in between, until something comes of it."""
+        if not wait:
+            raise QueueFull("store", self._max_queued, "await enqueue(...) to wait for room, or raise max_queued")
+        async with self._room:  # who waits longest goes first
+            while True:
+                if self._is_closing:
+                    raise NotRunning("the app stopped while this waited for room; nothing was enqueued")
+                self._changed.clear()
+                done = await attempt()
+                if done is not None:
+                    return done
+                await self._changed.wait()
 
     async def _known(self, jobs: Sequence[NewJob]) -> list[JobRecord] | None:
         """Return the unfinished jobs that have the keys of these; None: not all are there."""
@@ -626,6 +660,23 @@ class SQLiteStore(Store):
         self._changed.set()
         if left:
             logger.warning("a cancelled enqueue came too late to withdraw jobs that have begun: %s", ", ".join(left))
+
+    async def feed_batch(self, part: BatchPart, jobs: Sequence[NewJob], *, wait: bool = True) -> BatchRow:
+        """See `Store.feed_batch`."""
+        self._expect_fitting(jobs)
+
+        def work(db: sqlite3.Connection) -> BatchRow | None:
+            self._expect_here(db)
+            row = batches.feed(db, self._clock.now(), part, jobs, self._max_queued)
+            self._has_queued = self._has_queued or bool(jobs)
+            return row
+
+        row = None if jobs and self._room.locked() else await self._committer.run(work)
+        if row is None:
+            row = await self._with_room(lambda: self._committer.run(work), wait=wait)
+        if jobs:
+            self._let_claim()
+        return row
 
     async def fire(self, firings: Sequence[Firing]) -> list[Fired]:
         """See `Store.fire`."""
@@ -873,6 +924,54 @@ class SQLiteStore(Store):
             self._ends.fail(job_id, error)
         elif look.result().has_ended:
             self._ends.tell(look.result())
+
+    # -- batches ----------------------------------------------------------------------------------------------------
+
+    async def cancel_batch(self, batch_id: str) -> BatchRow:
+        """See `Store.cancel_batch`."""
+        now = self._clock.now()
+
+        def work(db: sqlite3.Connection) -> BatchRow:
+            self._expect_here(db)
+            return batches.cancel(db, now, batch_id)
+
+        return await self._committer.run(work)
+
+    async def batch(self, batch_id: str) -> BatchRow:
+        """See `Store.batch`."""
+        return await self._read(lambda db: batches.batch(db, batch_id))
+
+    async def batches(self, *, limit: int = 100) -> list[BatchRow]:
+        """See `Store.batches`."""
+        return await self._read(lambda db: batches.batches(db, limit))
+
+    async def batch_jobs(
+        self, batch_id: str, *, first: int = 0, states: Collection[JobState] = (), limit: int = 100
+    ) -> list[JobRecord]:
+        """See `Store.batch_jobs`."""
+        return await self._read(lambda db: batches.jobs(db, batch_id, first, states, limit))
+
+    async def batch_ends(self, batch_id: str, *, after: int = 0, limit: int = 100) -> list[tuple[int, JobRecord]]:
+        """See `Store.batch_ends`."""
+        return await self._read(lambda db: batches.ends(db, batch_id, after, limit))
+
+    def batch_when(self, batch_id: str, is_so: Callable[[BatchRow], bool]) -> asyncio.Future[BatchRow]:
+        """See `Store.batch_when`."""
+        told = self._batch_waits.wait(batch_id, is_so)  # before the look, so that no change slips between
+        look = asyncio.ensure_future(self.batch(batch_id))
+        self._looks.add(look)
+        look.add_done_callback(partial(self._looked_at_batch, batch_id))
+        return told
+
+    def _looked_at_batch(self, batch_id: str, look: asyncio.Future[BatchRow]) -> None:
+        self._looks.discard(look)
+        if look.cancelled():
+            return
+        error = look.exception()
+        if error is not None:
+            self._batch_waits.fail(batch_id, error)
+        else:
+            self._batch_waits.tell([look.result()])
 
     # -- people -----------------------------------------------------------------------------------------------------
 

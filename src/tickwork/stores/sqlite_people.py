@@ -39,7 +39,7 @@ def page(db: sqlite3.Connection, query: JobQuery) -> Page:
     before = _NEWEST if query.after is None else place_of(query.after)
     if query.schedule is not None:
         found = _of_schedule(db, query, before)
-    elif query.states or query.tasks or query.queue is not None:
+    elif query.states or query.tasks or query.queue is not None or query.batch is not None:
         found = _among(db, query, before)
     else:
         found = db.execute(
@@ -62,12 +62,13 @@ def _of_schedule(db: sqlite3.Connection, query: JobQuery, before: int) -> list[t
 def _among(db: sqlite3.Connection, query: JobQuery, before: int) -> list[tuple[Any, ...]]:
     """Return rows of some states, tasks and queues: the newest of each state, and of these the newest."""
     tests, values = _tests(query)
+    index = "jobs_by_state" if query.batch is None else "jobs_of_batch_by_state"
     lines = [
         [
             seq
             for (seq,) in db.execute(
                 f"""
-                SELECT seq FROM jobs INDEXED BY jobs_by_state WHERE state = ? AND seq < ?{tests}
+                SELECT seq FROM jobs INDEXED BY {index} WHERE state = ? AND seq < ?{tests}
                 ORDER BY seq DESC LIMIT ?
                 """,
                 (state, before, *values, query.limit + 1),
@@ -83,12 +84,10 @@ def _among(db: sqlite3.Connection, query: JobQuery, before: int) -> list[tuple[A
 
 
 def _tests(query: JobQuery) -> tuple[str, list[str]]:
-    """Return what a statement asks of task and queue, and the values for it."""
+    """Return what a statement asks of task, queue and batch, and the values for it."""
     tests = f" AND task IN ({_marks(query.tasks)})" if query.tasks else ""
-    return tests + ("" if query.queue is None else " AND queue = ?"), [
-        *query.tasks,
-        *(() if query.queue is None else (query.queue,)),
-    ]
+    given = {name: value for name, value in (("queue", query.queue), ("batch", query.batch)) if value is not None}
+    return tests + "".join(f" AND {name} = ?" for name in given), [*query.tasks, *given.values()]
 
 
 def standing(db: sqlite3.Connection, now: datetime, job_id: str) -> Standing:

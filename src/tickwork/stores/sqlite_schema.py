@@ -17,6 +17,20 @@ if TYPE_CHECKING:
 APPLICATION_ID = 0x7469636B
 """`PRAGMA application_id`: "tick" in ASCII, so that a file of something else is not taken for one of ours."""
 
+STATES = ("scheduled", "queued", "running", "succeeded", "failed", "cancelled", "parked")
+"""The states of version 2; a later one that has more must add a column to `batches`."""
+
+
+def _recount(*, old: str | None = None, new: str | None = None) -> str:
+    """Return what counts a batch anew when one of its jobs leaves the old state, or comes into the new one."""
+    return ", ".join(
+        f"{state} = {state}"
+        + ("" if new is None else f" + ({new} = '{state}')")
+        + ("" if old is None else f" - ({old} = '{state}')")
+        for state in STATES
+    )
+
+
 VERSIONS: list[list[str]] = [
     [
         # Instants are whole microseconds since the Unix epoch. `held` counts the jobs that must end before this one;
@@ -256,6 +270,55 @@ VERSIONS: list[list[str]] = [
         "INSERT INTO meta VALUES ('schedules_changed', 0), ('rescued', 0)",
         # Where all this was moved: then nothing begins here any more.
         "CREATE TABLE moved (one INTEGER PRIMARY KEY CHECK (one = 1), target TEXT NOT NULL) STRICT",
+    ],
+    [
+        # Batches: what they have taken in, and how many of their jobs are in each state, kept by the triggers below.
+        # `ends` numbers the ends of their jobs, so that who reads them as they come needs no clock.
+        f"""
+        CREATE TABLE batches (
+            id TEXT PRIMARY KEY,
+            task TEXT NOT NULL,
+            created_at INTEGER NOT NULL,
+            size INTEGER NOT NULL DEFAULT 0,
+            digest TEXT NOT NULL DEFAULT '',
+            feeds_until INTEGER NOT NULL,
+            completed_at INTEGER,
+            cancelled_at INTEGER,
+            ends INTEGER NOT NULL DEFAULT 0,
+            {", ".join(f"{state} INTEGER NOT NULL DEFAULT 0" for state in STATES)}
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE INDEX batches_newest ON batches (created_at)",
+        "CREATE INDEX batches_old ON batches (feeds_until)",
+        "ALTER TABLE jobs ADD COLUMN batch TEXT",
+        "ALTER TABLE jobs ADD COLUMN batch_index INTEGER",
+        "ALTER TABLE jobs ADD COLUMN batch_end INTEGER",  # the number of its last end
+        "CREATE UNIQUE INDEX jobs_of_batch ON jobs (batch, batch_index) WHERE batch IS NOT NULL",
+        # In the order of `seq`, which within a batch is that of its items.
+        "CREATE INDEX jobs_of_batch_by_state ON jobs (batch, state) WHERE batch IS NOT NULL",
+        "CREATE INDEX jobs_of_batch_ended ON jobs (batch, batch_end) WHERE batch_end IS NOT NULL",
+        f"""
+        CREATE TRIGGER jobs_batched_inserted AFTER INSERT ON jobs WHEN NEW.batch IS NOT NULL
+        BEGIN UPDATE batches SET {_recount(new="NEW.state")} WHERE id = NEW.batch; END
+        """,
+        f"""
+        CREATE TRIGGER jobs_batched_deleted AFTER DELETE ON jobs WHEN OLD.batch IS NOT NULL
+        BEGIN UPDATE batches SET {_recount(old="OLD.state")} WHERE id = OLD.batch; END
+        """,
+        f"""
+        CREATE TRIGGER jobs_batched_moved AFTER UPDATE OF state ON jobs
+        WHEN NEW.batch IS NOT NULL AND OLD.state <> NEW.state AND NEW.state IN ('scheduled', 'queued', 'running')
+        BEGIN UPDATE batches SET {_recount(old="OLD.state", new="NEW.state")} WHERE id = NEW.batch; END
+        """,
+        f"""
+        CREATE TRIGGER jobs_batched_ended AFTER UPDATE OF state ON jobs
+        WHEN NEW.batch IS NOT NULL AND OLD.state <> NEW.state
+            AND NEW.state IN ('succeeded', 'failed', 'cancelled', 'parked')
+        BEGIN
+            UPDATE batches SET {_recount(old="OLD.state", new="NEW.state")}, ends = ends + 1 WHERE id = NEW.batch;
+            UPDATE jobs SET batch_end = (SELECT ends FROM batches WHERE id = NEW.batch) WHERE seq = NEW.seq;
+        END
+        """,
     ],
 ]
 """For each version the statements that make it of the one before."""

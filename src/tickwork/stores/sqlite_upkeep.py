@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..errors import StoreUnavailable
+from .sqlite_schema import STATES
 from .sqlite_values import at_or_none, us
 from .sqlite_verbs import UNFINISHED, counts, moved_to
 
@@ -144,6 +145,10 @@ _HELD = """UPDATE jobs SET held = (SELECT count(*) FROM behind WHERE job_id = jo
     WHERE state IN ('queued', 'scheduled') AND held <> (SELECT count(*) FROM behind WHERE job_id = jobs.id)"""
 _RECOUNT = "UPDATE counts SET count = (SELECT count(*) FROM jobs WHERE jobs.state = counts.state)"
 
+_RECOUNT_BATCHES = "UPDATE batches SET " + ", ".join(
+    f"{state} = (SELECT count(*) FROM jobs WHERE batch = batches.id AND state = '{state}')" for state in STATES
+)
+
 
 def _miscounts(db: sqlite3.Connection) -> Iterator[Finding]:
     found = db.execute(
@@ -160,6 +165,17 @@ def _miscounts(db: sqlite3.Connection) -> Iterator[Finding]:
         if count != (there := there_are.get(state, 0)):
             text = f"{count} jobs are said to be {state}, and {there} are"
             yield Finding("miscounted", text, "--repair counts anew", (_RECOUNT,))
+    yield from _miscounted_batches(db)
+
+
+def _miscounted_batches(db: sqlite3.Connection) -> Iterator[Finding]:
+    found = db.execute("SELECT batch, state, count(*) FROM jobs WHERE batch IS NOT NULL GROUP BY batch, state")
+    there_are = {(batch, state): count for batch, state, count in found}
+    for batch_id, *told in db.execute(f"SELECT id, {', '.join(STATES)} FROM batches"):
+        for state, count in zip(STATES, told, strict=True):
+            if count != (there := there_are.get((batch_id, state), 0)):
+                text = f"{count} jobs of batch {batch_id} are said to be {state}, and {there} are"
+                yield Finding("miscounted", text, "--repair counts anew", (_RECOUNT_BATCHES,))
 
 
 def repair(db: sqlite3.Connection, findings: Sequence[Finding]) -> None:
@@ -227,7 +243,7 @@ class Part:
 
     Attributes:
         table: Its name.
-        columns: Their names, but for the one that only numbers the rows of this file.
+        columns: Their names, but for the one that only numbers the rows of this file, and what is counted anew.
         rows: Their values.
         last: The key of the last row, to go on after it; None: there is no more.
     """
@@ -247,7 +263,8 @@ def tables(db: sqlite3.Connection) -> list[str]:
 def part(db: sqlite3.Connection, table: str, after: tuple[Any, ...] | None) -> Part:
     """Read the next rows of a table, in the order of its key: rows that go meanwhile hide no others."""
     described = db.execute(f"PRAGMA table_info({table})").fetchall()
-    columns = [name for _, name, *_ in described if name != "seq"]
+    counted = {"seq", *STATES} if table == "batches" else {"seq"}  # triggers count what comes in there
+    columns = [name for _, name, *_ in described if name not in counted]
     keys = [name for place, name in sorted((place, name) for _, name, _, _, _, place in described) if place]
     where = "" if after is None else f"WHERE ({', '.join(keys)}) > ({', '.join('?' * len(keys))})"
     query = f"SELECT {', '.join(keys + columns)} FROM {table} {where} ORDER BY {', '.join(keys)} LIMIT ?"

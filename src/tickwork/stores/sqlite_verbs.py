@@ -47,7 +47,7 @@ UNFINISHED = "state IN ('queued', 'scheduled', 'running')"
 
 JOB = """seq, id, task, payload, run_at, queue, priority, schedule, fire_time, start_by, is_once, state, enqueued_at,
     attempt, deaths, token, worker, lease_expires_at, started_at, finished_at, result, error, cancel_requested, lost,
-    progress, key, gate1, gate2"""
+    progress, key, gate1, gate2, batch, batch_index"""
 ROW = """name, task, trigger, fingerprint, version, watermark, declared_at, paused, runs, after_seconds, next_at,
     succeeded_at"""
 ANSWER = """schedule, first, last, count, outcome, answered_at, job_id, blocked_by, decided_by, late_because, wanted_at,
@@ -91,6 +91,8 @@ def _job(found: tuple[Any, ...]) -> JobRecord:
         progress=None if found[24] is None else Progress.from_json(found[24]),
         key=found[25],
         gates=() if found[26] is None else (found[26],) if found[27] is None else (found[26], found[27]),
+        batch=found[28],
+        batch_index=found[29],
     )
 
 
@@ -204,7 +206,7 @@ def insert(db: sqlite3.Connection, now: datetime, job: NewJob, behind: Sequence[
 def _insert(db: sqlite3.Connection, records: Sequence[tuple[JobRecord, int]]) -> None:
     """Write new jobs, each with the number of jobs that must end before it."""
     last = ""
-    is_plain = not any(record.gates or record.key is not None for record, _ in records)
+    is_plain = not any(record.gates or record.key is not None or record.batch is not None for record, _ in records)
 
     def rows() -> Iterator[tuple[Any, ...]]:
         nonlocal last
@@ -225,14 +227,14 @@ def _insert(db: sqlite3.Connection, records: Sequence[tuple[JobRecord, int]]) ->
                 us(record.enqueued_at),
                 held,
             )
-            yield row if is_plain else (*row, record.key, *_gates(record))
+            yield row if is_plain else (*row, record.key, *_gates(record), record.batch, record.batch_index)
 
     try:
         db.executemany(
             f"""
             INSERT INTO jobs (id, task, payload, run_at, queue, priority, schedule, fire_time, start_by, is_once, state,
-                enqueued_at, held{"" if is_plain else ", key, gate1, gate2, gate"})
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?{"" if is_plain else ", ?, ?, ?, ?"})
+                enqueued_at, held{"" if is_plain else ", key, gate1, gate2, gate, batch, batch_index"})
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?{"" if is_plain else ", ?, ?, ?, ?, ?, ?"})
             """,
             rows(),
         )

@@ -37,6 +37,7 @@ class JobQuery:
         tasks: Of one of these task names; empty: of any.
         queue: In this queue; None: in any.
         schedule: Made by this schedule; None: by any, or none.
+        batch: Of this batch; None: of any, or none.
         limit: How many at the most.
         after: Those behind the end of the page whose `next` this is; None: from the newest.
     """
@@ -45,6 +46,7 @@ class JobQuery:
     tasks: tuple[str, ...] = ()
     queue: str | None = None
     schedule: str | None = None
+    batch: str | None = None
     limit: int = 50
     after: str | None = None
 
@@ -55,6 +57,7 @@ class JobQuery:
             and (not self.tasks or job.task in self.tasks)
             and self.queue in (None, job.queue)
             and self.schedule in (None, job.schedule)
+            and self.batch in (None, job.batch)
         )
 
 

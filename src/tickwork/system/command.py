@@ -22,7 +22,7 @@ from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any
 
 from ..clock import outside
-from ..errors import SchedulerCommandFailed, SchedulerDenied, SchedulerNotFound, SchedulerTimedOut
+from ..errors import SchedulerCommandFailed, SchedulerDenied, SchedulerNotFound, SchedulerTimedOut, SystemSchedulerError
 from ..shield import to_its_end
 
 if TYPE_CHECKING:
@@ -113,6 +113,14 @@ class _Call:
         self._is_killed = False
 
     def run(self) -> Completed:
+        try:
+            return self._run()
+        except SystemSchedulerError:
+            raise
+        except OSError as error:  # no room for the temporary files
+            raise SchedulerCommandFailed(self.argv, None, note=f"no temporary files can be written: {error}") from error
+
+    def _run(self) -> Completed:
         with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as err:
             if self.stdin is not None:
                 given.write(self.stdin)

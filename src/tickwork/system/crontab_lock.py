@@ -79,8 +79,14 @@ async def locked(path: Path, clock: Clock, timeout: float) -> AsyncIterator[int]
     Raises:
         SchedulerTimedOut: Others held it for `timeout` seconds.
     """
-    with outside():
-        lock = await to_its_end(asyncio.to_thread(FileLock, path))
+    opening = asyncio.ensure_future(asyncio.to_thread(_open_lock, path))
+    try:
+        with outside():
+            lock = await to_its_end(opening)
+    except asyncio.CancelledError:
+        if opening.done() and not opening.cancelled() and opening.exception() is None:
+            opening.result().close()
+        raise
     try:
         deadline = clock.monotonic() + timeout
         while not lock.try_acquire():
@@ -91,6 +97,14 @@ async def locked(path: Path, clock: Clock, timeout: float) -> AsyncIterator[int]
         yield lock.fileno()
     finally:
         lock.close()
+
+
+def _open_lock(path: Path) -> FileLock:
+    try:
+        return FileLock(path)
+    except OSError as error:
+        remedy = "let this user write it, or pass state= with another folder"
+        raise SchedulerDenied(f"to open the lock {str(path)!r}", error.strerror or str(error), remedy) from None
 
 
 async def wait(clock: Clock, seconds: float) -> None:
@@ -124,11 +138,19 @@ def seconds_to_wait(now: datetime) -> float:
 
 
 def keep_backup(folder: Path, name: str, content: bytes, now: datetime) -> Path:
-    """Save a version of a crontab, readable by its owner only, and forget all but the last five."""
+    """Save a version of a crontab, readable by its owner only, and forget all but the last five.
+
+    Raises:
+        SchedulerDenied: It could not be written; a full disk, mostly.
+    """
     path = folder / f"{name}.{now:%Y%m%dT%H%M%S.%f}Z.bak"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(content)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(content)
+    except OSError as error:
+        remedy = "make room there, or pass state= with another folder; nothing was changed"
+        raise SchedulerDenied(f"to keep a backup in {str(folder)!r}", error.strerror or str(error), remedy) from None
     pattern = re.compile(re.escape(name) + r"\.[0-9]{8}T[0-9]{6}\.[0-9]{6}Z\.bak")
     others = [entry for entry in folder.iterdir() if pattern.fullmatch(entry.name) and entry != path]
     others.sort(key=lambda entry: entry.stat().st_mtime_ns)
