@@ -21,11 +21,10 @@ from tickwork.system.task_xml import encode, render
 
 from .wine import environment, task_file
 
-pytestmark = [
-    pytest.mark.wine,
-    pytest.mark.timeout(180),
-    pytest.mark.skipif(not os.environ.get("TICKWORK_TEST_WINE"), reason="`make test-wine` runs it"),
-]
+if not os.environ.get("TICKWORK_TEST_WINE"):
+    pytest.skip("`make test-wine` runs it", allow_module_level=True)
+
+pytestmark = [pytest.mark.wine, pytest.mark.timeout(180)]
 
 PROGRAM = Path(__file__).parent / "wine.py"
 NIGHTLY = ScheduledTask("report", [r"C:\Python\python.exe", "-m", "report", "Köln"], when="*/20 9-17 * * 1-5")
