@@ -9,13 +9,13 @@ import pytest
 
 from .box import need_box, run_in_box
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Any:
     need_box("crontab", "cron", "faketime")
-    return run_in_box(tmp_path_factory.mktemp("doctor"), "examine", timeout=80)
+    return run_in_box(tmp_path_factory.mktemp("doctor"), "examine", timeout=110)
 
 
 def lines(answer: Any) -> list[str]:
@@ -52,3 +52,12 @@ def test_an_entry_that_does_not_run_in_time_is_a_problem(told: Any) -> None:
 
 def test_it_leaves_nothing_in_the_crontab(told: Any) -> None:
     assert told["left"] == "0 0 * * * true\n"
+
+
+def test_one_that_is_interrupted_takes_its_entry_with_it(told: Any) -> None:
+    assert told["interrupted"] == "0 0 * * * true\n"
+
+
+def test_the_entry_of_one_that_was_killed_is_removed_by_the_next(told: Any) -> None:
+    assert "tickwork-doctor-" in told["killed"]
+    assert told["after"] == "0 0 * * * true\n"

@@ -149,6 +149,8 @@ class Crontab:
             SchedulerConflict: A program without the lock kept changing the crontab.
             Exception: As for `list`.
         """
+        if not isinstance(entry, CronEntry):
+            raise InvalidOption("entry", "a CronEntry", entry)
         with outside():
             zone = await asyncio.to_thread(machine_zone)
             line = entry.line(zone)
@@ -201,6 +203,8 @@ class Crontab:
                 as root or as another user.
             Exception: As for `add`.
         """
+        if isinstance(args, str | bytes):
+            raise InvalidEntry("args", args, "it must be a list of the arguments, one by one")
         with outside():
             here = await asyncio.to_thread(Path.cwd)
             program, path = str(here / (sys.executable if python is None else python)), str(here / script)

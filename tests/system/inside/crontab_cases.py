@@ -23,6 +23,7 @@ from tickwork.errors import (
     EntryNotFound,
     ForeignEntry,
     InvalidEntry,
+    InvalidOption,
     SchedulerCommandFailed,
     SchedulerConflict,
     SchedulerDenied,
@@ -215,6 +216,18 @@ async def test_a_script_runs_in_this_environment_with_absolute_paths(
 
     assert line.command == f"{sys.executable} {tmp_path}/job.py --day '1 2' >>{tmp_path}/job.log 2>&1"
     assert stat.S_IMODE((tmp_path / "job.log").stat().st_mode) == 0o600
+
+
+async def test_arguments_that_are_one_text_are_refused_and_so_is_what_is_no_entry(tab: Crontab) -> None:
+    with pytest.raises(InvalidEntry) as caught:
+        await tab.create_python(__file__, "--all", schedule="@daily", id="job")
+    with pytest.raises(InvalidOption) as other:
+        await tab.add("0 0 * * * true")  # type: ignore[arg-type]
+
+    assert str(caught.value) == (
+        "args '--all' cannot be part of an entry: it must be a list of the arguments, one by one"
+    )
+    assert str(other.value) == "entry must be a CronEntry, got '0 0 * * * true'"
 
 
 async def test_a_script_that_is_not_there_is_refused(tab: Crontab, tmp_path: Path) -> None:
