@@ -55,7 +55,7 @@ clean: ## remove all that make and the tools have made
 	rm -rf $(VENV) .venvs build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# --- the parts of test-full, each of which also runs alone ---
+# --- the parts of test-full, each of which also runs alone; test-wine, which is none of them ---
 
 test-slow: $(VENV)/.dev
 	TICKWORK_TEST_LOOP=asyncio $(BIN)/python -m pytest
@@ -66,6 +66,10 @@ test-uvloop: $(VENV)/.dev
 	  TICKWORK_TEST_LOOP=uvloop $(BIN)/python -m pytest -m "not slow"; \
 	elif [ -n "$$CI" ]; then echo 'uvloop is not installed: a failure in CI' >&2; exit 1; \
 	else echo 'uvloop is not installed: not tested'; fi
+
+test-wine: $(VENV)/.test
+	.ci/wine
+	TICKWORK_TEST_WINE=1 $(BIN)/python -m pytest -m wine tests/system
 
 test-pythons: $(VENV)/.made
 	@$(MAKE) --no-print-directory -k $(addprefix test-,$(filter-out $(shell $(BIN)/python -c $(print-version) 2>/dev/null),$(PYTHONS)))

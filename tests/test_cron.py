@@ -80,6 +80,18 @@ def test_a_fixed_time_in_a_repeated_hour_runs_in_the_first_pass_only(expression:
     assert fires(expression, "2026-11-01 04:10", len(expected), NEW_YORK) == expected
 
 
+def test_the_parts_are_the_values_of_the_fields() -> None:
+    parts = Cron("15,45 9-10 1,L feb,aug *").parts
+    assert [sorted(values) for values in parts[:5]] == [[0], [15, 45], [9, 10], [2, 8], [0, 1]]
+    assert sorted(parts.weekdays) == list(range(7))
+    assert (len(parts.near_days), len(parts.nth_weekdays), parts.is_either, parts.years) == (0, 0, False, None)
+    assert Cron("0 0 * * 5#2,1L").parts.nth_weekdays == {(5, 2), (1, "l")}
+    assert Cron("0 0 15W * *").parts.near_days == {15}
+    assert Cron("0 0 13 * 5").parts.is_either
+    assert Cron("30 0 0 1 1 * 2030", seconds="first").parts.years == (2030,)
+    assert Cron("30 0 0 1 1 * 2030", seconds="first").parts.seconds == {30}
+
+
 def test_a_wildcard_job_runs_in_both_passes_of_a_repeated_hour() -> None:
     assert fires("*/30 * * * *", "2026-11-01 04:50", 4, NEW_YORK) == [
         "2026-11-01 05:00",

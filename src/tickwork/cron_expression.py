@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from .errors import InvalidCron, InvalidOption, nearest
 from .zones import CORRECTION, FIRST, LAST, Window, Zone
 
-__all__ = ["Plan", "fire_after", "parse"]
+__all__ = ["Parts", "Plan", "fire_after", "parse"]
 
 _HORIZON_YEARS = 50  # proves "never", see above
 _MAX_WINDOWS = 400  # two centuries of clock changes; only what each of them swallows searches longer
@@ -372,6 +372,34 @@ class _Reader:
 # --- plan -> wall time ------------------------------------------------------------------------------------
 
 
+class Parts(NamedTuple):
+    """The values of a plan's fields, for those who say the same in the words of another scheduler.
+
+    Attributes:
+        seconds: 0-59; {0} for five fields.
+        minutes: 0-59.
+        hours: 0-23.
+        months: 1-12.
+        month_days: 1-31, and 0 for the last day of a month.
+        near_days: Days that stand for the nearest day from Monday to Friday ("15W").
+        weekdays: 0-6, 0 is Sunday; without meaning where `nth_weekdays` has some.
+        nth_weekdays: Pairs of a weekday and 1-5, or "l" for the last one of a month.
+        is_either: Whether a day on which one of the two day fields matches is enough; else both must match.
+        years: Ascending, or None for all.
+    """
+
+    seconds: frozenset[int]
+    minutes: frozenset[int]
+    hours: frozenset[int]
+    months: frozenset[int]
+    month_days: frozenset[int]
+    near_days: frozenset[int]
+    weekdays: frozenset[int]
+    nth_weekdays: frozenset[tuple[int, int | str]]
+    is_either: bool
+    years: tuple[int, ...] | None
+
+
 class Plan:
     """What a cron expression means, without a zone. Immutable in what it says; shared between triggers.
 
@@ -439,6 +467,22 @@ class Plan:
         limits = "" if len(months) == 12 else f" month {_show(months)}"
         limits += "" if self.years is None else f" year {_show(frozenset(self.years))}"
         self.canonical: str = f"{self._show_days()}{limits} at {times}"
+
+    @property
+    def parts(self) -> Parts:
+        """The values of its fields."""
+        return Parts(
+            _listed(self._seconds),
+            _listed(self._minutes),
+            _listed(self._hours),
+            _listed(self._months),
+            self._month_days,
+            self._nearest,
+            self._weekdays,
+            self._nth,
+            self._either,
+            self.years,
+        )
 
     def _show_days(self) -> str:
         all_days = self._month_days.issuperset(range(1, 32))
@@ -548,6 +592,11 @@ def _table(values: frozenset[int], high: int) -> tuple[int, ...]:
             following = index
         table[index] = following
     return tuple(table)
+
+
+def _listed(table: tuple[int, ...]) -> frozenset[int]:
+    """Return the values that a table was made of."""
+    return frozenset(table) - {-1}
 
 
 _NO_DAYS = _table(frozenset(), 31)

@@ -32,6 +32,18 @@
     ├── RemoteError                         a child process raised what cannot be raised here
     ├── ItemError                           an item of a batch failed
     ├── VirtualTimeError (RuntimeError)     `tickwork.testing` cannot do what a test asks
+    ├── SystemSchedulerError                crontab and schtasks: `tickwork.system`
+    │   ├── SchedulerNotFound (FileNotFoundError)   its program is not installed
+    │   ├── SchedulerDenied (PermissionError)       it does not let this user
+    │   ├── SchedulerTimedOut (TimeoutError)        its program, or the lock, took too long
+    │   ├── SchedulerConflict (RuntimeError)        somebody else wrote at the same time
+    │   ├── SchedulerCommandFailed (RuntimeError)   its program failed; argv, status, output
+    │   ├── EntryNotFound (LookupError)
+    │   ├── EntryExists (ValueError)
+    │   ├── ForeignEntry (ValueError)               the entry is not ours, or edited by hand
+    │   ├── InvalidEntry (ValueError)               an id or a word that no entry can carry
+    │   ├── UnsupportedSchedule (ValueError)        a schedule that it cannot say exactly
+    │   └── CrontabCorrupt (ValueError)             markers that do not balance
     └── JobError                            what `await job.result()` raises
         ├── JobFailed                       cause: the original, where it is in this process
         ├── JobCancelled
@@ -593,6 +605,193 @@ def short(value: object, most: int = 80) -> str:
 
 class VirtualTimeError(TickworkError, RuntimeError):
     """A test asks of virtual time, or of an app under test, what cannot be done as things stand."""
+
+
+class SystemSchedulerError(TickworkError):
+    """Something about the schedulers of the operating system, crontab and schtasks."""
+
+
+class SchedulerNotFound(SystemSchedulerError, FileNotFoundError):
+    """The program of a scheduler is not there.
+
+    Attributes:
+        program: What was to be started.
+    """
+
+    program: str
+
+    def __init__(self, program: str, remedy: str) -> None:
+        self.program = program
+        super().__init__(f"there is no program {program!r}; {remedy}")
+
+
+class SchedulerDenied(SystemSchedulerError, PermissionError):
+    """A scheduler does not let this user do that.
+
+    Attributes:
+        action: What was tried.
+        reason: What the scheduler or the operating system says.
+    """
+
+    action: str
+    reason: str
+
+    def __init__(self, action: str, reason: str, remedy: str) -> None:
+        self.action, self.reason = action, reason
+        super().__init__(f"not allowed: {action}: {reason}; {remedy}")
+
+
+class SchedulerTimedOut(SystemSchedulerError, TimeoutError):
+    """The program of a scheduler, or the wait for the lock of a crontab, took too long.
+
+    Attributes:
+        action: What was waited for.
+        timeout: The limit, in seconds.
+    """
+
+    action: str
+    timeout: float
+
+    def __init__(self, action: str, timeout: float, remedy: str) -> None:
+        self.action, self.timeout = action, timeout
+        super().__init__(f"{action} took longer than {timeout:g} s; {remedy}")
+
+
+class SchedulerConflict(SystemSchedulerError, RuntimeError):
+    """What was read back is not what was written: somebody without the lock wrote at the same time.
+
+    Attributes:
+        what: What is different.
+    """
+
+    what: str
+
+    def __init__(self, what: str, remedy: str) -> None:
+        self.what = what
+        super().__init__(f"{what}; {remedy}")
+
+
+class SchedulerCommandFailed(SystemSchedulerError, RuntimeError):
+    """The program of a scheduler failed in a way that has no error of its own.
+
+    Attributes:
+        argv: The program and its arguments.
+        returncode: Its exit status; negative: the number of the signal that ended it; None: it did not start.
+        stdout: What it printed, as bytes.
+        stderr: What it complained, as bytes.
+    """
+
+    argv: tuple[str, ...]
+    returncode: int | None
+    stdout: bytes
+    stderr: bytes
+
+    def __init__(
+        self, argv: tuple[str, ...], returncode: int | None, stdout: bytes = b"", stderr: bytes = b"", *, note: str = ""
+    ) -> None:
+        self.argv, self.returncode, self.stdout, self.stderr = argv, returncode, stdout, stderr
+        said = note or (stderr.strip() or stdout.strip()).decode(errors="replace") or "it says nothing"
+        how = "did not start" if returncode is None else f"ended with exit status {returncode}"
+        super().__init__(f"{' '.join(argv)!r} {how}: {said if len(said) <= 500 else said[:497] + '...'}")
+
+
+class EntryNotFound(SystemSchedulerError, LookupError):
+    """No entry of ours has this id.
+
+    Attributes:
+        id: The id as given.
+        suggestion: The nearest known id, or None.
+    """
+
+    id: str
+    suggestion: str | None
+
+    def __init__(self, id: str, known: list[str], where: str) -> None:
+        self.id, self.suggestion = id, nearest(id, known)
+        hint = f"did you mean {self.suggestion!r}?" if self.suggestion else f"known: {', '.join(known) or 'none'}"
+        super().__init__(f"there is no entry {id!r} in {where}; {hint}")
+
+
+class EntryExists(SystemSchedulerError, ValueError):
+    """An entry with this id is there already.
+
+    Attributes:
+        id: The id.
+    """
+
+    id: str
+
+    def __init__(self, id: str, where: str) -> None:
+        self.id = id
+        super().__init__(f"there is an entry {id!r} in {where} already; pass replace=True to replace it")
+
+
+class ForeignEntry(SystemSchedulerError, ValueError):
+    """What was to be changed was made, or was edited, by somebody else.
+
+    Attributes:
+        id: The id or name of the entry.
+        reason: Who is taken for its owner, and why.
+    """
+
+    id: str
+    reason: str
+
+    def __init__(self, id: str, reason: str, remedy: str) -> None:
+        self.id, self.reason = id, reason
+        super().__init__(f"entry {id!r} {reason}; {remedy}")
+
+
+class InvalidEntry(SystemSchedulerError, ValueError):
+    """A part of an entry that the scheduler cannot carry exactly.
+
+    Attributes:
+        part: "id", "schedule", "argument", "log", "user", ...
+        got: The value as given.
+        reason: What is wrong with it, and what to do.
+    """
+
+    part: str
+    got: object
+    reason: str
+
+    def __init__(self, part: str, got: object, reason: str) -> None:
+        self.part, self.got, self.reason = part, got, reason
+        super().__init__(f"{part} {short(got)} cannot be part of an entry: {reason}")
+
+
+class UnsupportedSchedule(SystemSchedulerError, ValueError):
+    """A schedule that the scheduler of the operating system cannot say exactly; nothing is approximated.
+
+    Attributes:
+        schedule: The trigger or the text, as given.
+        reason: Why not, and what to do.
+    """
+
+    schedule: object
+    reason: str
+
+    def __init__(self, schedule: object, where: str, reason: str) -> None:
+        self.schedule, self.reason = schedule, reason
+        super().__init__(f"{where} cannot say {short(schedule)} exactly: {reason}")
+
+
+class CrontabCorrupt(SystemSchedulerError, ValueError):
+    """The markers in a crontab do not balance, so nobody can say which lines are ours; it is left as it is.
+
+    Attributes:
+        line_no: The line at fault, counted from 1.
+        reason: What is wrong there.
+    """
+
+    line_no: int
+    reason: str
+
+    def __init__(self, line_no: int, reason: str) -> None:
+        self.line_no, self.reason = line_no, reason
+        super().__init__(
+            f"line {line_no} of the crontab: {reason}; put it right with `crontab -e`, nothing was changed"
+        )
 
 
 class JobError(TickworkError):

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from .cron_expression import Plan, fire_after, parse
+from .cron_expression import Parts, Plan, fire_after, parse
 from .durations import format_microseconds, microseconds
 from .errors import InvalidInstant, InvalidOption, nearest
 from .zones import get_zone, resolve_wall, zone_key
@@ -313,6 +313,11 @@ class Cron(_Declared):
     def is_hourly(self) -> bool:
         """Whether it follows the wall clock through every hour, and so names no time of day."""
         return self._plan.is_wildcard and self._plan.is_every_hour
+
+    @property
+    def parts(self) -> Parts:
+        """The values of its fields."""
+        return self._plan.parts
 
     @property
     def fingerprint(self) -> str:

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..errors import TickworkError
 from ..program import OK, USAGE
+from .crontab import add_crontab
 from .map import add_map
 from .preview import add_preview
 from .store import add_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+_SECOND_WORDS = {"jobs": ("show", "retry", "cancel", "delete", "batch"), "crontab": ("doctor", "list")}
 
 EPILOG = """\
 TARGET is module:app, module, or path/file.py (imported by its stem, its folder first on sys.path);
@@ -127,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_jobs(add)
     add_store(add)
+    add_crontab(add)
     add_map(add)
 
     trigger = add("trigger", "Run a task once, here and now, and print its result as JSON.")
@@ -176,8 +180,8 @@ def _add_jobs(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _joined(words: Sequence[str]) -> list[str]:
     """Return the words with `jobs show` and its like as one: argparse knows a command by one word."""
-    if len(words) > 1 and words[0] == "jobs" and words[1] in ("show", "retry", "cancel", "delete", "batch"):
-        return [f"jobs {words[1]}", *words[2:]]
+    if len(words) > 1 and words[1] in _SECOND_WORDS.get(words[0], ()):
+        return [f"{words[0]} {words[1]}", *words[2:]]
     return list(words)
 
 

@@ -19,6 +19,8 @@ from ..program import run as run_program
 from ..triggers import Cron, upcoming
 from ..zones import clock_change, zone_key
 from .batches import run_jobs_batch as run_jobs_batch
+from .crontab import run_crontab_doctor as run_crontab_doctor
+from .crontab import run_crontab_list as run_crontab_list
 from .history import run_history as run_history
 from .history import run_why as run_why
 from .jobs import run_jobs as run_jobs

@@ -58,6 +58,11 @@ class FileLock:
             raise
         return True
 
+    def fileno(self) -> int:
+        """Return the open file: a program that inherits it holds the lock until it ends."""
+        assert self._fd is not None
+        return self._fd
+
     def release(self) -> None:
         """Let go of it."""
         if self._fd is not None:
