@@ -22,7 +22,13 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 def test_every_example_is_tested_here() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {"bookshop.py", "housekeeping.py", "script.py", "web.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {
+        "bookshop.py",
+        "housekeeping.py",
+        "scan.py",
+        "script.py",
+        "web.py",
+    }
 
 
 # -- housekeeping -----------------------------------------------------------------------------------------------------
@@ -201,3 +207,32 @@ def test_script_saves_what_it_has_not_begun_and_goes_on_with_it(tmp_path: Path) 
         "2 left from the last time\n       2 b.txt\n       3 a.txt\n       5 words in 2 files, 8 at a time\n"
     )
     assert not (tmp_path / "script.json").exists()
+
+
+# -- scan -------------------------------------------------------------------------------------------------------------
+
+
+def scan(folder: Path, *words: str) -> Ended:
+    with Running(str(EXAMPLES / "scan.py"), *words, cwd=folder) as running:
+        ended = running.ended()
+        running.wait_alone()
+    return ended
+
+
+def test_scan_finds_the_longest_functions_and_lists_what_does_not_parse(tmp_path: Path) -> None:
+    (tmp_path / "tree" / "deep").mkdir(parents=True)
+    (tmp_path / "tree" / "one.py").write_text("def short():\n    pass\n")
+    (tmp_path / "tree" / "deep" / "two.py").write_text("class A:\n    async def long(self):\n        a\n        b\n")
+    (tmp_path / "tree" / "three.py").write_text("def")
+    ended = scan(tmp_path, "tree")
+
+    assert ended.status == 0
+    assert ended.out.splitlines() == [
+        "     2 lines: short in tree/one.py",
+        "     3 lines: long in tree/deep/two.py",
+        "     2 files",
+    ]
+    (failed,) = [json.loads(line) for line in (tmp_path / "scan_failed.jsonl").read_text().splitlines()]
+    assert failed["item"] == "tree/three.py"
+    assert failed["error"]["type"] == "SyntaxError"
+    assert not (tmp_path / "scan.db").exists()

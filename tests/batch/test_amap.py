@@ -11,8 +11,8 @@ import pytest
 
 import tickwork
 from tickwork import ItemError, ItemOutcome, Retry
-from tickwork.batch.api import WINDOW_CHUNKS
 from tickwork.batch.chunks import MAX_ITEMS
+from tickwork.batch.stream import WINDOW_CHUNKS
 from tickwork.errors import InvalidOption, NotRunning
 
 from . import functions

@@ -93,7 +93,7 @@ async def test_a_coroutine_function_in_a_process_is_refused() -> None:
 
 
 async def test_a_pool_is_refused_where_no_process_runs() -> None:
-    pool = Pool(max_processes=1)
+    pool = Pool(processes=1)
     with pytest.raises(InvalidOption) as caught:
         await tickwork.map(functions.same, [1], pool=pool)
 
@@ -104,7 +104,7 @@ async def test_a_pool_is_refused_where_no_process_runs() -> None:
 
 async def test_a_pool_that_does_not_run_is_refused_before_anything_is_taken() -> None:
     items = iter([1, 2, 3])
-    pool = Pool(max_processes=1)
+    pool = Pool(processes=1)
     with pytest.raises(NotRunning) as before:
         await tickwork.map(functions.same, items, run_in="process", pool=pool)
     async with pool:

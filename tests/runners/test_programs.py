@@ -49,7 +49,7 @@ MAIN_SCRIPT = """
         raise Boom("from the script")
 
     def big(point):
-        return [bytes(100_000), point]
+        return [bytes(100_000), bytes(2_000_000), point]
 
     async def main():
         runner = ProcessRunner(1)
@@ -59,7 +59,7 @@ MAIN_SCRIPT = """
             await runner.run(boom)
         except Boom as error:
             assert "in boom" in str(error.__cause__)
-        assert type((await runner.run(big, (moved,)))[1]) is Point
+        assert type((await runner.run(big, (moved,)))[2]) is Point
         await runner.aclose()
         runner = ProcessRunner(1)
         assert type((await runner.run(max, ([Point(1)],)))) is Point

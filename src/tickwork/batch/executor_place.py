@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from ..clock import outside
 from ..elapsed import elapsed
-from ..errors import ExecutorFailed, ExecutorProcessDied, InvalidPayload, NotImportable, RemoteTraceback
-from ..runners.calls import load_beside, lost_payload, raised
+from ..errors import ExecutorFailed, ExecutorProcessDied, InvalidPayload, NotImportable
 from ..runners.executor import PLACE, ExecutorRunner
 from ..runners.reference import task_name
+from .answers import unpacked
 from .places import Ended, Place, overran
 from .work import Ran, run_away
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from concurrent.futures import Executor
-
-    from ..runners.child import Told
 
 
 class ExecutorPlace(Place):
@@ -94,7 +92,11 @@ class ExecutorPlace(Place):
         if error is not None:
             return self._not_run(items[: len(todo)], error)
         arrived = elapsed()
-        ended = Ended(*ran) if isinstance(ran, Ran) else self._unpack(ran, todo)
+        if isinstance(ran, Ran):
+            ended = Ended(*ran)
+        else:
+            body, told, seconds = ran
+            ended = unpacked(self._name, body, (), told, seconds, count=len(todo), where=PLACE)
         # Not what the executor itself needs for a call, however many items that has: a smaller chunk would not help.
         ended.loop_seconds = errand.packing_seconds + elapsed() - arrived
         return ended
@@ -111,23 +113,3 @@ class ExecutorPlace(Place):
                 reason = f"a {type(items[0]).__qualname__} cannot be pickled for a {PLACE}: {error.__cause__}"
             error = InvalidPayload(f"item of {self._name}", reason)
         return Ended([None], [(0, error)])
-
-    def _unpack(self, ran: tuple[bytes, list[tuple[int, Told, bool]], float], items: Sequence[Any]) -> Ended:
-        body, told, seconds = ran
-        failures: list[tuple[int, BaseException]] = []
-        for place, entry, is_result in told:
-            problem = (
-                lost_payload("result", self._name, entry.kind, entry.message, PLACE)
-                if is_result
-                else raised(self._name, entry)
-            )
-            problem.__cause__ = RemoteTraceback(entry.text)
-            failures.append((place, problem))
-        try:
-            values = load_beside(body, [])
-        except Exception as error:
-            if len(items) > 1:
-                return Ended(is_unclear=True)
-            reason = f"it cannot be unpickled: {type(error).__qualname__}: {error}"
-            return Ended([None], [(0, InvalidPayload(f"result of {self._name}", reason))])
-        return Ended(values, failures, seconds)

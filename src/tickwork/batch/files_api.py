@@ -9,8 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from ..options import one_of
-from .api import Batch, Outcomes
 from .file_place import FilePlace, Files
+from .run import Batch
+from .stream import Outcomes
 
 if TYPE_CHECKING:
     import os

@@ -17,9 +17,9 @@ from ..program import JOB_FAILED, OK, USAGE, leave, woken_by_signals
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 
-    from ..batch.api import Outcomes
     from ..batch.options import BatchOptions
     from ..batch.progress import BatchProgress
+    from ..batch.stream import Outcomes
     from ..errors import ItemError
     from .map_items import FoundFiles
     from .map_lines import Lines, Sink
@@ -186,8 +186,9 @@ class _Command:
         return made
 
     async def _main(self, files: FoundFiles) -> int:
-        from ..batch.api import Batch, Outcomes
         from ..batch.file_place import FilePlace
+        from ..batch.run import Batch
+        from ..batch.stream import Outcomes
         from .map_lines import Lines, Sink
 
         options = self._options

@@ -48,7 +48,7 @@ class FoundFiles(Files):
     """
 
     def __init__(self, words: Sequence[str] = (), own: Sequence[str] = ()) -> None:
-        self.unreadable = {}
+        self.unreadable: dict[Path, OSError] = {}
         self.barren: list[str] = []
         self._own = {os.path.abspath(path) for path in own}
         self._parts = [(word, _part(word)) for word in words]

@@ -149,8 +149,36 @@ def load(frame: wire.Frame) -> Any:
 
 def _loads(body: memoryview | bytes, flags: int, buffers: Sequence[memoryview] = ()) -> Any:
     if flags & wire.MAIN_LOADED:
-        return _MainUnpickler(io.BytesIO(body), buffers=buffers).load()
+        # BytesIO copies what is no `bytes`, which for a large result would hold the loop as long as unpickling does.
+        file = io.BytesIO(body) if len(body) < wire.MAPPED_BYTES else _View(memoryview(body))
+        return _MainUnpickler(file, buffers=buffers).load()
     return pickle.loads(body, buffers=buffers)
+
+
+class _View:
+    """A file over memory, for the unpickler, which copies what it reads to where it belongs."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._view, self._at = view, 0
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes."""
+        start, self._at = self._at, self._at + size
+        return bytes(self._view[start : self._at])
+
+    def readinto(self, target: memoryview) -> int:
+        """Fill memory with the next bytes, and return how many there were."""
+        source = self._view[self._at : self._at + len(target)]
+        target[: len(source)] = source
+        self._at += len(source)
+        return len(source)
+
+    def readline(self) -> bytes:
+        """Return the next bytes up to a line's end; no pickle of protocol 5 has one."""
+        end = self._at
+        while end < len(self._view) and self._view[end] != ord("\n"):
+            end += 1
+        return self.read(end + 1 - self._at)
 
 
 class _MainUnpickler(pickle.Unpickler):

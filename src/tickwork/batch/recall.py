@@ -21,7 +21,7 @@ LOOK_UP_ITEMS = 1_000
 """So many items are looked up together: one at a time a batch that is nearly done would take as long as a new one."""
 
 
-class Memory:
+class Recall:
     """The checkpoint of one batch; made by `open`.
 
     Args:
@@ -37,7 +37,7 @@ class Memory:
         self._seen = 0
 
     @classmethod
-    async def open(cls, plan: Plan, total: int | None, tell: Callable[[Piece], Awaitable[None]]) -> Memory:
+    async def open(cls, plan: Plan, total: int | None, tell: Callable[[Piece], Awaitable[None]]) -> Recall:
         """Open the file of a plan that has one.
 
         Raises:
