@@ -35,6 +35,16 @@ def rows(*items: tuple[int, object, str | None]) -> Sequence[tuple[int, bytes, s
     return [(place, fingerprint(item), result) for place, item, result in items]
 
 
+async def known(checkpoint: Checkpoint, start: int, items: Sequence[object]) -> list[Stored | None]:
+    """Return what is stored of each item, however many look-ups that takes."""
+    found: list[Stored | None] = []
+    while len(found) < len(items):
+        part = await checkpoint.look_up(start + len(found), items[len(found) :])
+        assert part
+        found += [entry if isinstance(entry, Stored) else None for entry in part]
+    return found
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "run.db"
@@ -42,30 +52,30 @@ def path(tmp_path: Path) -> Path:
 
 async def test_what_was_recorded_is_found_by_the_next_call(path: Path) -> None:
     async with opened(path, total=4) as checkpoint:
-        assert await checkpoint.look_up(0, ["a", "b", "c", "d"]) == [None] * 4
+        assert await known(checkpoint, 0, ["a", "b", "c", "d"]) == [None] * 4
         await checkpoint.record(rows((0, "a", '"A"'), (2, "c", "null")))
         await checkpoint.record([])
 
     async with opened(path, total=4) as checkpoint:
-        assert await checkpoint.look_up(0, ["a", "b"]) == [Stored('"A"'), None]
-        assert await checkpoint.look_up(2, ["c", "d"]) == [Stored("null"), None]
-        assert await checkpoint.look_up(4, []) == []
+        assert await known(checkpoint, 0, ["a", "b"]) == [Stored('"A"'), None]
+        assert await known(checkpoint, 2, ["c", "d"]) == [Stored("null"), None]
+        assert await known(checkpoint, 4, []) == []
         await checkpoint.record(rows((0, "a", '"B"')))
-        assert await checkpoint.look_up(0, ["a"]) == [Stored('"B"')]
+        assert await known(checkpoint, 0, ["a"]) == [Stored('"B"')]
     assert [found.name for found in path.parent.iterdir()] == ["run.db"]
 
 
 async def test_without_results_it_is_known_that_an_item_is_done(path: Path) -> None:
     async with opened(path, keeps_results=False) as checkpoint:
         await checkpoint.record(rows((0, "a", None)))
-        assert await checkpoint.look_up(0, ["a", "b"]) == [Stored(None), None]
+        assert await known(checkpoint, 0, ["a", "b"]) == [Stored(None), None]
 
 
 async def test_records_of_many_callers_are_all_kept(path: Path) -> None:
     async with opened(path) as checkpoint:
         await asyncio.gather(*(checkpoint.record(rows((n, n, str(n)))) for n in range(500)))
     async with opened(path) as checkpoint:
-        assert await checkpoint.look_up(0, range(501)) == [*(Stored(str(n)) for n in range(500)), None]
+        assert await known(checkpoint, 0, range(501)) == [*(Stored(str(n)) for n in range(500)), None]
 
 
 # --- another batch ---------------------------------------------------------------------------------------------------
@@ -96,7 +106,7 @@ async def test_a_file_of_another_function_version_or_way_with_results_is_refused
     assert await mismatch(path, version="2", total=1_000) == "it has 10 items, and not 1,000"
     assert path.read_bytes() == content
     async with opened(path, version="2", total=None) as checkpoint:
-        assert await checkpoint.look_up(9, [9]) == [Stored("9")]
+        assert await known(checkpoint, 9, [9]) == [Stored("9")]
 
 
 async def test_a_list_that_is_shorter_than_what_was_recorded_is_refused(path: Path) -> None:
@@ -124,15 +134,15 @@ async def test_another_item_at_a_recorded_place_is_refused(path: Path) -> None:
     async with opened(path) as checkpoint:
         await checkpoint.record(rows((6, "g", "1")))
         with pytest.raises(CheckpointMismatch) as refused:
-            await checkpoint.look_up(5, ["g", "f"])
+            await known(checkpoint, 5, ["g", "f"])
         assert refused.value.difference == "its item 6 is another one than 'f'"
-        assert await checkpoint.look_up(5, ["f", "g"]) == [None, Stored("1")]
+        assert await known(checkpoint, 5, ["f", "g"]) == [None, Stored("1")]
 
 
 async def test_an_item_that_cannot_be_told_from_others_is_refused_before_it_is_run(path: Path) -> None:
     async with opened(path) as checkpoint:
         with pytest.raises(InvalidPayload, match=r"^item 8\[0\]: a checkpoint cannot tell one object from another"):
-            await checkpoint.look_up(7, [1, [object()]])
+            await known(checkpoint, 7, [1, [object()]])
 
 
 async def test_one_who_is_refused_spoils_nothing_for_others(path: Path) -> None:
@@ -140,9 +150,9 @@ async def test_one_who_is_refused_spoils_nothing_for_others(path: Path) -> None:
         await checkpoint.record(rows((0, "a", "1")))
         answers = await asyncio.gather(
             checkpoint.record(rows((1, "b", "2"))),
-            checkpoint.look_up(0, ["z"]),
+            known(checkpoint, 0, ["z"]),
             checkpoint.record(rows((2, "c", "\ud800"))),
-            checkpoint.look_up(0, ["a", "b", "c"]),
+            known(checkpoint, 0, ["a", "b", "c"]),
             return_exceptions=True,
         )
     assert [type(answer) for answer in answers] == [type(None), CheckpointMismatch, UnicodeEncodeError, list]
@@ -189,7 +199,7 @@ async def test_a_file_of_a_later_version_is_refused(path: Path) -> None:
 async def test_an_empty_file_becomes_a_checkpoint(path: Path) -> None:
     path.touch()
     async with opened(path) as checkpoint:
-        assert await checkpoint.look_up(0, ["a"]) == [None]
+        assert await known(checkpoint, 0, ["a"]) == [None]
 
 
 async def test_a_file_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
@@ -220,7 +230,7 @@ async def test_the_same_process_opens_it_once(path: Path) -> None:
         assert await unavailable(path) == IN_USE
         await checkpoint.record(rows((0, 0, "0")))
     async with opened(path) as checkpoint:
-        assert await checkpoint.look_up(0, [0]) == [Stored("0")]
+        assert await known(checkpoint, 0, [0]) == [Stored("0")]
 
 
 HOLDER = """
@@ -249,7 +259,7 @@ async def test_a_killed_process_lets_go_of_it_and_loses_nothing_of_what_it_was_t
     assert await process.wait() == -9
 
     async with opened(path) as checkpoint:
-        found = await checkpoint.look_up(0, range(told + 10))
+        found = await known(checkpoint, 0, range(told + 10))
     assert found[:told] == [Stored(str(number)) for number in range(told)]
     assert found[told + 1 :] == [None] * 9
 
@@ -271,7 +281,7 @@ async def test_a_call_that_is_cancelled_is_done_wholly_or_not_at_all(path: Path)
             await begun
         go_on.set()
         await holding
-        assert await checkpoint.look_up(0, [0, 1]) == [None, None]
+        assert await known(checkpoint, 0, [0, 1]) == [None, None]
 
 
 async def test_an_open_that_is_cancelled_leaves_nothing_open(path: Path) -> None:
@@ -293,9 +303,9 @@ async def test_a_full_disk_loses_nothing_that_was_recorded(path: Path) -> None:
         assert str(full.value) == (
             f"checkpoint {path}: database or disk is full; make room and call again: what was recorded is kept"
         )
-        assert await checkpoint.look_up(0, [0, 1]) == [Stored("0"), None]
+        assert await known(checkpoint, 0, [0, 1]) == [Stored("0"), None]
     async with opened(path) as checkpoint:
-        assert await checkpoint.look_up(0, [0, 1]) == [Stored("0"), None]
+        assert await known(checkpoint, 0, [0, 1]) == [Stored("0"), None]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="an open file cannot be removed there")
@@ -320,7 +330,7 @@ async def test_a_damaged_file_is_told(path: Path) -> None:
     path.write_bytes(content[:8192] + b"\xff" * (len(content) - 8192))
     with pytest.raises(CheckpointUnavailable, match="malformed; it is damaged: remove it to start from nothing$"):
         async with opened(path) as checkpoint:
-            await checkpoint.look_up(0, range(1000))
+            await known(checkpoint, 0, range(1000))
 
 
 async def test_a_closed_one_takes_nothing(path: Path) -> None:
@@ -328,7 +338,7 @@ async def test_a_closed_one_takes_nothing(path: Path) -> None:
         pass
     await checkpoint.aclose()
     with pytest.raises(NotRunning):
-        await checkpoint.look_up(0, [1])
+        await known(checkpoint, 0, [1])
 
 
 # --- results ---------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import pytest
 import tickwork
 from cli.command import Running
 from tickwork import ItemError
-from tickwork.errors import CheckpointMismatch, CheckpointUnavailable, InvalidPayload
+from tickwork.errors import CheckpointMismatch, CheckpointUnavailable, InvalidOption, InvalidPayload, NotRunning
 
 from . import functions
 
@@ -224,6 +224,12 @@ class Doubler:
             raise ValueError(f"not {number}")
         return 2 * number
 
+    def double_of(self) -> Any:
+        async def double_it(number: int) -> int:
+            return await self.double(number)
+
+        return double_it
+
     def take(self) -> list[int]:
         ran, self.ran = sorted(self.ran), []
         return ran
@@ -232,7 +238,7 @@ class Doubler:
 async def test_what_failed_runs_again_and_nothing_else(path: Path) -> None:
     doubler = Doubler()
     doubler.fails = {3, 50, 99}
-    call = partial(tickwork.map, doubler.double, range(100), checkpoint=path)
+    call = partial(tickwork.map, doubler.double, range(100), checkpoint=path, version="1")
 
     results: list[Any] = await call(on_error="collect")
     assert [entry.index for entry in results if isinstance(entry, ItemError)] == [3, 50, 99]
@@ -257,11 +263,13 @@ async def test_a_batch_that_is_ended_by_a_failure_keeps_what_ended_well(path: Pa
     doubler = Doubler()
     doubler.fails = {20}
     with pytest.raises(ValueError, match="not 20"):
-        await tickwork.map(doubler.double, range(100), workers=1, chunk_size=1, checkpoint=path)
+        await tickwork.map(doubler.double, range(100), workers=1, chunk_size=1, checkpoint=path, version="1")
     assert doubler.take() == list(range(21))
 
     doubler.fails = set()
-    assert await tickwork.map(doubler.double, range(100), checkpoint=path) == [2 * number for number in range(100)]
+    assert await tickwork.map(doubler.double, range(100), checkpoint=path, version="1") == [
+        2 * number for number in range(100)
+    ]
     assert doubler.take() == list(range(20, 100))
 
 
@@ -274,7 +282,7 @@ async def test_items_that_are_tried_again_are_recorded_once_they_end_well(path: 
             raise ValueError(number)
         return number
 
-    call = partial(tickwork.map, third_time, range(30), retry=tickwork.Retry(3, delay=0), checkpoint=path)
+    call = partial(tickwork.map, third_time, range(30), retry=tickwork.Retry(3, delay=0), checkpoint=path, version="1")
     assert await call() == await call() == list(range(30))
     assert set(tries.values()) == {3}
 
@@ -303,7 +311,6 @@ async def test_another_batch_is_refused_before_anything_runs(path: Path) -> None
     name = f"{__name__}.Doubler.double"
     assert await same(double, range(10)) == f"its function is {name!r}, and not {__name__ + '.double'!r}"
     assert await same(doubler.double, range(10), version="2") == "its version is '1', and not '2'"
-    assert await changed(path, doubler.double, range(10)) == "its version is '1', and not None"
     ways = "its results are kept, and those of this call are not kept"
     assert await same(doubler.double, range(10), results="discard") == ways
     assert await same(doubler.double, range(9)) == "it has 10 items, and not 9"
@@ -317,20 +324,140 @@ async def test_another_batch_is_refused_before_anything_runs(path: Path) -> None
     assert await tickwork.map(doubler.double, range(10), checkpoint=path, version="1") == list(range(0, 20, 2))
 
 
+def plus(add: Any, number: int) -> Any:
+    return number + add if isinstance(add, int) else number
+
+
+class Multiplier:
+    def __init__(self, factor: int) -> None:
+        self.factor = factor
+
+    def times(self, number: int) -> int:
+        return number * self.factor
+
+    def __call__(self, number: int) -> int:
+        return number * self.factor
+
+    @classmethod
+    def same(cls, number: int) -> int:
+        return number
+
+
+async def test_a_version_that_is_left_out_differs_from_one_that_is_given(path: Path) -> None:
+    assert await tickwork.map(double, range(3), checkpoint=path, version="1") == [0, 2, 4]
+    assert await changed(path, double, range(3)) == "its version is '1', and not None"
+
+
+async def test_a_partial_with_other_arguments_is_another_function(path: Path) -> None:
+    assert await tickwork.map(partial(plus, 1), [1, 2, 3], checkpoint=path) == [2, 3, 4]
+    assert await tickwork.map(partial(partial(plus), 1), [1, 2, 3], checkpoint=path) == [2, 3, 4]
+    name = f"{__name__}.plus"
+    for other in (partial(plus, 100), partial(plus, True), partial(Multiplier.same)):
+        told = await changed(path, other, [1, 2, 3])
+        assert told.startswith(f"its function is '{name}, arguments ")
+    assert (await changed(path, plus_one, [1, 2, 3])).endswith(f", and not '{__name__}.plus_one'")
+
+
+def plus_one(number: int) -> int:
+    return number + 1
+
+
+NAMELESS = [
+    pytest.param(Multiplier(2).times, "it is a method of an instance of Multiplier", id="method"),
+    pytest.param(Multiplier(2), "it is an instance of Multiplier", id="instance"),
+    pytest.param(partial(Multiplier(2).times), "it is a method of an instance of Multiplier", id="partial method"),
+    pytest.param(lambda number: number * 2, "it is a lambda", id="lambda"),
+    pytest.param(
+        partial(plus, object()),
+        "it is a partial with something that a checkpoint cannot tell from others",
+        id="partial",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fn", "reason"), NAMELESS)
+async def test_a_function_whose_name_does_not_tell_what_it_does_needs_a_version(
+    path: Path, fn: Any, reason: str
+) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        tickwork.amap(fn, [1], checkpoint=path)
+    assert str(refused.value) == (
+        f"fn must be a function whose name tells what it does, where there is a checkpoint, got {fn!r}; {reason}: pass "
+        'a function of a module, or version="1", and another text whenever it would return something else'
+    )
+    assert not path.exists()
+    call = partial(tickwork.map, fn, [1], checkpoint=path, version="1")
+    assert await call() == await call()
+    assert len(await tickwork.map(fn, [1])) == 1  # without a checkpoint nobody asks
+
+
+async def test_a_nested_function_needs_a_version(path: Path) -> None:
+    with pytest.raises(InvalidOption, match="; it is defined inside another function: pass a function of a module, or"):
+        await tickwork.map(Doubler().double_of(), [1], checkpoint=path)
+    assert not path.exists()
+
+
+async def test_functions_that_their_name_tells_need_none(tmp_path: Path) -> None:
+    for number, fn in enumerate((Multiplier.same, abs, int.bit_length, Multiplier, tickwork.task()(double))):
+        assert len(await tickwork.map(fn, [1], checkpoint=tmp_path / str(number), results="discard")) == 1
+
+
+async def test_files_given_in_another_way_are_another_batch(tmp_path: Path) -> None:
+    folder, path = tmp_path / "data", tmp_path / "run.db"
+    folder.mkdir()
+    (folder / "a").write_text("ä")
+    assert list((await tickwork.map_files(folder, kind, read="text", checkpoint=path)).values()) == ["str"]
+    for read, name in (("bytes", "kind, read as bytes"), (None, "kind")):
+        with pytest.raises(CheckpointMismatch) as refused:
+            await tickwork.map_files(folder, kind, read=read, checkpoint=path)  # type: ignore[call-overload]
+        assert refused.value.difference == (
+            f"its function is '{__name__}.kind, read as text', and not '{__name__}.{name}'"
+        )
+    assert list((await tickwork.map_files(folder, kind, read="text", checkpoint=path)).values()) == ["str"]
+
+
+def kind(given: object) -> str:
+    return type(given).__name__
+
+
+async def test_a_call_that_is_refused_leaves_no_files(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    dead, path, other = tmp_path / "dead", tmp_path / "run.db", tmp_path / "other"
+    other.write_text("name;age\n")
+    both: dict[str, Any] = {"checkpoint": path, "dead": dead}
+    with pytest.raises(InvalidOption, match="^dead must be a new file, or one of failed items"):
+        await tickwork.map(double, [1], checkpoint=path, dead=other)
+    with pytest.raises(FileNotFoundError, match="no such"):
+        await tickwork.map(double, [1], checkpoint=path, dead=tmp_path / "no such" / "dead")
+    with pytest.raises(FileNotFoundError, match="missing"):
+        await tickwork.map_files(tmp_path / "missing", kind, **both)
+    with pytest.raises(NotADirectoryError, match="other"):
+        await tickwork.map_files(other, kind, **both)
+    with pytest.raises(CheckpointUnavailable):
+        await tickwork.map(double, [1], checkpoint=other, dead=dead)
+    async with tickwork.Pool(processes=1) as pool:
+        pass
+    with pytest.raises(NotRunning):
+        await tickwork.map(functions.double, [1], run_in="process", pool=pool, **both)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["data", "other"]
+    assert other.read_text() == "name;age\n"
+
+
 async def test_a_list_that_became_shorter_is_refused_where_the_batch_was_cut_off(path: Path) -> None:
     doubler = Doubler()
     doubler.fails = {20}
     numbers = [*range(21)]
     for items in (numbers, iter(numbers)):
         with pytest.raises(ValueError, match="not 20"):
-            await tickwork.map(doubler.double, items, checkpoint=path, workers=1)
+            await tickwork.map(doubler.double, items, checkpoint=path, version="1", workers=1)
         doubler.take()
         shorter = numbers[:10]
         if items is numbers:
-            assert await changed(path, doubler.double, shorter) == "it has 21 items, and not 10"
+            assert await changed(path, doubler.double, shorter, version="1") == "it has 21 items, and not 10"
             path.unlink()
-    assert await changed(path, doubler.double, shorter) == "it has at least 20 items, and not 10"
-    assert await changed(path, doubler.double, iter(shorter)) == "it has at least 20 items, and not 10"
+    assert await changed(path, doubler.double, shorter, version="1") == "it has at least 20 items, and not 10"
+    assert await changed(path, doubler.double, iter(shorter), version="1") == "it has at least 20 items, and not 10"
     assert doubler.take() == []
 
 
@@ -341,7 +468,7 @@ async def test_a_result_that_json_cannot_carry_is_refused_and_the_others_are_kep
         ran.append(number)
         return "seven" if number == 7 and len(ran) < 10 else number  # type: ignore[return-value]
 
-    call = partial(tickwork.map, hinted, range(100), workers=1, chunk_size=10, checkpoint=path)
+    call = partial(tickwork.map, hinted, range(100), workers=1, chunk_size=10, checkpoint=path, version="1")
     with pytest.raises(InvalidPayload) as refused:
         await call()
     assert str(refused.value) == (
@@ -363,7 +490,7 @@ async def test_without_results_an_item_is_none_and_runs_once(path: Path) -> None
         ran.append(number)
         return object()
 
-    call = partial(tickwork.map, opaque, range(20), checkpoint=path, results="discard")
+    call = partial(tickwork.map, opaque, range(20), checkpoint=path, version="1", results="discard")
     assert await call() == await call() == [None] * 20
     assert sorted(ran) == list(range(20))
 
@@ -375,7 +502,7 @@ async def test_an_item_that_cannot_be_told_from_others_is_refused_before_it_runs
         ran.append(item)
 
     with pytest.raises(InvalidPayload, match=r"^item 2: a checkpoint cannot tell one object from another; pass plain "):
-        await tickwork.map(note, [1, 2, object()], checkpoint=path)
+        await tickwork.map(note, [1, 2, object()], checkpoint=path, version="1")
     assert ran == []
 
 
@@ -384,8 +511,8 @@ async def test_a_function_may_change_its_item(path: Path) -> None:
         item.append(0)
         return len(item)
 
-    assert await tickwork.map(grow, [[], [1]], checkpoint=path) == [1, 2]
-    assert await tickwork.map(grow, [[], [1]], checkpoint=path) == [1, 2]
+    assert await tickwork.map(grow, [[], [1]], checkpoint=path, version="1") == [1, 2]
+    assert await tickwork.map(grow, [[], [1]], checkpoint=path, version="1") == [1, 2]
 
 
 # -- amap, files, places
@@ -394,7 +521,7 @@ async def test_a_function_may_change_its_item(path: Path) -> None:
 async def test_a_stream_that_was_left_goes_on(path: Path) -> None:
     doubler = Doubler()
     seen: list[tuple[int, int | None]] = []
-    async with tickwork.amap(doubler.double, range(5_000), chunk_size=5, checkpoint=path) as outcomes:
+    async with tickwork.amap(doubler.double, range(5_000), chunk_size=5, checkpoint=path, version="1") as outcomes:
         async for outcome in outcomes:
             seen.append((outcome.item, outcome.value))
             if len(seen) == 100:
@@ -404,7 +531,9 @@ async def test_a_stream_that_was_left_goes_on(path: Path) -> None:
     assert len(first) < 5_000
 
     for ordered in (True, False):
-        async with tickwork.amap(doubler.double, range(5_000), ordered=ordered, checkpoint=path) as outcomes:
+        async with tickwork.amap(
+            doubler.double, range(5_000), ordered=ordered, checkpoint=path, version="1"
+        ) as outcomes:
             seen = [(outcome.item, outcome.value) async for outcome in outcomes]
         assert (seen if ordered else sorted(seen)) == [(number, 2 * number) for number in range(5_000)]
     assert len(first) + len(doubler.take()) <= 5_000 + 20 * 5  # each lane was cut off once
@@ -423,7 +552,7 @@ async def test_an_endless_generator_goes_on_where_it_was_left(path: Path) -> Non
         yield from range(10**9)
 
     for items, last in ((numbers, 300), (plain, 5_000)):
-        async with tickwork.amap(doubler.double, items(), chunk_size=5, checkpoint=path) as outcomes:
+        async with tickwork.amap(doubler.double, items(), chunk_size=5, checkpoint=path, version="1") as outcomes:
             async for outcome in outcomes:
                 assert outcome.value == 2 * outcome.item
                 if outcome.index == last:
@@ -444,10 +573,12 @@ async def test_an_error_of_the_items_loses_nothing(path: Path) -> None:
         yield from range(50, 60)
 
     with pytest.raises(OSError, match="the line is dead"):
-        await tickwork.map(doubler.double, numbers(), checkpoint=path)
+        await tickwork.map(doubler.double, numbers(), checkpoint=path, version="1")
     assert doubler.take() == list(range(50))
     is_broken = False
-    assert await tickwork.map(doubler.double, numbers(), checkpoint=path) == [2 * number for number in range(60)]
+    assert await tickwork.map(doubler.double, numbers(), checkpoint=path, version="1") == [
+        2 * number for number in range(60)
+    ]
     assert doubler.take() == list(range(50, 60))
 
 
@@ -463,7 +594,9 @@ async def test_files_that_were_done_are_not_read_again(tmp_path: Path) -> None:
         ran.append(text)
         return len(text)
 
-    call = partial(tickwork.map_files, folder, length, "*.txt", read="text", checkpoint=tmp_path / "run.db")
+    call = partial(
+        tickwork.map_files, folder, length, "*.txt", read="text", checkpoint=tmp_path / "run.db", version="1"
+    )
     results: dict[Path, Any] = await call()
     assert [name.name for name, value in results.items() if isinstance(value, ItemError)] == ["bad.txt"]
     (folder / "bad.txt").write_text("good")
@@ -505,7 +638,7 @@ async def test_a_batch_that_is_cancelled_keeps_what_has_ended(path: Path, wait_u
             await gate.wait()
         return await doubler.double(number)
 
-    call = partial(tickwork.map, wait, range(60), workers=4, chunk_size=1, checkpoint=path)
+    call = partial(tickwork.map, wait, range(60), workers=4, chunk_size=1, checkpoint=path, version="1")
     batch = asyncio.create_task(call())
     await wait_until(lambda: len(waiting) == 4)
     batch.cancel()
@@ -525,10 +658,10 @@ async def test_the_same_process_runs_it_once_at_a_time(path: Path) -> None:
         await gate.wait()
         return number
 
-    first = asyncio.create_task(tickwork.map(wait, range(3), checkpoint=path))
+    first = asyncio.create_task(tickwork.map(wait, range(3), checkpoint=path, version="1"))
     await begun.wait()
     with pytest.raises(CheckpointUnavailable, match=r": database is locked; another process works on it: "):
-        await tickwork.map(wait, range(3), checkpoint=path)
+        await tickwork.map(wait, range(3), checkpoint=path, version="1")
     gate.set()
     assert await first == [0, 1, 2]
 
@@ -543,7 +676,10 @@ async def test_what_failed_for_good_is_listed_and_a_second_call_runs_just_that(
     doubler = Doubler()
     doubler.fails = {3, 50}
     dead, path = tmp_path / "failed.jsonl", tmp_path / "run.db" if has_checkpoint else None
-    call = partial(tickwork.map, doubler.double, range(100), on_error="skip", dead=dead, checkpoint=path)
+    version = "1" if has_checkpoint else None
+    call = partial(
+        tickwork.map, doubler.double, range(100), on_error="skip", dead=dead, checkpoint=path, version=version
+    )
 
     def listed() -> list[int]:
         return sorted(json.loads(line)["index"] for line in dead.read_text().splitlines())

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..elapsed import elapsed
 from ..errors import CheckpointMismatch, CheckpointUnavailable, InvalidOption, InvalidPayload
 from ..options import text
 from ..payloads import Codec
@@ -25,6 +26,7 @@ from ..payloads.plan import brief
 from ..runners.reference import task_name
 from ..stores.committer import Committer
 from .fingerprint import fingerprints
+from .pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,6 +41,10 @@ LOCK_SECONDS = 0.5
 """How long an open waits for the lock: two that come at once get out of each other's way, and one of them has it."""
 REST_SECONDS = 3_600.0
 """The thread has nothing to look after between two calls."""
+LOOK_SECONDS = 0.05
+"""How long fingerprints are taken for one look-up: whoever is cancelled waits for it, and so do others who record."""
+LOOK_ITEMS = 16
+"""So many fingerprints are taken between two looks at the time."""
 
 TABLES: tuple[str, ...] = (
     # One row. `total` is null while nobody knows how many items there are.
@@ -54,16 +60,17 @@ class Stored:
     """An item that has ended well.
 
     Attributes:
-        result: The result as JSON text; None: results are not kept.
+        result: The result, decoded, or as JSON text where no way to decode it was given; None: results are not kept.
     """
 
-    result: str | None
+    result: Any
 
 
 class Checkpoint:
     """The file of one batch. Make it with `open`, and close it with `aclose`.
 
-    Every call may be cancelled: what it asks for is then done wholly or not at all.
+    Every call may be cancelled: what it asks for is then done wholly or not at all. Nothing that takes long is done on
+    the loop: its thread takes fingerprints, encodes and decodes.
     """
 
     def __init__(
@@ -97,7 +104,7 @@ class Checkpoint:
 
         Args:
             path: The file, on a local disk.
-            function: The name of the function.
+            function: Which function it is, as `identity_of` says it.
             version: Whose results these are; another text refuses those of an older version.
             keeps_results: Whether results are kept, and not only that an item is done.
             total: How many items there are; None: not known.
@@ -123,37 +130,53 @@ class Checkpoint:
             raise
         return made
 
-    async def look_up(self, start: int, items: Sequence[object]) -> list[Stored | None]:
-        """Return what is known of some items, and None for each that is to be run.
+    async def look_up(
+        self, start: int, items: Sequence[object], decode: Callable[[str], Any] | None = None
+    ) -> list[Stored | bytes]:
+        """Return what is known of some items, as many as a short time is enough for, and at least of one.
+
+        Everything that takes long is done in the thread, once: fingerprints are taken, results are decoded.
 
         Args:
             start: The index of the first of them.
             items: The items, in their order.
+            decode: Turns JSON text into a result.
+
+        Returns:
+            What is stored of an item, or its `fingerprint` when it is to be run.
 
         Raises:
             CheckpointMismatch: An item is another one than that which was recorded at its index.
-            InvalidPayload: An item cannot be told from others.
+            InvalidPayload: An item cannot be told from others, or a result does not fit any more.
             CheckpointUnavailable: The file cannot be read.
         """
-        return await self._committer.run(lambda db: self._look_up(db, start, items))
+        return await self._committer.run(lambda db: self._look_up(db, start, items, decode))
 
-    async def record(self, finished: Sequence[tuple[int, bytes, str | None]]) -> None:
+    async def record(
+        self, finished: Sequence[tuple[int, bytes, Any]], encode: Callable[[Any], str] | None = None
+    ) -> None:
         """Record items that have ended well: all or none. What is recorded when this returns survives a power cut.
 
         Args:
-            finished: For each its index, its `fingerprint`, taken before it was run, and its result as JSON text; None
-                when results are not kept.
+            finished: For each its index, its `fingerprint`, taken before it was run, and its result; None when results
+                are not kept.
+            encode: Turns a result into JSON text, in the thread; None: it is such a text.
 
         Raises:
+            InvalidPayload: A result cannot be encoded; all others are recorded, so that they do not run again.
             CheckpointUnavailable: The file cannot be written: the disk is full, say. What was recorded before is kept.
         """
-        rows = list(finished)
+        given = list(finished)
 
-        def insert(db: sqlite3.Connection) -> None:
+        def insert(db: sqlite3.Connection) -> InvalidPayload | None:
+            rows, refusal = (given, None) if encode is None else _encoded(given, encode)
             # Closed at once: the next one in this transaction runs the same statement, which one cursor can have.
             db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?)", rows).close()
+            return refusal
 
-        await self._committer.run(insert)
+        refusal = await self._committer.run(insert)
+        if refusal is not None:
+            raise refusal
 
     async def finish(self, total: int) -> None:
         """Note that there are no more items than these.
@@ -234,20 +257,27 @@ class Checkpoint:
         if known is None:
             db.execute("UPDATE batch SET total = ?", (total,))
 
-    def _look_up(self, db: sqlite3.Connection, start: int, items: Sequence[object]) -> list[Stored | None]:
+    def _look_up(
+        self, db: sqlite3.Connection, start: int, items: Sequence[object], decode: Callable[[str], Any] | None
+    ) -> list[Stored | bytes]:
         (total,) = db.execute("SELECT total FROM batch").fetchone()
         if total is not None and start + len(items) > total:
             self._refuse(f"it has {total:,} items, and this call has more")
-        found: list[Stored | None] = [None] * len(items)
-        keys = fingerprints(items, start)
+        keys: list[bytes] = []
+        pace, until = Pace(), elapsed() + LOOK_SECONDS
+        while len(keys) < len(items) and elapsed() < until:
+            keys += fingerprints(items[len(keys) : len(keys) + LOOK_ITEMS], start + len(keys))
+            pace.keep()
+        found: list[Stored | bytes] = [*keys]
         rows = db.execute(
             "SELECT place - ?, fingerprint, result FROM items WHERE place >= ? AND place < ?",
-            (start, start, start + len(items)),
+            (start, start, start + len(keys)),
         ).fetchall()  # a cursor that is not exhausted, and that a traceback keeps, holds the lock beyond the close
         for place, key, result in rows:
             if key != keys[place]:
                 self._refuse(f"its item {start + place} is another one than {brief(items[place])}")
-            found[place] = Stored(result)
+            found[place] = Stored(result if decode is None or result is None else decode(result))
+            pace.keep()
         return found
 
     def _refuse(self, difference: str) -> None:
@@ -282,6 +312,22 @@ class Checkpoint:
     def _unavailable(self, error: Exception) -> CheckpointUnavailable:
         remedy = next((remedy for sign, remedy in _REMEDIES if sign in str(error).lower()), "")
         return CheckpointUnavailable(self.path, str(error), remedy)
+
+
+def _encoded(
+    finished: Sequence[tuple[int, bytes, Any]], encode: Callable[[Any], str]
+) -> tuple[list[tuple[int, bytes, Any]], InvalidPayload | None]:
+    """Return rows with results as JSON text, without those that cannot be, and the first refusal."""
+    rows: list[tuple[int, bytes, Any]] = []
+    refusal: InvalidPayload | None = None
+    pace = Pace()
+    for index, key, result in finished:
+        try:
+            rows.append((index, key, encode(result)))
+        except InvalidPayload as error:
+            refusal = refusal or error
+        pace.keep()
+    return rows, refusal
 
 
 _REMEDIES = (

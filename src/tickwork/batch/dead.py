@@ -54,7 +54,7 @@ class DeadList:
 
     @classmethod
     async def open(cls, path: str | os.PathLike[str], fn: Callable[..., Any]) -> DeadList:
-        """Make the file where there is none, and leave what is in it for now.
+        """Make sure that the file can be written, and leave it as it is for now, or not there.
 
         Args:
             path: The file.
@@ -96,6 +96,13 @@ class DeadList:
 
     def _check(self) -> None:
         """Refuse what could not be written to later, or must not be moved away."""
+        try:
+            with open(self.path, "xb"):  # it can be made, and is when it is wanted: a call that is refused leaves none
+                pass
+            os.unlink(self.path)
+            return
+        except FileExistsError:
+            pass
         with open(self.path, "ab+") as file:
             file.seek(0)
             first = file.readline(1_000)

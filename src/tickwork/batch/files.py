@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from .patterns import Place
 
-__all__ = ["Unreadable", "find_files", "read_file"]
+__all__ = ["Unreadable", "check_directory", "find_files", "read_file"]
 
 PART_FILES = 256
 PART_FOLDERS = 32
@@ -90,6 +90,25 @@ def find_files(
     except TypeError:
         raise InvalidOption("directory", "a path", directory) from None
     return _stream(_walk(top, wanted))
+
+
+async def check_directory(directory: str | os.PathLike[str]) -> None:
+    """Refuse a directory of which nothing could be found, as the first step of `find_files` does; off the loop.
+
+    Raises:
+        FileNotFoundError: There is no such directory.
+        NotADirectoryError: It is none.
+        PermissionError: It cannot be read.
+    """
+    import aiofiles.os  # only who walks pays for it
+
+    with outside():
+        await aiofiles.os.wrap(_open_and_close)(os.fspath(directory))
+
+
+def _open_and_close(path: str) -> None:
+    with os.scandir(path):
+        pass
 
 
 async def _stream(walk: Iterator[Path | Unreadable | None]) -> AsyncGenerator[Path | Unreadable, None]:

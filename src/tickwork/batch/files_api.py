@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from ..options import one_of
 from .file_place import FilePlace, Files
+from .files import check_directory
 from .run import Batch
 from .stream import Outcomes
 
@@ -150,5 +151,13 @@ def amap_files(
     """
     one_of("read", read, (None, "bytes", "text"))
     files = Files(directory, pattern, recursive=recursive)
-    batch = Batch(fn, files.paths(), on_error, options, wrap=partial(FilePlace, files=files, read=read))
+    batch = Batch(
+        fn,
+        files.paths(),
+        on_error,
+        options,
+        wrap=partial(FilePlace, files=files, read=read),
+        read=read,
+        check=partial(check_directory, directory),
+    )
     return Outcomes(batch, ordered=ordered)

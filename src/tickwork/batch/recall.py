@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from ..errors import InvalidPayload
-from ..runners.reference import task_name
-from .checkpoint import Checkpoint, result_codec
+from .checkpoint import Checkpoint, Stored, result_codec
 from .engine import Segment
-from .fingerprint import fingerprints
 from .outcomes import Piece
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from .options import Plan
 
@@ -37,8 +34,16 @@ class Recall:
         self._seen = 0
 
     @classmethod
-    async def open(cls, plan: Plan, total: int | None, tell: Callable[[Piece], Awaitable[None]]) -> Recall:
+    async def open(
+        cls, plan: Plan, identity: str, total: int | None, tell: Callable[[Piece], Awaitable[None]]
+    ) -> Recall:
         """Open the file of a plan that has one.
+
+        Args:
+            plan: Of the batch.
+            identity: Which function it is, as `identity_of` says it.
+            total: How many items there are; None: not known.
+            tell: Awaited with each piece that is known already.
 
         Raises:
             CheckpointMismatch: It is that of another batch.
@@ -47,7 +52,7 @@ class Recall:
         assert plan.checkpoint is not None
         checkpoint = await Checkpoint.open(
             plan.checkpoint,
-            function=task_name(plan.fn),
+            function=identity,
             version=plan.version,
             keeps_results=plan.results == "json",
             total=total,
@@ -58,19 +63,27 @@ class Recall:
         """Tell of the items that are done, and return the others."""
         first, items, _ = segment
         self._seen = first + len(items)
-        keys = fingerprints(items, first)
-        found = await self._checkpoint.look_up(first, items)
+        decode = None if self._codec is None else self._codec.decode
         left: list[Segment] = []
-        place = 0
-        for is_done, group in groupby(found, key=lambda entry: entry is not None):
+        begin = 0
+        while begin < len(items):
+            found = await self._checkpoint.look_up(first + begin, items[begin:], decode)
+            left += await self._sort_out(first + begin, items[begin : begin + len(found)], found)
+            begin += len(found)
+        return left
+
+    async def _sort_out(self, first: int, items: Sequence[Any], found: list[Stored | bytes]) -> list[Segment]:
+        left: list[Segment] = []
+        begin = 0
+        for is_done, group in groupby(found, key=lambda entry: isinstance(entry, Stored)):
             entries = list(group)
-            part, start, place = items[place : place + len(entries)], place, place + len(entries)
+            part, start, begin = items[begin : begin + len(entries)], first + begin, begin + len(entries)
             if is_done:
-                values = [self._decode(entry.result) for entry in entries if entry is not None]
-                await self._tell(Piece(first + start, part, values, {}))
+                values = [entry.result for entry in cast("list[Stored]", entries)]
+                await self._tell(Piece(start, part, values, {}))
             else:
-                left.append(Segment(first + start, part))
-                self._keys.update(enumerate(keys[start:place], first + start))
+                left.append(Segment(start, part))
+                self._keys.update(enumerate(cast("list[bytes]", entries), start))
         return left
 
     async def record(self, piece: Piece) -> Piece:
@@ -81,23 +94,17 @@ class Recall:
             CheckpointUnavailable: The file cannot be written.
         """
         first, _, values, errors = piece
-        finished: list[tuple[int, bytes, str | None]] = []
-        refusal: InvalidPayload | None = None
-        for index, value in enumerate(values, first):
-            key = self._keys.pop(index)
-            if index - first not in errors:
-                try:
-                    finished.append((index, key, None if self._codec is None else self._codec.encode(value)))
-                except InvalidPayload as error:
-                    refusal = refusal or error
+        if self._codec is None:
+            values = [None] * len(values)
+        keys = [self._keys.pop(index) for index in range(first, first + len(values))]
+        finished = [
+            (first + place, key, value)
+            for place, (key, value) in enumerate(zip(keys, values, strict=True))
+            if place not in errors
+        ]
         if finished:
-            await self._checkpoint.record(finished)
-        if refusal is not None:  # the others are kept, so that they do not run again
-            raise refusal
-        return piece if self._codec is not None else piece._replace(values=[None] * len(values))
-
-    def _decode(self, result: str | None) -> Any:
-        return None if self._codec is None or result is None else self._codec.decode(result)
+            await self._checkpoint.record(finished, None if self._codec is None else self._codec.encode)
+        return piece._replace(values=values)
 
     async def finish(self) -> None:
         """Note that there were no more items.

@@ -16,6 +16,7 @@ from ..shield import to_its_end
 from .chunks import Sizer
 from .dead import DeadList
 from .engine import Engine, Rules
+from .identity import identity_of
 from .options import BatchOptions, OnError, Plan, plan_of
 from .places import LoopPlace, Place, ThreadPlace
 from .progress import BatchProgress, reporter
@@ -42,6 +43,8 @@ class Batch:
         on_error: What becomes of one that fails.
         options: The rest.
         wrap: Is given the place where the items run, and returns another one around it.
+        read: What of its files the function is given; None: it is given the items.
+        check: Awaited before anything is opened or begun; what it raises refuses the call, which then leaves nothing.
 
     Raises:
         InvalidOption: An option is wrong.
@@ -56,11 +59,14 @@ class Batch:
         options: BatchOptions,
         *,
         wrap: Callable[[Place], Place] | None = None,
+        read: str | None = None,
+        check: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.plan: Plan = plan_of(fn, on_error, options)
         self._source = source_of(items)
         self._name = task_name(fn)
-        self._wrap = wrap
+        self._identity = "" if self.plan.checkpoint is None else identity_of(fn, self.plan.version, read)
+        self._wrap, self._check = wrap, check
         self._recall: Recall | None = None
         self._dead: DeadList | None = None
         # These are there while it runs.
@@ -80,12 +86,16 @@ class Batch:
         self._report = reporter(plan.progress, self._name)
         async with AsyncExitStack() as stack:
             stack.callback(self._tell_end)
-            if plan.checkpoint is not None:
-                self._recall = await Recall.open(plan, total, self._tell_known)
-                stack.push_async_callback(_close, self._recall)
+            if self._check is not None:
+                await self._check()
+            if plan.pool is not None:
+                plan.pool.processes()  # refuses when it is closed
             if plan.dead is not None:
                 self._dead = await DeadList.open(plan.dead, plan.fn)
                 stack.push_async_callback(_close, self._dead)
+            if plan.checkpoint is not None:  # last: what is refused before it leaves no file of this batch
+                self._recall = await Recall.open(plan, self._identity, total, self._tell_known)
+                stack.push_async_callback(_close, self._recall)
             place = self._place()
             self._engine = Engine(
                 self._source,

@@ -58,6 +58,7 @@ FLAGS = {
 
 WORDS = (
     ('results="discard"', "--discard-results"),
+    ('version="1"', "--results-version 1"),
     ("the others with strict=False", "the others without this line"),
     ('run_in="process"', "--run-in process"),
     ('run_in="thread"', "--run-in thread"),
@@ -160,12 +161,15 @@ class _Command:
         Raises:
             TickworkError: An option or an item is wrong, or the checkpoint.
         """
+        from ..batch.identity import identity_of
         from ..batch.options import plan_of
         from .map_items import FoundFiles
 
         options = self._options
         _check_apart(options)
-        plan_of(self._fn, "collect", self._batch_options())  # what is wrong is said before anything is read
+        plan = plan_of(self._fn, "collect", self._batch_options())  # what is wrong is said before anything is read
+        if plan.checkpoint is not None:
+            identity_of(plan.fn, plan.version)
         outs = () if self._fd is not None else (options.out, f"{options.out}.part")
         files = FoundFiles(
             options.files or (),
@@ -199,7 +203,7 @@ class _Command:
             except asyncio.CancelledError:
                 return self._stopped(None, None)
             wrap = partial(FilePlace, files=files, read=options.read) if options.files or options.read else None
-            batch = Batch(self._fn, items, "collect", self._batch_options(), wrap=wrap)
+            batch = Batch(self._fn, items, "collect", self._batch_options(), wrap=wrap, read=options.read)
             outcomes = Outcomes[Any, Any](batch, ordered=not options.as_completed)
             sink = Sink(options.out, self._fd)
             try:
