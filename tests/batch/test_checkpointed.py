@@ -8,7 +8,10 @@ import random
 import signal
 import sqlite3
 import sys
+import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,8 @@ import pytest
 import tickwork
 from cli.command import Running
 from tickwork import ItemError
+from tickwork.batch.checkpoint import LOOK_ITEMS, Checkpoint, Stored
+from tickwork.batch.fingerprint import fingerprint
 from tickwork.errors import CheckpointMismatch, CheckpointUnavailable, InvalidOption, InvalidPayload, NotRunning
 
 from . import functions
@@ -343,6 +348,10 @@ class Multiplier:
         return number
 
 
+class Other(Multiplier):
+    pass
+
+
 async def test_a_version_that_is_left_out_differs_from_one_that_is_given(path: Path) -> None:
     assert await tickwork.map(double, range(3), checkpoint=path, version="1") == [0, 2, 4]
     assert await changed(path, double, range(3)) == "its version is '1', and not None"
@@ -352,10 +361,13 @@ async def test_a_partial_with_other_arguments_is_another_function(path: Path) ->
     assert await tickwork.map(partial(plus, 1), [1, 2, 3], checkpoint=path) == [2, 3, 4]
     assert await tickwork.map(partial(partial(plus), 1), [1, 2, 3], checkpoint=path) == [2, 3, 4]
     name = f"{__name__}.plus"
-    for other in (partial(plus, 100), partial(plus, True), partial(Multiplier.same)):
-        told = await changed(path, other, [1, 2, 3])
-        assert told.startswith(f"its function is '{name}, arguments ")
-    assert (await changed(path, plus_one, [1, 2, 3])).endswith(f", and not '{__name__}.plus_one'")
+    one, hundred = (fingerprint(((number,), {})).hex() for number in (1, 100))
+    told = await changed(path, partial(plus, 100), [1, 2, 3])
+    assert told == f"its function is '{name}, arguments {one}', and not '{name}, arguments {hundred}'"
+    others: tuple[Any, ...] = (partial(plus, True), partial(plus_one))
+    for other in others:
+        with pytest.raises(CheckpointMismatch):
+            await tickwork.map(other, [1, 2, 3], checkpoint=path)
 
 
 def plus_one(number: int) -> int:
@@ -397,8 +409,15 @@ async def test_a_nested_function_needs_a_version(path: Path) -> None:
     assert not path.exists()
 
 
+async def test_a_class_method_of_another_class_is_another_function(path: Path) -> None:
+    assert await tickwork.map(Multiplier.same, [1], checkpoint=path) == [1]
+    name = f"{__name__}.Multiplier.same"
+    assert await changed(path, Other.same, [1]) == f"its function is {name!r}, and not '{name}, of {__name__}.Other'"
+
+
 async def test_functions_that_their_name_tells_need_none(tmp_path: Path) -> None:
-    for number, fn in enumerate((Multiplier.same, abs, int.bit_length, Multiplier, tickwork.task()(double))):
+    named: tuple[Any, ...] = (Multiplier.same, abs, int.bit_length, Multiplier, tickwork.task()(double))
+    for number, fn in enumerate(named):
         assert len(await tickwork.map(fn, [1], checkpoint=tmp_path / str(number), results="discard")) == 1
 
 
@@ -407,9 +426,10 @@ async def test_files_given_in_another_way_are_another_batch(tmp_path: Path) -> N
     folder.mkdir()
     (folder / "a").write_text("ä")
     assert list((await tickwork.map_files(folder, kind, read="text", checkpoint=path)).values()) == ["str"]
-    for read, name in (("bytes", "kind, read as bytes"), (None, "kind")):
+    ways: tuple[tuple[Any, str], ...] = (("bytes", "kind, read as bytes"), (None, "kind"))
+    for read, name in ways:
         with pytest.raises(CheckpointMismatch) as refused:
-            await tickwork.map_files(folder, kind, read=read, checkpoint=path)  # type: ignore[call-overload]
+            await tickwork.map_files(folder, kind, read=read, checkpoint=path)
         assert refused.value.difference == (
             f"its function is '{__name__}.kind, read as text', and not '{__name__}.{name}'"
         )
@@ -418,6 +438,61 @@ async def test_files_given_in_another_way_are_another_batch(tmp_path: Path) -> N
 
 def kind(given: object) -> str:
     return type(given).__name__
+
+
+class Noted(str):
+    """A text that notes who takes its fingerprint."""
+
+    def encode(self, *args: Any) -> bytes:
+        noted.append(("fingerprint", threading.current_thread().name))
+        return super().encode(*args)
+
+
+@dataclass
+class Pair:
+    """A result that notes who encodes and decodes it."""
+
+    number: int
+
+    def __post_init__(self) -> None:
+        noted.append(("decode", threading.current_thread().name))
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "number":
+            noted.append(("encode", threading.current_thread().name))
+        return super().__getattribute__(name)
+
+
+noted: list[tuple[str, str]] = []
+
+
+async def pair_of(text: str) -> Pair:
+    pair = Pair.__new__(Pair)
+    object.__setattr__(pair, "number", len(text))
+    return pair
+
+
+async def test_fingerprints_and_results_are_made_off_the_loop_and_once(path: Path) -> None:
+    call = partial(tickwork.map, pair_of, [Noted(str(number)) for number in range(40)], checkpoint=path)
+    noted.clear()
+    await call()
+    assert Counter(noted) == {(what, "tickwork-checkpoint"): 40 for what in ("fingerprint", "encode")}
+    noted.clear()
+    await call()
+    assert Counter(noted) == {(what, "tickwork-checkpoint"): 40 for what in ("fingerprint", "decode")}
+
+
+async def test_large_items_are_looked_up_a_few_at_a_time(path: Path) -> None:
+    items = [bytes(8 << 20)] * 40
+    assert await tickwork.map(len, items, checkpoint=path) == [8 << 20] * 40
+    checkpoint = await Checkpoint.open(path, function="builtins.len", version=None, keeps_results=True, total=40)
+    try:
+        assert await checkpoint.look_up(0, items) == [Stored(str(8 << 20))] * LOOK_ITEMS
+        with pytest.raises(CheckpointMismatch, match="its item 39 is another one than b''"):
+            await checkpoint.look_up(39, [b""])
+    finally:
+        await checkpoint.aclose()
+    assert await tickwork.map(len, items, checkpoint=path) == [8 << 20] * 40
 
 
 async def test_a_call_that_is_refused_leaves_no_files(tmp_path: Path) -> None:

@@ -265,7 +265,7 @@ class Checkpoint:
             self._refuse(f"it has {total:,} items, and this call has more")
         keys: list[bytes] = []
         pace, until = Pace(), elapsed() + LOOK_SECONDS
-        while len(keys) < len(items) and elapsed() < until:
+        while len(keys) < len(items) and (not keys or elapsed() < until):
             keys += fingerprints(items[len(keys) : len(keys) + LOOK_ITEMS], start + len(keys))
             pace.keep()
         found: list[Stored | bytes] = [*keys]
