@@ -29,7 +29,7 @@ from .fingerprint import fingerprints
 from .pace import Pace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 __all__ = ["Checkpoint", "ResultCodec", "Stored", "result_codec"]
 
@@ -153,27 +153,29 @@ class Checkpoint:
         return await self._committer.run(lambda db: self._look_up(db, start, items, decode))
 
     async def record(
-        self, finished: Sequence[tuple[int, bytes, Any]], encode: Callable[[Any], str] | None = None
+        self, finished: Iterable[tuple[int, bytes, Any]], encode: Callable[[Any], str] | None = None
     ) -> None:
         """Record items that have ended well: all or none. What is recorded when this returns survives a power cut.
 
         Args:
             finished: For each its index, its `fingerprint`, taken before it was run, and its result; None when results
-                are not kept.
+                are not kept. Iterated over in the thread.
             encode: Turns a result into JSON text, in the thread; None: it is such a text.
 
         Raises:
             InvalidPayload: A result cannot be encoded; all others are recorded, so that they do not run again.
             CheckpointUnavailable: The file cannot be written: the disk is full, say. What was recorded before is kept.
         """
-        given = list(finished)
+        given: list[tuple[int, bytes, Any]] = []
 
         def insert(db: sqlite3.Connection) -> InvalidPayload | None:
+            given.extend(finished)  # an iterator: nothing is left of it when this is run again
             rows, refusal = (given, None) if encode is None else _encoded(given, encode)
             # Closed at once: the next one in this transaction runs the same statement, which one cursor can have.
             db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?)", rows).close()
             return refusal
 
+        finished = iter(finished)
         refusal = await self._committer.run(insert)
         if refusal is not None:
             raise refusal

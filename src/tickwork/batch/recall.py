@@ -10,7 +10,7 @@ from .engine import Segment
 from .outcomes import Piece
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from .options import Plan
 
@@ -75,12 +75,11 @@ class Recall:
     async def _sort_out(self, first: int, items: Sequence[Any], found: list[Stored | bytes]) -> list[Segment]:
         left: list[Segment] = []
         begin = 0
-        for is_done, group in groupby(found, key=lambda entry: isinstance(entry, Stored)):
-            entries = list(group)
-            part, start, begin = items[begin : begin + len(entries)], first + begin, begin + len(entries)
+        for is_done, count in _runs(found):
+            entries, part, start = found[begin : begin + count], items[begin : begin + count], first + begin
+            begin += count
             if is_done:
-                values = [entry.result for entry in cast("list[Stored]", entries)]
-                await self._tell(Piece(start, part, values, {}))
+                await self._tell(Piece(start, part, [entry.result for entry in cast("list[Stored]", entries)], {}))
             else:
                 left.append(Segment(start, part))
                 self._keys.update(enumerate(cast("list[bytes]", entries), start))
@@ -97,12 +96,10 @@ class Recall:
         if self._codec is None:
             values = [None] * len(values)
         keys = [self._keys.pop(index) for index in range(first, first + len(values))]
-        finished = [
-            (first + place, key, value)
-            for place, (key, value) in enumerate(zip(keys, values, strict=True))
-            if place not in errors
-        ]
-        if finished:
+        finished: Iterable[tuple[int, bytes, Any]] = zip(range(first, first + len(values)), keys, values, strict=True)
+        if errors:
+            finished = [row for row in finished if row[0] - first not in errors]
+        if len(errors) < len(values):
             await self._checkpoint.record(finished, None if self._codec is None else self._codec.encode)
         return piece._replace(values=values)
 
@@ -117,3 +114,12 @@ class Recall:
     async def aclose(self) -> None:
         """Close the file."""
         await self._checkpoint.aclose()
+
+
+def _runs(found: list[Stored | bytes]) -> Iterator[tuple[bool, int]]:
+    """Yield how many items that follow each other are done, or are not."""
+    if len(kinds := set(map(type, found))) == 1:  # thousands, most of the time
+        yield Stored in kinds, len(found)
+        return
+    for is_done, group in groupby(found, key=lambda entry: isinstance(entry, Stored)):
+        yield is_done, sum(1 for _ in group)
