@@ -606,6 +606,28 @@ async def test_context_variables_reach_the_loop_and_threads() -> None:
     assert await tickwork.map(lambda _: variable.get(), [1, 2]) == ["set"] * 2
 
 
+async def test_context_variables_that_one_item_sets_are_not_seen_by_the_next() -> None:
+    variable.set("ours")
+
+    async def on_loop(item: int) -> str:
+        found = variable.get()
+        variable.set(f"set by {item}")
+        await asyncio.sleep(0)
+        assert variable.get() == f"set by {item}"
+        return found
+
+    def in_thread(item: int) -> str:
+        found = variable.get()
+        variable.set(f"set by {item}")
+        return found
+
+    assert await tickwork.map(on_loop, range(20), workers=2, timeout=5) == ["ours"] * 20
+    assert await tickwork.map(on_loop, range(20), workers=2, chunk_size=20) == ["ours"] * 20
+    assert await tickwork.map(in_thread, range(20), workers=2, chunk_size=20) == ["ours"] * 20
+    assert await tickwork.map(functions.set_variable, range(20), run_in="process", chunk_size=20) == ["unset"] * 20
+    assert variable.get() == "ours"
+
+
 async def test_a_plain_function_runs_on_the_loop_where_that_is_asked_for() -> None:
     assert await tickwork.map(lambda _: threading.get_ident(), [1], run_in="loop") == [threading.get_ident()]
 

@@ -21,7 +21,7 @@ from .chunks import LOOP_SECONDS
 from .work import BEFORE, Ran, run_items
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Sequence
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ class LoopPlace(Place):
         assert task is not None
         for place, item in enumerate(items):
             try:
-                call = self._call(item)
+                call = _Call(self._fn, item)
                 ended.values.append(await (call if self._timeout is None else _within(self._timeout, call)))
             except BaseException as error:
                 if is_meant_for_us(error):
@@ -106,12 +106,37 @@ class LoopPlace(Place):
         await asyncio.sleep(0)
         return ended
 
-    async def _call(self, item: Any) -> Any:
-        value = self._fn(item)
-        return await value if iscoroutine(value) else value
+
+class _Call:
+    """A call of the function with one item; awaited, it runs in context variables of its own, as a task would."""
+
+    __slots__ = ("_fn", "_item")
+
+    def __init__(self, fn: Callable[[Any], Any], item: Any) -> None:
+        self._fn, self._item = fn, item
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        context = copy_context()
+        value = context.run(self._fn, self._item)
+        if not iscoroutine(value):
+            return value
+        step: Callable[[Any], Any] = value.send
+        sent: Any = None
+        while True:
+            try:
+                yielded = context.run(step, sent)
+            except StopIteration as stop:
+                return stop.value
+            try:
+                step, sent = value.send, (yield yielded)
+            except GeneratorExit:
+                context.run(value.close)
+                raise
+            except BaseException as error:
+                step, sent = value.throw, error
 
 
-async def _within(timeout: float | None, call: Coroutine[Any, Any, Any]) -> Any:
+async def _within(timeout: float | None, call: Awaitable[Any]) -> Any:
     """Await a call of the function, for so many seconds.
 
     Raises:
