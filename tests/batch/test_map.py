@@ -743,8 +743,8 @@ async def test_a_batch_whose_threads_all_overran_says_so_and_goes_on_when_one_re
     assert [isinstance(result, ItemError) for result in results] == [True, True, False]
     (message,) = caplog.messages
     assert message.endswith(
-        "wait: all 2 threads are at items that ran longer than their timeout of 0.01 s and cannot be stopped; the batch "
-        "goes on when one returns"
+        "wait: all 2 threads are at items that ran longer than their timeout of 0.01 s and cannot be stopped; the "
+        "batch goes on when one returns"
     )
 
 
