@@ -42,6 +42,9 @@ def count(path: Path) -> int:
     print("counts", path)
     return len(path.read_text().splitlines())
 
+def count_all(content) -> int:
+    return len(content)
+
 def size(content: bytes) -> int:
     return len(content)
 
@@ -82,6 +85,8 @@ async def stubborn(text: str) -> None:
 
 def opaque(text: str):
     return object()
+
+nameless = partial(max, default=object())
 
 @tickwork.task()
 def as_task(number: int) -> int:
@@ -624,6 +629,31 @@ def test_another_command_with_the_same_checkpoint_is_refused_and_the_lines_so_fa
         ),
     )
     assert (folder / "out.part").read_text() == "so far\n"
+
+
+def test_a_function_whose_name_does_not_tell_what_it_does_needs_a_version(folder: Path) -> None:
+    words = ["map", "work:nameless", "--items", "numbers.txt", "--checkpoint", "run.db", "-q"]
+    ended = tickwork(*words, cwd=folder)
+    assert ended.status == 2
+    assert ended.err.startswith(
+        "tickwork: TARGET must be a function whose name tells what it does, where there is a checkpoint, got "
+    )
+    assert ended.err.endswith(
+        "; it is a partial with something that a checkpoint cannot tell from others: pass a function of a module, or "
+        "--results-version 1, and another text whenever it would return something else\n"
+    )
+    assert not (folder / "run.db").exists()
+    assert tickwork(*words, "--results-version", "1", cwd=folder).status == 1  # max() of one number fails, and was run
+    assert (folder / "run.db").exists()
+
+
+def test_contents_read_in_another_way_are_another_batch(folder: Path) -> None:
+    words = ["map", "work:count_all", "--files", "data/*.csv", "--checkpoint", "run.db", "-q"]
+    assert tickwork(*words, "--read", "text", cwd=folder).status == 0
+    assert tickwork(*words, "--read", "bytes", cwd=folder).err == (
+        f"tickwork: checkpoint {folder}/run.db is that of another batch: its function is 'work.count_all, read as "
+        "text', and not 'work.count_all, read as bytes'; name another file, or remove this one to start from nothing\n"
+    )
 
 
 # --- on a terminal ---------------------------------------------------------------------------------------------------

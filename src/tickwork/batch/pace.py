@@ -13,7 +13,7 @@ from ..elapsed import elapsed
 
 __all__ = ["Pace"]
 
-WORK_SECONDS = 0.0005
+WORK_SECONDS = 0.001
 """How long a thread computes in one go."""
 PAUSE_SECONDS = 0.00005
 """How long it stops, at least: it must be asleep, or it would have the next turn as well."""
