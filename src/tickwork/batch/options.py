@@ -57,7 +57,8 @@ class BatchOptions(TypedDict, total=False):
         checkpoint: A file that remembers which items have ended well, so that the same call goes on where it was
             stopped, by a crash, a kill or Ctrl-C, and runs none of them again. Those that failed do. Left out: none.
         version: What results of an older version of the function must not be mixed with: another text than the one the
-            checkpoint was made with is refused.
+            checkpoint was made with is refused. With a checkpoint, a lambda, a function inside another one, a method of
+            an instance and a partial of what has no fingerprint need one: their name does not tell what they do.
         results: "json": the checkpoint keeps results, by the function's return hint. "discard": it does not, and the
             value of every item is None. Left out: "json".
         dead: A file that lists the items which failed for good, a line of JSON for each; `dead_items` brings them back.
