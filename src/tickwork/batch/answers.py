@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from ..clock import outside
 from ..errors import InvalidPayload, RemoteTraceback
 from ..runners.calls import load_beside, lost_payload, raised
+from ..runners.thread import ThreadRunner
 from .places import Ended
 
 if TYPE_CHECKING:
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
     from ..runners.child import Told
 
 
-def unpacked(
+async def unpacked(
     name: str,
     body: bytes,
     buffers: Sequence[memoryview],
@@ -24,7 +27,7 @@ def unpacked(
     count: int,
     where: str = "child process",
 ) -> Ended:
-    """Return the end of a chunk.
+    """Return the end of a chunk. It waits only where a value cannot be unpickled.
 
     Args:
         name: The name of the function.
@@ -43,8 +46,31 @@ def unpacked(
     try:
         values: list[Any] = load_beside(body, buffers)
     except Exception as error:
-        if count > 1:
-            return Ended(is_unclear=True)
-        reason = f"it cannot be unpickled: {type(error).__qualname__}: {error}"
-        return Ended([None], [(0, InvalidPayload(f"result of {name}", reason))])
+        values, lost = await _salvaged(body, buffers, count, error)
+        told_of = {place for place, _ in failures}
+        failures += [(place, _lost_result(name, why)) for place, why in lost if place not in told_of]
+        failures.sort(key=lambda failure: failure[0])
     return Ended(values, failures, seconds)
+
+
+async def _salvaged(
+    body: bytes, buffers: Sequence[memoryview], count: int, error: Exception
+) -> tuple[list[Any], list[tuple[int, Exception]]]:
+    """Return the values that can be unpickled, and why the others cannot. In a thread: it takes much longer."""
+    if count == 1:
+        return [None], [(0, error)]
+    from .salvage import salvage  # few batches need it
+
+    threads = ThreadRunner()
+    try:
+        with outside():
+            found, problem = await threads.start(copy_context(), salvage, (body, buffers), {})
+    finally:
+        threads.close()
+    if problem is None:
+        return found  # type: ignore[no-any-return]
+    return [None] * count, [(place, error) for place in range(count)]
+
+
+def _lost_result(name: str, error: Exception) -> InvalidPayload:
+    return InvalidPayload(f"result of {name}", f"it cannot be unpickled: {type(error).__qualname__}: {error}")
