@@ -40,7 +40,7 @@ class ExecutorPlace(Place):
         self._fn, self._name = self._runner.carried(fn), task_name(fn)
         self._timeout = timeout
         self._suspects: set[int] = set()
-        """The indices of items that were there when a process died. Not `id`: a range makes its items anew each time."""
+        """Indices of items that were there when a process died. Not `id`: a range makes its items anew each time."""
         self._gate = asyncio.Lock()
         self._under_way = 0
         self._quiet = asyncio.Event()
