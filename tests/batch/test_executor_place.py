@@ -188,7 +188,6 @@ async def coroutine_function(number: int) -> int:
             {"run_in": "executor"},
             'executor must be given for run_in="executor", got None; use map(..., executor=...)',
         ),
-        (coroutine_function, {}, "executor must be left out, got <"),
         (double, {"run_in": "thread"}, "executor must be left out, got <"),
         (coroutine_function, {"run_in": "executor"}, "function must be a plain function, got 'batch."),
     ],
@@ -196,7 +195,7 @@ async def coroutine_function(number: int) -> int:
 async def test_options_that_do_not_go_together_are_refused(
     threads: Executor, fn: Any, options: dict[str, Any], message: str
 ) -> None:
-    if "run_in" not in options or options["run_in"] == "thread" or fn is coroutine_function:
+    if options["run_in"] == "thread" or fn is coroutine_function:
         options = {**options, "executor": threads}
 
     with pytest.raises(InvalidOption) as raised:
