@@ -70,7 +70,7 @@ async def _salvaged(body: bytes, buffers: Sequence[memoryview]) -> tuple[list[An
             saved, problem = await threads.start(copy_context(), salvage, (body, buffers), {})
     finally:
         threads.close()
-    return None if problem is not None else saved  # type: ignore[no-any-return]
+    return None if problem is not None else saved
 
 
 def _lost_result(name: str, error: Exception) -> InvalidPayload:
