@@ -28,7 +28,7 @@ from tickwork.errors import (
     UnknownBatch,
 )
 from tickwork.job_batch import CHANGE_COUNT, FEW, PAGE
-from tickwork.job_feed import FLUSH_SECONDS, PART_COUNT
+from tickwork.job_feed import PART_COUNT
 from tickwork.stores.memory import MemoryStore
 from tickwork.stores.memory_batches import Batches  # here: in an app that runs, the first batch would import it
 from tickwork.tasks import MAX_BATCH_ID
@@ -709,7 +709,7 @@ async def test_a_slow_iterator_feeds_the_batch_before_a_part_is_full(work: Work)
         number = 0
         while not work.runs[0] and number < PART_COUNT:  # a part would have so many
             yield number
-            hold(FLUSH_SECONDS / 3)
+            hold()
             number += 1
         went_on = number < PART_COUNT
 

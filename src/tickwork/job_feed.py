@@ -77,9 +77,10 @@ class Feed:
             items: The items.
             may_be_there: Whether the batch may have been begun before.
         """
-        if isinstance(items, str | bytes) or not isinstance(items, Iterable | AsyncIterable):
-            remedy = TEXT_REMEDY if isinstance(items, str | bytes) else ""
-            raise InvalidOption("items", "a list, an iterator, or an async one", items, remedy=remedy)
+        if isinstance(items, str | bytes):
+            raise InvalidOption("items", "a list, an iterator, or an async one", items, remedy=TEXT_REMEDY)
+        if not isinstance(items, Iterable | AsyncIterable):
+            raise InvalidOption("items", "a list, an iterator, or an async one", items)
         if may_be_there:
             await self._find()
         try:

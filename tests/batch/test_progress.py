@@ -229,7 +229,7 @@ def test_a_copy_of_a_context_that_cannot_tell_stops_nothing(caplog: pytest.LogCa
 
 
 UNTIL = """
-import asyncio, sys, termios, time
+import asyncio, contextlib, sys, termios, time
 from tickwork.batch import bars
 from tickwork.batch.progress import BatchProgress, reporter
 written, write = [], sys.stderr.write
@@ -238,6 +238,14 @@ sys.stderr.write = lambda text: (written.append(text), write(text))[1]
 def until(text):
     while text not in "".join(written):
         time.sleep(0.002)
+
+@contextlib.contextmanager
+def stopped():
+    termios.tcflow(2, termios.TCOOFF)  # as by Ctrl-S
+    try:
+        yield
+    finally:
+        termios.tcflow(2, termios.TCOON)
 
 def close(told, *state):
     asyncio.run(told.close(BatchProgress(*state)))
@@ -312,17 +320,16 @@ def test_a_terminal_gets_a_bar_that_stays_with_its_last_state() -> None:
 def test_a_terminal_that_is_stopped_holds_the_end_of_its_batch_and_not_the_loop() -> None:
     shown = on_terminal(
         """
-        bars.CLOSE_SECONDS = 60
+        bars.CLOSE_SECONDS = 10
 
         async def main():
             told = reporter(True, "squares")
             until("0 items")
-            termios.tcflow(2, termios.TCOOFF)
-            closing = asyncio.ensure_future(told.close(BatchProgress(100, 0, 100, 10.0)))
-            for _ in range(100):
-                await asyncio.sleep(0)
-            assert not told.drawn.is_set() and not closing.done()
-            termios.tcflow(2, termios.TCOON)
+            with stopped():
+                closing = asyncio.ensure_future(told.close(BatchProgress(100, 0, 100, 10.0)))
+                for _ in range(100):
+                    await asyncio.sleep(0)
+                assert not told.drawn.is_set() and not closing.done()
             await closing
             assert told.drawn.is_set()
 
@@ -339,10 +346,9 @@ def test_a_batch_does_not_wait_for_ever_for_a_terminal_that_is_stopped() -> None
         bars.CLOSE_SECONDS = 0.05
         told = reporter(True, "squares")
         until("0 items")
-        termios.tcflow(2, termios.TCOOFF)
-        close(told, 100, 0, 100, 10.0)
-        assert not told.drawn.is_set()
-        termios.tcflow(2, termios.TCOON)
+        with stopped():
+            close(told, 100, 0, 100, 10.0)
+            assert not told.drawn.is_set()
         assert told.drawn.wait(10)
         """
     )
@@ -353,18 +359,17 @@ def test_a_batch_does_not_wait_for_ever_for_a_terminal_that_is_stopped() -> None
 def test_whoever_is_cancelled_does_not_wait_for_a_terminal_that_is_stopped() -> None:
     shown = on_terminal(
         """
-        bars.CLOSE_SECONDS = 60
+        bars.CLOSE_SECONDS = 10
 
         async def main():
             told = reporter(True, "squares")
             until("0 items")
-            termios.tcflow(2, termios.TCOOFF)
-            closing = asyncio.ensure_future(told.close(BatchProgress(7, 0, 100, 1.0)))
-            await asyncio.sleep(0)
-            closing.cancel()
-            await asyncio.wait([closing])
-            assert closing.cancelled() and not told.drawn.is_set()
-            termios.tcflow(2, termios.TCOON)
+            with stopped():
+                closing = asyncio.ensure_future(told.close(BatchProgress(7, 0, 100, 1.0)))
+                await asyncio.sleep(0)
+                closing.cancel()
+                await asyncio.wait([closing])
+                assert closing.cancelled() and not told.drawn.is_set()
             assert told.drawn.wait(10)
 
         asyncio.run(main())
