@@ -45,6 +45,8 @@ bench: $(VENV)/.runtime ## the benchmarks, as tables
 	$(BIN)/python bench/watchdog.py
 	$(BIN)/python bench/kill.py
 	$(BIN)/python bench/durable.py
+	$(BIN)/python bench/offload.py
+	$(BIN)/python bench/offload_bytes.py
 
 ifneq ($(wildcard mkdocs.yml),)
 docs: $(VENV)/.docs ## build the documentation into site/

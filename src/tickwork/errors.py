@@ -549,6 +549,9 @@ class RemoteTraceback(Exception):
         return f'\n"""\n{self.text}"""'
 
 
+_ITEM_NOTE = "raised for item "
+
+
 class ItemError(TickworkError):
     """An item of a batch failed; its cause is what the function raised.
 
@@ -584,9 +587,9 @@ class ItemError(TickworkError):
         """
         if not isinstance(self.error, Exception) or isinstance(self.error, StopIteration | StopAsyncIteration):
             return self
-        note = f"raised for item {self.index} ({short(self.item)})"
-        if note not in getattr(self.error, "__notes__", ()):
-            self.error.add_note(note)
+        notes = getattr(self.error, "__notes__", [])
+        notes[:] = [note for note in notes if not note.startswith(_ITEM_NOTE)]  # several items may raise one exception
+        self.error.add_note(f"{_ITEM_NOTE}{self.index} ({short(self.item)})")
         return self.error
 
 

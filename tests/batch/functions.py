@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -249,3 +250,13 @@ def gives_up_or_not(item: tuple[str, int]) -> int:
     folder, number = item
     count_run(folder, number)
     return tenth_fails(number)
+
+
+_variable: ContextVar[str] = ContextVar("set_by_functions", default="unset")
+
+
+def set_variable(item: int) -> str:
+    """Return what the variable was, and set it."""
+    found = _variable.get()
+    _variable.set(f"set by {item}")
+    return found

@@ -9,6 +9,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -606,6 +607,28 @@ async def test_context_variables_reach_the_loop_and_threads() -> None:
     assert await tickwork.map(lambda _: variable.get(), [1, 2]) == ["set"] * 2
 
 
+async def test_context_variables_that_one_item_sets_are_not_seen_by_the_next() -> None:
+    variable.set("ours")
+
+    async def on_loop(item: int) -> str:
+        found = variable.get()
+        variable.set(f"set by {item}")
+        await asyncio.sleep(0)
+        assert variable.get() == f"set by {item}"
+        return found
+
+    def in_thread(item: int) -> str:
+        found = variable.get()
+        variable.set(f"set by {item}")
+        return found
+
+    assert await tickwork.map(on_loop, range(20), workers=2, timeout=5) == ["ours"] * 20
+    assert await tickwork.map(on_loop, range(20), workers=2, chunk_size=20) == ["ours"] * 20
+    assert await tickwork.map(in_thread, range(20), workers=2, chunk_size=20) == ["ours"] * 20
+    assert await tickwork.map(functions.set_variable, range(20), run_in="process", chunk_size=20) == ["unset"] * 20
+    assert variable.get() == "ours"
+
+
 async def test_a_plain_function_runs_on_the_loop_where_that_is_asked_for() -> None:
     assert await tickwork.map(lambda _: threading.get_ident(), [1], run_in="loop") == [threading.get_ident()]
 
@@ -700,3 +723,73 @@ async def test_two_batches_at_a_time_do_not_mix() -> None:
 
     assert one == list(range(200))
     assert two == [-number for number in range(200)]
+
+
+async def test_a_batch_whose_threads_all_overran_says_so_and_goes_on_when_one_returns(
+    caplog: pytest.LogCaptureFixture, wait_until: Any
+) -> None:
+    go = threading.Event()
+
+    def wait(number: int) -> int:
+        if number < 2:
+            go.wait(10)
+        return number
+
+    batch = asyncio.ensure_future(tickwork.map(wait, range(3), workers=2, timeout=0.01, on_error="collect"))
+    await wait_until(lambda: caplog.messages)
+    go.set()
+    results = await batch
+
+    assert [isinstance(result, ItemError) for result in results] == [True, True, False]
+    (message,) = caplog.messages
+    assert message.endswith(
+        "wait: all 2 threads are at items that ran longer than their timeout of 0.01 s and cannot be stopped; the "
+        "batch goes on when one returns"
+    )
+
+
+async def test_one_exception_that_several_items_raise_names_the_item_it_is_raised_for() -> None:
+    shared = ValueError("shared")
+
+    async def fail(_number: int) -> None:
+        raise shared
+
+    results = await tickwork.map(fail, [1, 2, 3], on_error="collect")
+    for result in results:
+        assert isinstance(result, ItemError)
+        assert result.original() is shared
+
+    assert shared.__notes__ == ["raised for item 2 (3)"]
+
+
+async def test_a_task_brings_its_own_timeout_and_retry(tmp_path: Path) -> None:
+    tries: list[int] = []
+
+    @tickwork.task(retry=tickwork.Retry(3, delay=0), retry_on=KeyError)
+    async def sometimes(number: int) -> int:
+        tries.append(number)
+        if len(tries) < 3:
+            raise KeyError(number)
+        return number
+
+    @tickwork.task(timeout=0.01)
+    async def never(_number: int) -> None:
+        await asyncio.Event().wait()
+
+    assert await tickwork.map(sometimes, [7]) == [7]
+    assert tries == [7, 7, 7]
+    with pytest.raises(TimeoutError):
+        await tickwork.map(never, [1])
+    with pytest.raises(KeyError):
+        tries.clear()
+        await tickwork.map(sometimes, [7], retry=1)
+
+
+async def test_a_pool_brings_its_processes_and_an_executor_leaves_coroutines_to_the_loop() -> None:
+    async def ident(_item: int) -> int:
+        return threading.get_ident()
+
+    async with tickwork.Pool(processes=1) as pool:
+        assert await tickwork.map(functions.process_id, [1], pool=pool) == pool.processes().pids
+    with ThreadPoolExecutor(1) as executor:
+        assert await tickwork.map(ident, [1], executor=executor) == [threading.get_ident()]

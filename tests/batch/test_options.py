@@ -95,7 +95,7 @@ async def test_a_coroutine_function_in_a_process_is_refused() -> None:
 async def test_a_pool_is_refused_where_no_process_runs() -> None:
     pool = Pool(processes=1)
     with pytest.raises(InvalidOption) as caught:
-        await tickwork.map(functions.same, [1], pool=pool)
+        await tickwork.map(functions.same, [1], run_in="thread", pool=pool)
 
     assert str(caught.value) == (
         f'pool must be left out, got {pool!r}; only its processes are used, by a function with run_in="process"'

@@ -12,7 +12,8 @@ from ..errors import InvalidOption, nearest
 from ..options import as_executor, one_of, positive
 from ..policies import MAX_DEATHS
 from ..retry import Retry, exceptions_of, retry_of
-from ..workers import RUN_IN, Place, RunIn, place_of
+from ..workers import RUN_IN, Place, RunIn, is_async, place_of
+from .progress import check_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from ..pool import Pool
+    from ..tasks import TaskOptions
     from .progress import BatchProgress
 
 LOOP_WORKERS = 20
@@ -62,7 +64,8 @@ class BatchOptions(TypedDict, total=False):
             Left out: none.
         executor: Any `concurrent.futures.Executor`, such as a Dask client's `get_executor()`: the items run there. It
             is not shut down.
-        pool: A `Pool` whose child processes run the items: they are warm, and stay so. Left out: processes of its own.
+        pool: A `Pool` whose child processes run the items: they are warm, and stay so. `run_in` may be left out then.
+            Left out: processes of its own.
     """
 
     workers: int | None
@@ -143,13 +146,15 @@ def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -
             raise InvalidOption(
                 "fn", "a function of one argument, the item", fn, remedy="a Context belongs to a job: enqueue the task"
             )
-        fn = task.fn
+        fn, options = task.fn, _with_those_of_task(task.options_, options)
         if executor is None:  # which says where, as `run_in` does
             run_in = run_in or task.options_.run_in
     _check_function(fn)
     pool = options.get("pool")
     if pool is not None and not hasattr(type(pool), "processes"):
         raise InvalidOption("pool", "a Pool", pool)
+    if pool is not None and run_in is None and not is_async(fn):
+        run_in = "process"
     place = _place(fn, run_in, executor)
     if place == "process":
         from ..runners.calls import look_up
@@ -172,7 +177,7 @@ def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -
         retry_on=exceptions_of(options.get("retry_on", Exception)),
         max_deaths=positive("max_deaths", options.get("max_deaths", MAX_DEATHS)),
         on_error=one_of("on_error", on_error, ("raise", "collect", "skip")),
-        progress=options.get("progress", False),
+        progress=check_progress(options.get("progress", False)),
         checkpoint=options.get("checkpoint"),
         version=_with_checkpoint("version", options),
         results=one_of("results", _with_checkpoint("results", options) or "json", ("json", "discard")),
@@ -180,6 +185,12 @@ def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -
         pool=pool,
         executor=executor,
     )
+
+
+def _with_those_of_task(task: TaskOptions, options: BatchOptions) -> BatchOptions:
+    """Return the options of a batch, with the task's own where it has none."""
+    own: BatchOptions = {"timeout": task.timeout, "retry": task.retry, "retry_on": task.retry_on}
+    return {**own, **options}
 
 
 def _with_checkpoint(name: str, options: BatchOptions) -> Any:
@@ -207,7 +218,9 @@ def _place(fn: Callable[[Any], Any], run_in: RunIn | None, executor: Executor | 
         if place == "executor":
             raise InvalidOption("executor", 'given for run_in="executor"', None, remedy="use map(..., executor=...)")
         return place
-    if run_in is None and place == "thread":
+    if run_in is None:
+        if place == "loop":  # as in a pool: an executor has no loop
+            return place
         place = "executor"
     if place != "executor":
         raise InvalidOption(

@@ -7,6 +7,7 @@ the chunk, because its time was up or because its process died.
 from __future__ import annotations
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -15,13 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from ..clock import outside, running_clock
 from ..elapsed import elapsed
+from ..runners.reference import task_name
 from ..runners.thread import ThreadRunner
 from ..shield import is_meant_for_us
 from .chunks import LOOP_SECONDS
 from .work import BEFORE, Ran, run_items
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Sequence
+
+
+logger: logging.Logger = logging.getLogger("tickwork.batch")
 
 
 @dataclass(slots=True)
@@ -84,7 +89,7 @@ class LoopPlace(Place):
         assert task is not None
         for place, item in enumerate(items):
             try:
-                call = self._call(item)
+                call = _Call(self._fn, item)
                 ended.values.append(await (call if self._timeout is None else _within(self._timeout, call)))
             except BaseException as error:
                 if is_meant_for_us(error):
@@ -106,12 +111,37 @@ class LoopPlace(Place):
         await asyncio.sleep(0)
         return ended
 
-    async def _call(self, item: Any) -> Any:
-        value = self._fn(item)
-        return await value if iscoroutine(value) else value
+
+class _Call:
+    """A call of the function with one item; awaited, it runs in context variables of its own, as a task would."""
+
+    __slots__ = ("_fn", "_item")
+
+    def __init__(self, fn: Callable[[Any], Any], item: Any) -> None:
+        self._fn, self._item = fn, item
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        context = copy_context()
+        value = context.run(self._fn, self._item)
+        if not iscoroutine(value):
+            return value
+        step: Callable[[Any], Any] = value.send
+        sent: Any = None
+        while True:
+            try:
+                yielded = context.run(step, sent)
+            except StopIteration as stop:
+                return stop.value
+            try:
+                step, sent = value.send, (yield yielded)
+            except GeneratorExit:
+                context.run(value.close)
+                raise
+            except BaseException as error:
+                step, sent = value.throw, error
 
 
-async def _within(timeout: float | None, call: Coroutine[Any, Any, Any]) -> Any:
+async def _within(timeout: float | None, call: Awaitable[Any]) -> Any:
     """Await a call of the function, for so many seconds.
 
     Raises:
@@ -148,6 +178,7 @@ class ThreadPlace(Place):
         self._fn, self._timeout = fn, timeout
         self._threads = ThreadRunner()
         self._free = asyncio.Semaphore(workers)
+        self._stuck: set[asyncio.Future[Any]] = set()
 
     async def run(self, items: Sequence[Any], seconds: float) -> Ended:
         """See `Place.run`."""
@@ -156,7 +187,7 @@ class ThreadPlace(Place):
         todo, ran, position = list(items), Ran([], [], 0.0), [BEFORE, 0]
         work = (self._fn, todo, seconds, ran, position, self._timeout is not None)
         future = self._threads.start(copy_context(), run_items, work, {})
-        future.add_done_callback(lambda _: self._free.release())
+        future.add_done_callback(self._returned)
         try:
             with outside():
                 place = await self._watch(future, todo, position)
@@ -172,10 +203,28 @@ class ThreadPlace(Place):
             failures = [failure for failure in ran.failures if failure[0] < place]  # that one may end at this moment
             took = position[1] / 1e9 - began
             ended = Ended(ran.values[:place], failures, took, culprit=(place, overran(self._timeout)))
+            self._overran(future)
         ended.failures = [(place, _without_frames(error, 1)) for place, error in ended.failures]
         if any(map(iscoroutine, ended.values)):
             await self._await_values(ended, seconds)
         return ended
+
+    def _returned(self, future: asyncio.Future[Any]) -> None:
+        self._stuck.discard(future)
+        self._free.release()
+
+    def _overran(self, future: asyncio.Future[Any]) -> None:
+        """Note that a thread runs on; tell when there is no other."""
+        if not future.done():
+            self._stuck.add(future)
+        if len(self._stuck) == self.lanes:
+            logger.warning(
+                "%s: all %d threads are at items that ran longer than their timeout of %g s and cannot be stopped; the "
+                "batch goes on when one returns",
+                task_name(self._fn),
+                self.lanes,
+                self._timeout,
+            )
 
     async def _watch(self, future: asyncio.Future[Any], todo: list[Any], position: list[int]) -> int | None:
         """Wait until the thread is through, and return None; or until an item had its time, and return its place."""

@@ -86,10 +86,11 @@ def reporter(progress: bool | Callable[[BatchProgress], object], name: str) -> R
     Raises:
         InvalidOption: `progress` is none of these, a coroutine function, or a function that does not take one argument.
     """
-    if progress is False:
+    checked = check_progress(progress)
+    if checked is False:
         return _Nobody()
-    if progress is not True:
-        return _Function(_checked(progress), name)
+    if checked is not True:
+        return _Function(checked, name)
     try:
         return _Job(Context.current(), name)
     except NotRunning:
@@ -127,7 +128,14 @@ def _is_terminal() -> bool:
         return False
 
 
-def _checked(function: Any) -> Callable[[BatchProgress], object]:
+def check_progress(function: Any) -> bool | Callable[[BatchProgress], object]:
+    """Return what `progress` gives, when it can be told.
+
+    Raises:
+        InvalidOption: See `reporter`.
+    """
+    if isinstance(function, bool):
+        return function
     expected = "True, False or a function that takes a BatchProgress"
     if not callable(function):
         raise InvalidOption("progress", expected, function)

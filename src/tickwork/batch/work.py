@@ -6,6 +6,7 @@ A child process loads this module: it imports as little as `runners/child.py` do
 from __future__ import annotations
 
 import pickle
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..elapsed import elapsed, elapsed_ns
@@ -61,7 +62,7 @@ def run_items(
                 position[1] = elapsed_ns()
             position[0] = place
         try:
-            values.append(fn(item))
+            values.append(copy_context().run(fn, item))  # what it sets there is not the next one's affair
         except BaseException as error:  # SystemExit too: how a function ends is its item's affair
             failures.append((place, error))
             values.append(None)
