@@ -42,11 +42,16 @@ def all_but_7(count: int = 20) -> list[int]:
 # --- where they run ----------------------------------------------------------------------------------------------
 
 
-async def test_items_run_in_as_many_processes_as_there_are_workers() -> None:
-    pids = set(await tickwork.map(functions.process_id, range(200), run_in="process", workers=2, chunk_size=5))
+async def test_items_run_in_as_many_processes_as_there_are_workers(tmp_path: Path) -> None:
+    items = [(str(tmp_path), number) for number in range(6)]
+    batch = asyncio.ensure_future(tickwork.map(functions.until_told, items, run_in="process", workers=2, chunk_size=1))
+    at_once = set(await began(tmp_path, 2))
+    (tmp_path / "go").touch()
+    await batch
 
-    assert os.getpid() not in pids
-    assert 1 <= len(pids) <= 2
+    assert len(at_once) == 2
+    assert os.getpid() not in at_once
+    assert set(await began(tmp_path, 6)) == at_once
 
 
 async def test_a_batch_on_a_pool_uses_its_processes_and_leaves_them_warm() -> None:
