@@ -39,8 +39,9 @@ T = TypeVar("T")
 
 FEW, PAGE = 16, 256
 """Jobs that are read at once: few while the results are awaited one by one, more and more of those that are there."""
-CHANGE_COUNT = 500
-"""So many jobs are cancelled or queued again in one transaction."""
+CHANGE_COUNT = 200
+"""So many jobs are cancelled or queued again in one transaction: a store in memory holds the loop for some three
+milliseconds with them, and others have their turn in between."""
 
 _TO_CANCEL = (*UNFINISHED, JobState.PARKED)
 
@@ -266,6 +267,7 @@ class JobBatch(Generic[R]):
                     if job.state is JobState.RUNNING and self._app._dispatcher is not None:
                         self._app._dispatcher.cancel_here(job.id)
             first = _after(jobs)
+            await asyncio.sleep(0)  # a store in memory never waits
         return count
 
     async def retry_failed(self) -> int:
@@ -280,6 +282,7 @@ class JobBatch(Generic[R]):
             again = await self._store.retry([job.id for job in jobs], seen=JobState.FAILED)
             count += sum(job is not None for job in again)
             first = _after(jobs)
+            await asyncio.sleep(0)
         return count
 
     # -- outcomes ---------------------------------------------------------------------------------------------------

@@ -14,9 +14,11 @@ from collections import deque
 from collections.abc import AsyncIterable, Iterable
 from contextlib import suppress
 from hashlib import blake2b
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from .batch.chunks import LOOP_SECONDS
+from .batch.sources import TEXT_REMEDY, take_some
+from .elapsed import elapsed
 from .errors import InvalidOption, UnknownBatch, WrongBatch
 from .records import changed
 from .shield import is_meant_for_us, to_its_end
@@ -34,9 +36,9 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("tickwork.jobs")
 
 PART_COUNT = 500
-"""Items of one transaction: encoding them holds the loop for some milliseconds, and a flush of the disk is shared."""
+"""Items of one transaction, which share a flush of the disk."""
 FLUSH_SECONDS = 0.1
-"""So long items of an async iterable wait for others before they are enqueued."""
+"""So long items of a slow iterable wait for others before they are enqueued."""
 FEED_SECONDS = 60.0
 """For so long a batch that is not complete is believed to be fed, since the last word of it."""
 BEAT_SECONDS = FEED_SECONDS / 3
@@ -75,7 +77,9 @@ class Feed:
             items: The items.
             may_be_there: Whether the batch may have been begun before.
         """
-        if isinstance(items, str | bytes) or not isinstance(items, Iterable | AsyncIterable):
+        if isinstance(items, str | bytes):
+            raise InvalidOption("items", "a list, an iterator, or an async one", items, remedy=TEXT_REMEDY)
+        if not isinstance(items, Iterable | AsyncIterable):
             raise InvalidOption("items", "a list, an iterator, or an async one", items)
         if may_be_there:
             await self._find()
@@ -101,17 +105,21 @@ class Feed:
     async def _take_all(self, items: Iterable[Any]) -> None:
         iterator = iter(items)
         part: list[Any] = []
+        began = elapsed()
         while True:
-            try:
-                part.extend(islice(iterator, self._size + 1 - len(part)))  # one more says whether a part is the last
+            try:  # one more than its size says whether a part is the last
+                has_more = take_some(iterator, part, self._size + 1 - len(part), elapsed() + LOOP_SECONDS)
             except BaseException:  # what came before it was given
                 await self._add(part, is_last=False)
                 raise
-            is_last = len(part) <= self._size
-            await self._add(part[: self._size], is_last=is_last)
-            if is_last:
+            if has_more and len(part) <= self._size and elapsed() - began < FLUSH_SECONDS:
+                await asyncio.sleep(0)  # an iterator that is slow must not hold the loop
+                continue
+            await self._add(part[: self._size], is_last=not has_more)
+            if not has_more:
                 return
             del part[: self._size]
+            began = elapsed()
 
     async def _take_as_they_come(self, items: AsyncIterable[Any]) -> None:
         pull = _Pull(items, self._size)
@@ -132,12 +140,16 @@ class Feed:
         """Let the batch have these items, which come behind those that were looked at before."""
         jobs: list[NewJob] = []
         refusal: Exception | None = None
+        turned = elapsed()
         for index, item in enumerate(items, self._count):
             try:
                 jobs.append(self._job(item, index))
             except Exception as error:  # what came before it was given
                 refusal, is_last = error, False
                 break
+            if elapsed() - turned >= LOOP_SECONDS:  # encoding large ones must not hold the loop
+                await asyncio.sleep(0)
+                turned = elapsed()
         if jobs or is_last:
             await self._add_jobs(jobs, is_last=is_last)
         if refusal is not None:
@@ -256,6 +268,7 @@ class _Pull:
 
     async def _pull(self) -> None:
         iterator = aiter(self._items)
+        turned = elapsed()
         try:
             async for item in iterator:
                 self._found.append(item)
@@ -264,6 +277,9 @@ class _Pull:
                 while len(self._found) >= self._size:
                     self._room.clear()
                     await self._room.wait()
+                if elapsed() - turned >= LOOP_SECONDS:  # an iterator that never waits must not hold the loop
+                    await asyncio.sleep(0)
+                    turned = elapsed()
         finally:
             self._news.set()
             if hasattr(iterator, "aclose"):

@@ -318,13 +318,15 @@ async def test_what_is_dropped_ends_also_when_another_thread_collects_it(wait_un
     await wait_until(lambda: not batch_tasks())
 
 
-async def test_whoever_is_cancelled_while_it_waits_has_ended_the_batch() -> None:
+async def test_whoever_is_cancelled_while_it_waits_has_ended_the_batch(tmp_path: Path, wait_until: Any) -> None:
+    items = ((str(tmp_path), number) for number in forever())
+
     async def consume() -> None:
-        async for _ in tickwork.amap(functions.work_10_ms, forever(), run_in="process", workers=2):
+        async for _ in tickwork.amap(functions.until_told, items, run_in="process", workers=2):
             pass
 
     consumer = asyncio.ensure_future(consume())
-    await asyncio.sleep(0.2)
+    await wait_until(lambda: len(list(tmp_path.glob("began-*"))) == 2)
     await end(consumer)
 
     assert batch_tasks() == []

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,10 @@ import pytest
 
 import tickwork
 from tickwork import ItemError, Pool, Retry
+from tickwork.batch.options import BatchOptions
+from tickwork.batch.outcomes import Piece
+from tickwork.batch.places import Ended, Place
+from tickwork.batch.run import Batch
 from tickwork.errors import InvalidPayload, NotImportable, ProcessDied, RemoteError
 
 from . import functions
@@ -38,11 +42,16 @@ def all_but_7(count: int = 20) -> list[int]:
 # --- where they run ----------------------------------------------------------------------------------------------
 
 
-async def test_items_run_in_as_many_processes_as_there_are_workers() -> None:
-    pids = set(await tickwork.map(functions.process_id, range(200), run_in="process", workers=2, chunk_size=5))
+async def test_items_run_in_as_many_processes_as_there_are_workers(tmp_path: Path) -> None:
+    items = [(str(tmp_path), number) for number in range(6)]
+    batch = asyncio.ensure_future(tickwork.map(functions.until_told, items, run_in="process", workers=2, chunk_size=1))
+    at_once = set(await began(tmp_path, 2))
+    (tmp_path / "go").touch()
+    await batch
 
-    assert os.getpid() not in pids
-    assert 1 <= len(pids) <= 2
+    assert len(at_once) == 2
+    assert os.getpid() not in at_once
+    assert set(await began(tmp_path, 6)) == at_once
 
 
 async def test_a_batch_on_a_pool_uses_its_processes_and_leaves_them_warm() -> None:
@@ -249,6 +258,42 @@ async def test_an_item_that_cannot_be_unpickled_is_named() -> None:
     )
 
 
+class Counted(Place):
+    """Counts the chunks that go to another place."""
+
+    def __init__(self, place: Place) -> None:
+        self.lanes, self._place, self.chunks = place.lanes, place, 0
+
+    async def run(self, items: Sequence[Any], seconds: float, first: int) -> Ended:
+        self.chunks += 1
+        return await self._place.run(items, seconds, first)
+
+    async def aclose(self) -> None:
+        await self._place.aclose()
+
+
+@pytest.mark.parametrize("kind", [functions.NoPickle, functions.NoUnpickle])
+async def test_an_item_that_does_not_travel_makes_few_others_travel_alone(kind: Callable[[], Any]) -> None:
+    items: list[Any] = list(range(1_024))
+    items[700] = kind()
+    told: dict[int, Any] = {}
+    places: list[Counted] = []
+
+    def wrap(place: Place) -> Place:
+        places.append(Counted(place))
+        return places[0]
+
+    async def on_piece(piece: Piece) -> None:
+        told.update((piece.first + at, piece.errors.get(at, value)) for at, value in enumerate(piece.values))
+
+    options: BatchOptions = {"run_in": "process", "workers": 1, "chunk_size": 1_024}
+    await Batch(functions.same, items, "collect", options, wrap=wrap).run(on_piece)
+
+    assert isinstance(told.pop(700), ItemError)
+    assert told == {number: number for number in range(1_024) if number != 700}
+    assert places[0].chunks == 1 + 2 * 10  # halves, ten times
+
+
 async def test_an_item_that_kills_the_process_that_unpickles_it_has_failed() -> None:
     items: list[Any] = list(range(20))
     items[7] = functions.DeadlyUnpickle()
@@ -281,6 +326,16 @@ async def test_a_result_that_cannot_be_unpickled_is_named() -> None:
     assert str(error.error) == (
         "result of batch.functions.no_unpickle_at_7: it cannot be unpickled: ValueError: unreadable"
     )
+
+
+async def test_a_result_that_cannot_be_unpickled_makes_no_item_run_twice(tmp_path: Path) -> None:
+    items = [(str(tmp_path), number) for number in range(20)]
+
+    rest, error = await collected(functions.counted_no_unpickle_at_7, items, chunk_size=20, workers=1)
+
+    assert rest == [[number] for number in all_but_7()]
+    assert (error.index, error.attempts) == (7, 1)
+    assert [functions.runs_of(tmp_path, number) for number in range(20)] == [1] * 20
 
 
 async def test_an_error_that_cannot_be_unpickled_is_told_of() -> None:

@@ -25,10 +25,10 @@ def at(seconds: float, done: int = 0, failed: int = 0, total: int | None = 100) 
     return BatchProgress(done, failed, total, seconds)
 
 
-def run(told: Reporter, *states: BatchProgress) -> None:
+async def run(told: Reporter, *states: BatchProgress) -> None:
     for state in states[:-1]:
         told.show(state)
-    told.close(states[-1])
+    await told.close(states[-1])
 
 
 @pytest.fixture
@@ -77,15 +77,15 @@ def test_people_read_it_in_one_line(state: BatchProgress, text: str) -> None:
 # --- nobody, the log, a function -----------------------------------------------------------------------------------
 
 
-def test_nothing_is_told_when_nothing_is_asked_for(
+async def test_nothing_is_told_when_nothing_is_asked_for(
     log: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run(reporter(False, "squares"), at(0.1, done=1), at(60, done=100))
+    await run(reporter(False, "squares"), at(0.1, done=1), at(60, done=100))
     assert (log.messages, capfd.readouterr()) == ([], ("", ""))
 
 
-def test_the_log_gets_a_line_every_five_seconds_and_one_at_the_end(log: pytest.LogCaptureFixture) -> None:
-    run(reporter(True, "squares"), *(at(second / 10, done=second) for second in range(121)), at(12.1, done=121))
+async def test_the_log_gets_a_line_every_five_seconds_and_one_at_the_end(log: pytest.LogCaptureFixture) -> None:
+    await run(reporter(True, "squares"), *(at(second / 10, done=second) for second in range(121)), at(12.1, done=121))
     assert log.messages == [
         "squares: 50 of 100 items, 10/s, 5s left",
         "squares: 100 of 100 items, 10/s",
@@ -93,34 +93,34 @@ def test_the_log_gets_a_line_every_five_seconds_and_one_at_the_end(log: pytest.L
     ]
 
 
-def test_a_function_is_told_some_times_a_second_and_of_the_last_state_in_any_case() -> None:
+async def test_a_function_is_told_some_times_a_second_and_of_the_last_state_in_any_case() -> None:
     told: list[BatchProgress] = []
     states = [at(number / 64, done=number) for number in range(64)]
-    run(reporter(told.append, "squares"), *states)
+    await run(reporter(told.append, "squares"), *states)
     assert [state.done for state in told] == [0, 13, 26, 39, 52, 63]
     assert told[-1] is states[-1]
 
 
-def test_what_a_function_raises_is_told_once_and_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_a_function_raises_is_told_once_and_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
     calls: list[int] = []
 
     def fail(progress: BatchProgress) -> None:
         calls.append(progress.done)
         raise KeyError("mine")
 
-    run(reporter(fail, "squares"), at(0, done=1), at(1, done=2), at(2, done=3))
+    await run(reporter(fail, "squares"), at(0, done=1), at(1, done=2), at(2, done=3))
     assert calls == [1, 2, 3]
     message = "squares: who is told of the progress failed; the batch goes on, and this is told once"
     assert caplog.messages == [message]
     assert "KeyError: 'mine'" in caplog.text
 
 
-def test_a_coroutine_that_a_plain_function_returns_is_told_and_not_left_unawaited(
+async def test_a_coroutine_that_a_plain_function_returns_is_told_and_not_left_unawaited(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def later() -> None: ...
 
-    run(reporter(lambda progress: later(), "squares"), at(0), at(1))
+    await run(reporter(lambda progress: later(), "squares"), at(0), at(1))
     message = "squares: who is told of the progress returned a coroutine, which nobody awaits; make it a plain function"
     assert caplog.messages == [message]
 
@@ -166,7 +166,7 @@ async def test_a_job_of_an_app_shows_the_progress_of_its_batch(log: pytest.LogCa
 
     @app.task()
     async def work() -> None:
-        run(reporter(True, "squares"), at(0, done=1), at(9, done=40, failed=2))
+        await run(reporter(True, "squares"), at(0, done=1), at(9, done=40, failed=2))
 
     async with app:
         job = await work.enqueue()
@@ -184,7 +184,7 @@ def in_child() -> str:
     logging.getLogger("tickwork.batch").addHandler(handler)
     logging.getLogger("tickwork.batch").setLevel(logging.INFO)
     sys.stderr.isatty = lambda: True  # type: ignore[method-assign]
-    run(reporter(True, "squares"), at(0), at(6, done=6))
+    asyncio.run(run(reporter(True, "squares"), at(0), at(6, done=6)))
     return repr(logged)
 
 
@@ -197,7 +197,7 @@ async def test_a_child_process_of_a_pool_leaves_the_terminal_to_its_parent() -> 
 
 
 def job_in_child() -> None:
-    run(reporter(True, "squares"), at(0, done=1), at(9, done=40))
+    asyncio.run(run(reporter(True, "squares"), at(0, done=1), at(9, done=40)))
 
 
 async def test_so_does_a_job_in_a_process_of_its_own() -> None:
@@ -219,7 +219,7 @@ def test_a_copy_of_a_context_that_cannot_tell_stops_nothing(caplog: pytest.LogCa
         context = Context(job_id="1", task="t")
         context.listen(refuse)
         context.activate()
-        run(reporter(True, "squares"), at(0, done=1), at(9, done=40))
+        await run(reporter(True, "squares"), at(0, done=1), at(9, done=40))
 
     asyncio.run(main())
     assert caplog.messages == ["squares: who is told of the progress failed; the batch goes on, and this is told once"]
@@ -229,7 +229,8 @@ def test_a_copy_of_a_context_that_cannot_tell_stops_nothing(caplog: pytest.LogCa
 
 
 UNTIL = """
-import sys, time
+import asyncio, contextlib, sys, termios, time
+from tickwork.batch import bars
 from tickwork.batch.progress import BatchProgress, reporter
 written, write = [], sys.stderr.write
 sys.stderr.write = lambda text: (written.append(text), write(text))[1]
@@ -237,6 +238,17 @@ sys.stderr.write = lambda text: (written.append(text), write(text))[1]
 def until(text):
     while text not in "".join(written):
         time.sleep(0.002)
+
+@contextlib.contextmanager
+def stopped():
+    termios.tcflow(2, termios.TCOOFF)  # as by Ctrl-S
+    try:
+        yield
+    finally:
+        termios.tcflow(2, termios.TCOON)
+
+def close(told, *state):
+    asyncio.run(told.close(BatchProgress(*state)))
 """
 
 
@@ -292,7 +304,7 @@ def test_a_terminal_gets_a_bar_that_stays_with_its_last_state() -> None:
         told.show(BatchProgress(10, 0, 100, 1.0))
         until("10 of 100")
         print("from a job")
-        told.close(BatchProgress(100, 2, 100, 10.0))
+        close(told, 100, 2, 100, 10.0)
         print("after it")
         """
     )
@@ -305,6 +317,68 @@ def test_a_terminal_gets_a_bar_that_stays_with_its_last_state() -> None:
 
 
 @POSIX
+def test_a_terminal_that_is_stopped_holds_the_end_of_its_batch_and_not_the_loop() -> None:
+    shown = on_terminal(
+        """
+        bars.CLOSE_SECONDS = 10
+
+        async def main():
+            told = reporter(True, "squares")
+            until("0 items")
+            with stopped():
+                closing = asyncio.ensure_future(told.close(BatchProgress(100, 0, 100, 10.0)))
+                for _ in range(100):
+                    await asyncio.sleep(0)
+                assert not told.drawn.is_set() and not closing.done()
+            await closing
+            assert told.drawn.is_set()
+
+        asyncio.run(main())
+        """
+    )
+    assert screen(shown)[0].endswith("━ 100 of 100 items, 10/s")
+
+
+@POSIX
+def test_a_batch_does_not_wait_for_ever_for_a_terminal_that_is_stopped() -> None:
+    shown = on_terminal(
+        """
+        bars.CLOSE_SECONDS = 0.05
+        told = reporter(True, "squares")
+        until("0 items")
+        with stopped():
+            close(told, 100, 0, 100, 10.0)
+            assert not told.drawn.is_set()
+        assert told.drawn.wait(10)
+        """
+    )
+    assert screen(shown)[0].endswith("━ 100 of 100 items, 10/s")
+
+
+@POSIX
+def test_whoever_is_cancelled_does_not_wait_for_a_terminal_that_is_stopped() -> None:
+    shown = on_terminal(
+        """
+        bars.CLOSE_SECONDS = 10
+
+        async def main():
+            told = reporter(True, "squares")
+            until("0 items")
+            with stopped():
+                closing = asyncio.ensure_future(told.close(BatchProgress(7, 0, 100, 1.0)))
+                await asyncio.sleep(0)
+                closing.cancel()
+                await asyncio.wait([closing])
+                assert closing.cancelled() and not told.drawn.is_set()
+            assert told.drawn.wait(10)
+
+        asyncio.run(main())
+        """
+    )
+    assert screen(shown)[0].endswith(" 7 of 100 items, 7/s, 13s left")
+
+
+@POSIX
 def test_two_batches_at_once_have_two_bars_on_one_display() -> None:
     shown = on_terminal(
         """
@@ -312,12 +386,12 @@ def test_two_batches_at_once_have_two_bars_on_one_display() -> None:
         one.show(BatchProgress(1, 0, 2, 1.0))
         two.show(BatchProgress(5, 0, None, 1.0))
         until("5 items")
-        one.close(BatchProgress(2, 0, 2, 2.0))
+        close(one, 2, 0, 2, 2.0)
         three = reporter(True, "three")
-        two.close(BatchProgress(6, 0, None, 3.0))
-        three.close(BatchProgress(0, 0, 0, 0.0))
+        close(two, 6, 0, None, 3.0)
+        close(three, 0, 0, 0, 0.0)
         four = reporter(True, "four")
-        four.close(BatchProgress(4, 0, 4, 2.0))
+        close(four, 4, 0, 4, 2.0)
         """
     )
     assert [(line.split()[0], line.rpartition("━ ")[2]) for line in screen(shown)] == [
@@ -335,7 +409,7 @@ def test_what_goes_to_a_file_is_not_drawn_into_the_terminal(tmp_path: Path) -> N
         told = reporter(True, "squares")
         until("0 items")
         print("a result")
-        told.close(BatchProgress(1, 0, 1, 1.0))
+        close(told, 1, 0, 1, 1.0)
         """,
         stdout_to=tmp_path / "out",
     )
@@ -360,7 +434,7 @@ def test_without_rich_or_a_terminal_the_log_is_told(change: str, reason: str, tm
         logging.basicConfig(filename={str(tmp_path / "log")!r}, level=logging.INFO, format="%(message)s")
         {change}
         told = reporter(True, "squares")
-        told.close(BatchProgress(1, 0, 1, 1.0))
+        close(told, 1, 0, 1, 1.0)
         assert not [name for name in sys.modules if name.startswith("rich.")]
         """
     )
@@ -369,17 +443,17 @@ def test_without_rich_or_a_terminal_the_log_is_told(change: str, reason: str, tm
 
 def test_rich_is_not_imported_where_no_bar_is_drawn() -> None:
     program = """
-import sys
+import asyncio, sys
 from tickwork.batch.progress import BatchProgress, reporter
 for way in (False, True, print):
-    reporter(way, "squares").close(BatchProgress(1, 0, 1, 1.0))
+    asyncio.run(reporter(way, "squares").close(BatchProgress(1, 0, 1, 1.0)))
 assert not [name for name in sys.modules if name.startswith("rich")]
 """
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 @POSIX
-def test_a_terminal_that_is_gone_ends_the_bars_and_not_the_batch(
+async def test_a_terminal_that_is_gone_ends_the_bars_and_not_the_batch(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Gone:
@@ -400,6 +474,6 @@ def test_a_terminal_that_is_gone_ends_the_bars_and_not_the_batch(
     monkeypatch.setenv("TERM", "xterm")
     told = reporter(True, "squares")
     assert isinstance(told, bars.Bar)
-    told.close(at(1, done=1))
+    await told.close(at(1, done=1))
     assert told.drawn.is_set()
     assert caplog.messages == ["the progress bars cannot be drawn any more: OSError(5, 'Input/output error')"]

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from tickwork.batch.chunks import LOOP_SECONDS
 from tickwork.batch.sources import Source, source_of
+from tickwork.elapsed import elapsed
 from tickwork.errors import InvalidOption
 
 
@@ -50,8 +52,6 @@ class Both:
         (range(3), 3),
         ({1: "a", 2: "b"}, 2),
         ({1, 2, 3}, 3),
-        ("abc", 3),
-        (b"abc", 3),
         (deque([1, 2]), 2),
         (array("i", [1, 2]), 2),
         (memoryview(b"ab"), 2),
@@ -94,6 +94,44 @@ def test_what_cannot_be_iterated_over_is_refused(items: object) -> None:
         source_of(items)
 
     assert str(caught.value) == f"items must be a list, an iterator or an async iterator, got {items!r}"
+
+
+@pytest.mark.parametrize("text", ["abc", b"abc", ""])
+def test_text_is_refused_with_what_may_be_meant(text: str | bytes) -> None:
+    with pytest.raises(InvalidOption) as caught:
+        source_of(text)
+
+    assert str(caught.value) == (
+        f"items must be a list, an iterator or an async iterator, got {text!r}; for one item give a list of it, "
+        "[text]; for its characters list(text)"
+    )
+
+
+async def test_takes_from_a_slow_iterator_come_in_different_turns_of_the_loop() -> None:
+    turns = 0
+    made: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(20):
+            until = elapsed() + LOOP_SECONDS
+            while elapsed() < until:
+                pass
+            made.append(turns)
+            yield number
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    source = source_of(numbers())
+    turning = asyncio.ensure_future(turn())
+    for _ in range(20):  # as many lanes may within one turn
+        assert len(await source.take(10)) == 1
+    turning.cancel()
+
+    assert len(set(made)) == 20
 
 
 async def test_an_iterator_that_raises_gives_first_what_it_gave() -> None:

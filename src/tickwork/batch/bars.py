@@ -12,9 +12,12 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from contextvars import copy_context
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from ..clock import outside
+from ..runners.thread import ThreadRunner
 from .progress import BatchProgress, words
 
 if TYPE_CHECKING:
@@ -42,11 +45,18 @@ class Bar:
         """Leave it for the thread, which looks at it ten times a second."""
         self.progress = progress
 
-    def close(self, progress: BatchProgress) -> None:
-        """Let the last state be drawn, and wait for that: what the program prints next stands below it."""
+    async def close(self, progress: BatchProgress) -> None:
+        """Let the last state be drawn, and wait for that: what the program prints next stands below it.
+
+        Cancelled, it is drawn all the same, and nobody waits for it.
+        """
         self.progress, self.is_over = progress, True
         _display.wake()
-        self.drawn.wait(CLOSE_SECONDS)
+        threads = ThreadRunner()  # the display's own thread cannot tell when to give up while it is held
+        drawn = threads.start(copy_context(), self.drawn.wait, (CLOSE_SECONDS,), {})
+        threads.close()
+        with outside():
+            await drawn
 
 
 class _Display:

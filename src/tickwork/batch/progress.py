@@ -70,8 +70,8 @@ class Reporter(Protocol):
     def show(self, progress: BatchProgress) -> None:
         """Take note of how far it has come. It is cheap, never raises, and may pass it on or not."""
 
-    def close(self, progress: BatchProgress) -> None:
-        """Pass on how far it has come in the end, whatever that end was; never raises."""
+    async def close(self, progress: BatchProgress) -> None:
+        """Pass on how far it has come in the end, whatever that end was; never raises of itself."""
 
 
 def reporter(progress: bool | Callable[[BatchProgress], object], name: str) -> Reporter:
@@ -159,7 +159,7 @@ class _Nobody:
     def show(self, progress: BatchProgress) -> None:
         pass
 
-    def close(self, progress: BatchProgress) -> None:
+    async def close(self, progress: BatchProgress) -> None:
         pass
 
 
@@ -175,7 +175,7 @@ class _Log:
             self._next = progress.seconds + LINE_SECONDS
             logger.info("%s: %s", self._name, words(progress))
 
-    def close(self, progress: BatchProgress) -> None:
+    async def close(self, progress: BatchProgress) -> None:
         logger.info("%s: ended after %s: %s", self._name, format_about(progress.seconds), words(progress))
 
 
@@ -215,7 +215,7 @@ class _Function(_Told):
             self._next = progress.seconds + CALL_SECONDS
             self._tell(partial(self._function, progress))
 
-    def close(self, progress: BatchProgress) -> None:
+    async def close(self, progress: BatchProgress) -> None:
         self._tell(partial(self._function, progress))
 
 
@@ -230,5 +230,5 @@ class _Job(_Told):
         message = f"{progress.failed:,} failed" if progress.failed else None
         self._tell(partial(self._context.progress, progress.done, progress.total, message))
 
-    def close(self, progress: BatchProgress) -> None:
+    async def close(self, progress: BatchProgress) -> None:
         self.show(progress)

@@ -85,7 +85,7 @@ class Batch:
         self._began = self._clock.monotonic()
         self._report = reporter(plan.progress, self._name)
         async with AsyncExitStack() as stack:
-            stack.callback(self._tell_end)
+            stack.push_async_callback(self._tell_end)
             if self._check is not None:
                 await self._check()
             if plan.pool is not None:
@@ -158,8 +158,13 @@ class Batch:
         seconds = 0.0 if self._began is None else self._clock.monotonic() - self._began
         return BatchProgress(self._done, self._failed, self._source.total, seconds, self._known)
 
-    def _tell_end(self) -> None:
-        self._report.close(self.progress)
+    async def _tell_end(self) -> None:
+        try:
+            await self._report.close(self.progress)
+        finally:  # cancelled meanwhile, it is told all the same
+            self._tell_skipped()
+
+    def _tell_skipped(self) -> None:
         if self._first_error is not None and self.plan.on_error == "skip":
             logger.warning(
                 "%s: %d of %d items failed and were left out; the first: %s",

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 
+TEXT_REMEDY = "for one item give a list of it, [text]; for its characters list(text)"
+
+
 class Source(ABC):
     """Gives the items of one batch, in their order.
 
@@ -42,8 +45,10 @@ def source_of(items: Any) -> Source:
     """Return the source of whatever a caller has. What can be iterated over in both ways is awaited.
 
     Raises:
-        InvalidOption: Nothing can be taken from it.
+        InvalidOption: Nothing can be taken from it, or it is text, whose characters nobody means.
     """
+    if isinstance(items, str | bytes):
+        raise InvalidOption("items", "a list, an iterator or an async iterator", items, remedy=TEXT_REMEDY)
     if isinstance(items, list | tuple | range):
         return _Listed(items)
     if isinstance(items, AsyncIterable):
@@ -51,6 +56,24 @@ def source_of(items: Any) -> Source:
     if isinstance(items, Iterable):
         return _Iterated(items)
     raise InvalidOption("items", "a list, an iterator or an async iterator", items)
+
+
+def take_some(items: Iterator[Any], into: list[Any], count: int, until: float) -> bool:
+    """Move up to `count` items, at least one, until a reading of `elapsed()` where the iterator is slow.
+
+    Returns:
+        Whether there may be more. What the iterator raises leaves those before it in `into`.
+    """
+    end, step = len(into) + count, 1
+    while len(into) < end:
+        wanted, before = min(step, end - len(into)), len(into)
+        into.extend(islice(items, wanted))
+        if len(into) - before < wanted:
+            return False
+        if elapsed() >= until:
+            break
+        step *= 2  # so that the last step takes no longer than those before it together
+    return True
 
 
 class _Listed(Source):
@@ -67,29 +90,32 @@ class _Listed(Source):
 
 
 class _Iterated(Source):
-    """Takes from an iterator on the loop, a few at a time where it is slow."""
+    """Takes from an iterator on the loop, a few at a time where it is slow.
+
+    All lanes of a batch may come within one turn of the loop: together they take no longer than one may hold it.
+    """
 
     def __init__(self, items: Iterable[Any]) -> None:
         self.total = len(items) if isinstance(items, Sized) else None
         self._items: Iterator[Any] = iter(items)
         self._error: BaseException | None = None
+        self._spent = 0.0  # seconds of taking since the last turn that was given to others
 
     async def take(self, count: int) -> Sequence[Any]:
         if self._error is not None:
             raise self._error
+        if self._spent >= LOOP_SECONDS:
+            await asyncio.sleep(0)
+            self._spent = 0.0
         taken: list[Any] = []
-        until, more = elapsed() + LOOP_SECONDS, 1
+        began = elapsed()
         try:
-            while len(taken) < count and elapsed() < until:
-                before = len(taken)
-                taken.extend(islice(self._items, min(more, count - before)))
-                if len(taken) == before:
-                    break
-                more *= 2  # so that the last step takes no longer than those before it together
+            take_some(self._items, taken, count, began + LOOP_SECONDS - self._spent)
         except BaseException as error:
             if not taken:
                 raise
             self._error = error  # at its turn: what it gave before is not lost
+        self._spent += elapsed() - began
         return taken
 
 
