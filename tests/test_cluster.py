@@ -243,19 +243,28 @@ async def test_a_lambda_is_mapped_and_each_failure_belongs_to_its_item(executor:
     assert isinstance(results[0].error, ZeroDivisionError)
 
 
-async def test_the_item_that_kills_workers_is_named_and_the_others_are_done(executor: Executor) -> None:
+async def test_the_item_that_kills_workers_is_named_and_the_others_are_done(executor: Executor, tmp_path: Path) -> None:
+    folder, items = str(tmp_path), range(1000, 1020)  # each time it is asked for one, it makes another int
     results = await tickwork.map(
-        fall_at_two, range(20), on_error="collect", executor=executor, chunk_size=5, workers=4, max_deaths=1
+        lambda number: fall_at_1002(folder, number),
+        items,
+        on_error="collect",
+        executor=executor,
+        chunk_size=5,
+        workers=4,
+        max_deaths=1,
     )
 
-    assert [entry for entry in results if not isinstance(entry, ItemError)] == [n for n in range(20) if n != 2]
+    assert [entry for entry in results if not isinstance(entry, ItemError)] == [n for n in items if n != 1002]
     error = results[2]
     assert isinstance(error, ItemError)
     assert isinstance(error.error, ExecutorProcessDied)
+    assert len(list(tmp_path.iterdir())) == 2  # workers killed: with its neighbours, and alone
 
 
-def fall_at_two(number: int) -> int:
-    if number == 2:
+def fall_at_1002(folder: str, number: int) -> int:
+    if number == 1002:
+        (Path(folder) / str(os.getpid())).touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return number
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from tickwork import App, Context
 from tickwork.errors import IllegalMove, InvalidOption, JobParked, NotRunning
 from tickwork.jobs import JobState
+
+
+@pytest.fixture
+def anyio_backend(virtual_backend: Any) -> Any:
+    return virtual_backend
+
 
 charged: list[str] = []
 app = App(workers=2)

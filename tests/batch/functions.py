@@ -184,6 +184,12 @@ def no_unpickle_at_7(number: int) -> Any:
     return NoUnpickle() if number == 7 else number
 
 
+def counted_no_unpickle_at_7(item: tuple[str, int]) -> Any:
+    folder, number = item
+    count_run(folder, number)
+    return [NoUnpickle()] if number == 7 else [number]
+
+
 def stubborn_at_7(number: int) -> int:
     if number == 7:
         raise Stubborn(7, "does not come back")

@@ -28,7 +28,7 @@ class Moody(Place):
         self.running = self.most = 0
         self.is_closed = False
 
-    async def run(self, items: Sequence[Any], seconds: float) -> Ended:
+    async def run(self, items: Sequence[Any], seconds: float, first: int) -> Ended:
         self.running += 1
         self.most = max(self.most, self.running)
         try:
@@ -42,7 +42,7 @@ class Moody(Place):
         draw, count = self._draws, len(items)
         how = draw.randrange(8)
         if how == 0 and count > 1:
-            return Ended(is_unclear=True)
+            return Ended(is_refused=True) if draw.randrange(2) else Ended(is_unclear=True)
         if how == 1:
             return Ended(culprit=(draw.randrange(count), ProcessDied("moody", 1, 1)))
         if how == 2:
@@ -158,7 +158,7 @@ async def test_what_is_known_already_is_not_run() -> None:
     ran: list[int] = []
 
     class Recording(Moody):
-        async def run(self, items: Sequence[Any], seconds: float) -> Ended:
+        async def run(self, items: Sequence[Any], seconds: float, first: int) -> Ended:
             ran.extend(items)
             return Ended(list(items))
 
@@ -179,7 +179,7 @@ async def test_what_is_known_already_is_not_run() -> None:
 @pytest.mark.parametrize("where", ["piece", "items", "place"])
 async def test_what_is_raised_inside_ends_the_batch(where: str) -> None:
     class Broken(Moody):
-        async def run(self, items: Sequence[Any], seconds: float) -> Ended:
+        async def run(self, items: Sequence[Any], seconds: float, first: int) -> Ended:
             if where == "place":
                 raise LookupError(where)
             return Ended(list(items))

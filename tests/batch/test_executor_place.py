@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import pickle
 import threading
 import time
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextvars import ContextVar
 from multiprocessing import get_context, resource_tracker
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,8 +18,11 @@ import pytest
 import tickwork
 from tickwork.errors import ExecutorFailed, InvalidOption, ItemError, NotImportable
 
+from . import functions
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 colour: ContextVar[str] = ContextVar("colour", default="none")
 
@@ -184,7 +188,6 @@ async def coroutine_function(number: int) -> int:
             {"run_in": "executor"},
             'executor must be given for run_in="executor", got None; use map(..., executor=...)',
         ),
-        (coroutine_function, {}, "executor must be left out, got <"),
         (double, {"run_in": "thread"}, "executor must be left out, got <"),
         (coroutine_function, {"run_in": "executor"}, "function must be a plain function, got 'batch."),
     ],
@@ -192,7 +195,7 @@ async def coroutine_function(number: int) -> int:
 async def test_options_that_do_not_go_together_are_refused(
     threads: Executor, fn: Any, options: dict[str, Any], message: str
 ) -> None:
-    if "run_in" not in options or options["run_in"] == "thread" or fn is coroutine_function:
+    if options["run_in"] == "thread" or fn is coroutine_function:
         options = {**options, "executor": threads}
 
     with pytest.raises(InvalidOption) as raised:
@@ -216,6 +219,107 @@ async def test_what_is_no_executor_is_refused() -> None:
 async def test_a_lambda_is_refused_before_anything_runs_in_processes(processes: Executor) -> None:
     with pytest.raises(NotImportable, match="it is a lambda"):
         await tickwork.map(lambda number: number, [1], executor=processes)
+
+
+async def test_a_result_that_does_not_unpickle_makes_no_item_run_twice(processes: Executor, tmp_path: Path) -> None:
+    items = [(str(tmp_path), number) for number in range(20)]
+
+    found: list[Any] = await tickwork.map(
+        functions.counted_no_unpickle_at_7, items, on_error="collect", executor=processes, chunk_size=20
+    )
+
+    assert str(found.pop(7).error) == (
+        "result of batch.functions.counted_no_unpickle_at_7: it cannot be unpickled: ValueError: unreadable"
+    )
+    assert found == [[number] for number in range(20) if number != 7]
+    assert [functions.runs_of(tmp_path, number) for number in range(20)] == [1] * 20
+
+
+class KilledWorker(Exception):
+    """As that of Dask, by its name."""
+
+
+class Mortal(Executor):
+    """Each call has a process of its own, so to speak, which dies when the call has met the deadly item."""
+
+    def __init__(self) -> None:
+        self.deaths = self.calls = 0
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.calls += 1
+        asyncio.get_running_loop().call_soon(self._end, future, pickle.dumps(fn))
+        return future
+
+    def _end(self, future: Future[Any], call: bytes) -> None:
+        met.clear()
+        answer = pickle.loads(call)()
+        if met:
+            self.deaths += 1
+            future.set_exception(KilledWorker("it died"))
+        else:
+            future.set_result(answer)
+
+
+met: list[object] = []
+
+
+def meet(value: Any) -> None:
+    if value in (1_050, "number 1050"):
+        met.append(value)
+
+
+@pytest.mark.parametrize("items", [range(1_000, 1_100), list(range(1_000, 1_100))], ids=["range", "list"])
+@pytest.mark.parametrize("chunk_size", [1, 5, "auto"])
+async def test_a_deadly_item_costs_no_more_processes_than_it_may(items: Any, chunk_size: Any) -> None:
+    executor = Mortal()
+
+    found = await tickwork.map(
+        meet, items, executor=executor, on_error="collect", chunk_size=chunk_size, workers=8, max_deaths=3
+    )
+
+    assert [index for index, entry in enumerate(found) if entry is not None] == [50]
+    assert isinstance(found[50], ItemError)
+    assert found[50].attempts == 3
+    assert executor.deaths == 4  # the first one in company
+
+
+async def test_a_file_with_deadly_contents_costs_no_more_processes_than_it_may(tmp_path: Path) -> None:
+    for number in range(1_000, 1_100):
+        (tmp_path / str(number)).write_text(f"number {number}")
+    executor = Mortal()
+
+    async with asyncio.timeout(20):
+        found = await tickwork.map_files(
+            tmp_path, meet, read="text", executor=executor, on_error="collect", chunk_size=5, workers=8
+        )
+
+    assert [path.name for path, entry in found.items() if entry is not None] == ["1050"]
+    assert executor.deaths == 4
+
+
+class Watched(ThreadPoolExecutor):
+    """Knows how many calls it had at a time, those included that had to wait."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        self.under_way: set[Future[Any]] = set()
+        self.most = 0
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        self.under_way = {future for future in self.under_way if not future.done()}
+        future = super().submit(fn, *args, **kwargs)
+        self.under_way.add(future)
+        self.most = max(self.most, len(self.under_way))
+        return future
+
+
+@pytest.mark.parametrize(("options", "most"), [({"timeout": 60}, 2), ({"timeout": 60, "workers": 9}, 2), ({}, 4)])
+async def test_with_a_timeout_no_item_waits_in_an_executor_for_its_turn(options: dict[str, Any], most: int) -> None:
+    with Watched(2) as executor:
+        await tickwork.map(lambda _: time.sleep(0.001), range(100), executor=executor, chunk_size=1, **options)
+
+    assert executor.most == most
 
 
 class Slow(ThreadPoolExecutor):

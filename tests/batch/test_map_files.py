@@ -92,8 +92,8 @@ async def test_few_contents_are_in_memory_at_a_time(folder: Path, monkeypatch: p
     chunks: list[int] = []
 
     class Watched(file_place.FilePlace):
-        async def run(self, items: Any, seconds: float) -> Any:
-            ended = await super().run(items, seconds)
+        async def run(self, items: Any, seconds: float, first: int) -> Any:
+            ended = await super().run(items, seconds, first)
             chunks.append(len(ended.values))
             return ended
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,10 @@ import pytest
 
 import tickwork
 from tickwork import ItemError, Pool, Retry
+from tickwork.batch.options import BatchOptions
+from tickwork.batch.outcomes import Piece
+from tickwork.batch.places import Ended, Place
+from tickwork.batch.run import Batch
 from tickwork.errors import InvalidPayload, NotImportable, ProcessDied, RemoteError
 
 from . import functions
@@ -254,6 +258,42 @@ async def test_an_item_that_cannot_be_unpickled_is_named() -> None:
     )
 
 
+class Counted(Place):
+    """Counts the chunks that go to another place."""
+
+    def __init__(self, place: Place) -> None:
+        self.lanes, self._place, self.chunks = place.lanes, place, 0
+
+    async def run(self, items: Sequence[Any], seconds: float, first: int) -> Ended:
+        self.chunks += 1
+        return await self._place.run(items, seconds, first)
+
+    async def aclose(self) -> None:
+        await self._place.aclose()
+
+
+@pytest.mark.parametrize("kind", [functions.NoPickle, functions.NoUnpickle])
+async def test_an_item_that_does_not_travel_makes_few_others_travel_alone(kind: Callable[[], Any]) -> None:
+    items: list[Any] = list(range(1_024))
+    items[700] = kind()
+    told: dict[int, Any] = {}
+    places: list[Counted] = []
+
+    def wrap(place: Place) -> Place:
+        places.append(Counted(place))
+        return places[0]
+
+    async def on_piece(piece: Piece) -> None:
+        told.update((piece.first + at, piece.errors.get(at, value)) for at, value in enumerate(piece.values))
+
+    options: BatchOptions = {"run_in": "process", "workers": 1, "chunk_size": 1_024}
+    await Batch(functions.same, items, "collect", options, wrap=wrap).run(on_piece)
+
+    assert isinstance(told.pop(700), ItemError)
+    assert told == {number: number for number in range(1_024) if number != 700}
+    assert places[0].chunks == 1 + 2 * 10  # halves, ten times
+
+
 async def test_an_item_that_kills_the_process_that_unpickles_it_has_failed() -> None:
     items: list[Any] = list(range(20))
     items[7] = functions.DeadlyUnpickle()
@@ -286,6 +326,16 @@ async def test_a_result_that_cannot_be_unpickled_is_named() -> None:
     assert str(error.error) == (
         "result of batch.functions.no_unpickle_at_7: it cannot be unpickled: ValueError: unreadable"
     )
+
+
+async def test_a_result_that_cannot_be_unpickled_makes_no_item_run_twice(tmp_path: Path) -> None:
+    items = [(str(tmp_path), number) for number in range(20)]
+
+    rest, error = await collected(functions.counted_no_unpickle_at_7, items, chunk_size=20, workers=1)
+
+    assert rest == [[number] for number in all_but_7()]
+    assert (error.index, error.attempts) == (7, 1)
+    assert [functions.runs_of(tmp_path, number) for number in range(20)] == [1] * 20
 
 
 async def test_an_error_that_cannot_be_unpickled_is_told_of() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 import tickwork
 from tickwork import Pool
+from tickwork.batch.options import plan_of
 from tickwork.errors import InvalidOption, NotRunning
 
 from . import functions
@@ -90,6 +92,14 @@ async def test_a_coroutine_function_in_a_process_is_refused() -> None:
     assert (
         str(caught.value) == "function must be a plain function, got 'asyncio.tasks.sleep'; async ones run in the loop"
     )
+
+
+def test_there_are_as_many_workers_as_this_process_may_use_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 4, 5}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+
+    assert plan_of(functions.same, "raise", {"run_in": "process"}).workers == 3
+    assert plan_of(functions.same, "raise", {"run_in": "thread"}).workers == 3 + 4
 
 
 async def test_a_pool_is_refused_where_no_process_runs() -> None:

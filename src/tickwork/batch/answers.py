@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from ..clock import outside
 from ..errors import InvalidPayload, RemoteTraceback
 from ..runners.calls import load_beside, lost_payload, raised
+from ..runners.thread import ThreadRunner
 from .places import Ended
 
 if TYPE_CHECKING:
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
     from ..runners.child import Told
 
 
-def unpacked(
+async def unpacked(
     name: str,
     body: bytes,
     buffers: Sequence[memoryview],
@@ -24,7 +27,7 @@ def unpacked(
     count: int,
     where: str = "child process",
 ) -> Ended:
-    """Return the end of a chunk.
+    """Return the end of a chunk. It waits only where a value cannot be unpickled.
 
     Args:
         name: The name of the function.
@@ -43,8 +46,32 @@ def unpacked(
     try:
         values: list[Any] = load_beside(body, buffers)
     except Exception as error:
-        if count > 1:
+        if count == 1:
+            return Ended([None], [(0, _lost_result(name, error))])
+        saved = await _salvaged(body, buffers)
+        if saved is None:
             return Ended(is_unclear=True)
-        reason = f"it cannot be unpickled: {type(error).__qualname__}: {error}"
-        return Ended([None], [(0, InvalidPayload(f"result of {name}", reason))])
+        values, lost = saved
+        failures += [(place, _lost_result(name, why)) for place, why in lost]
+        failures.sort(key=lambda failure: failure[0])
     return Ended(values, failures, seconds)
+
+
+async def _salvaged(body: bytes, buffers: Sequence[memoryview]) -> tuple[list[Any], list[tuple[int, Exception]]] | None:
+    """Return the values that can be unpickled, and why the others cannot; None: it is no pickle of values.
+
+    In a thread: it takes fifty times as long as to unpickle them at once.
+    """
+    from .salvage import salvage  # few batches need it
+
+    threads = ThreadRunner()
+    try:
+        with outside():
+            saved, problem = await threads.start(copy_context(), salvage, (body, buffers), {})
+    finally:
+        threads.close()
+    return None if problem is not None else saved
+
+
+def _lost_result(name: str, error: Exception) -> InvalidPayload:
+    return InvalidPayload(f"result of {name}", f"it cannot be unpickled: {type(error).__qualname__}: {error}")

@@ -187,7 +187,7 @@ class Engine:
                 continue
             first, items = self._cut()
             self._spawn()
-            ended = await self._place.run(items, self._sizer.limit_seconds)
+            ended = await self._place.run(items, self._sizer.limit_seconds, first)
             await self._settle(first, items, ended)
             del items, ended  # they may be large, and the source slow
 
@@ -234,6 +234,9 @@ class Engine:
         back: list[Segment] = []
         if ended.is_unclear:
             back.append(Segment(first + count, items[count:], alone=True))
+        elif ended.is_refused:
+            half = len(items) // 2
+            back += [Segment(first, items[:half]), Segment(first + half, items[half:])]
         elif ended.culprit is None:
             back.append(Segment(first + count, items[count:]))
         else:

@@ -40,30 +40,30 @@ class ExecutorPlace(Place):
         self._fn, self._name = self._runner.carried(fn), task_name(fn)
         self._timeout = timeout
         self._suspects: set[int] = set()
-        """Items that were there when a process died, by `id`: they are in the batch's stock meanwhile."""
+        """Indices of items that were there when a process died. Not `id`: a range makes its items anew each time."""
         self._gate = asyncio.Lock()
         self._under_way = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
 
-    async def run(self, items: Sequence[Any], seconds: float) -> Ended:
+    async def run(self, items: Sequence[Any], seconds: float, first: int) -> Ended:
         """See `Place.run`."""
-        if len(items) == 1 and id(items[0]) in self._suspects:
-            return await self._run_by_itself(items, seconds)
+        if len(items) == 1 and first in self._suspects:
+            return await self._run_by_itself(items, seconds, first)
         async with self._gate:
             self._under_way += 1
             self._quiet.clear()
         try:
             return await self._run(items, seconds)
         except ExecutorProcessDied:
-            self._suspects.update(map(id, items))
+            self._suspects.update(range(first, first + len(items)))
             return Ended(is_unclear=True)
         finally:
             self._under_way -= 1
             if not self._under_way:
                 self._quiet.set()
 
-    async def _run_by_itself(self, items: Sequence[Any], seconds: float) -> Ended:
+    async def _run_by_itself(self, items: Sequence[Any], seconds: float, first: int) -> Ended:
         """Run a suspect while nothing else of this batch is there."""
         async with self._gate:
             await self._quiet.wait()
@@ -71,7 +71,7 @@ class ExecutorPlace(Place):
                 ended = await self._run(items, seconds)
             except ExecutorProcessDied as died:
                 return Ended(culprit=(0, died))
-        self._suspects.discard(id(items[0]))
+        self._suspects.discard(first)
         return ended
 
     async def _run(self, items: Sequence[Any], seconds: float) -> Ended:
@@ -96,7 +96,7 @@ class ExecutorPlace(Place):
             ended = Ended(*ran)
         else:
             body, told, seconds = ran
-            ended = unpacked(self._name, body, (), told, seconds, count=len(todo), where=PLACE)
+            ended = await unpacked(self._name, body, (), told, seconds, count=len(todo), where=PLACE)
         # Not what the executor itself needs for a call, however many items that has: a smaller chunk would not help.
         ended.loop_seconds = errand.packing_seconds + elapsed() - arrived
         return ended
@@ -106,7 +106,8 @@ class ExecutorPlace(Place):
         if isinstance(error, ExecutorProcessDied | ExecutorFailed | NotImportable):
             raise error  # the last two: no other item would fare better
         if len(items) > 1:
-            return Ended(is_unclear=True)
+            is_refused = isinstance(error, InvalidPayload) and error.where.startswith("argument")
+            return Ended(is_refused=is_refused, is_unclear=not is_refused)
         if isinstance(error, InvalidPayload):
             reason = error.reason
             if error.where.startswith("argument "):

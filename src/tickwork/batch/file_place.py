@@ -56,7 +56,7 @@ class FilePlace(Place):
         self.lanes: int = place.lanes
         self._inner, self._files, self._read = place, files, read
 
-    async def run(self, items: Sequence[Path], seconds: float) -> Ended:
+    async def run(self, items: Sequence[Path], seconds: float, first: int) -> Ended:
         """See `Place.run`."""
         began = elapsed()
         given: list[Any] = []
@@ -73,7 +73,7 @@ class FilePlace(Place):
             if size >= MOST_BYTES or (self._read is not None and elapsed() - began >= TARGET_SECONDS):
                 break
         read_seconds = elapsed() - began
-        ended = await self._inner.run(given, seconds)
+        ended = await self._inner.run(given, seconds, first)
         ended.seconds += read_seconds
         return ended
 

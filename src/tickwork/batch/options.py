@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -12,10 +11,12 @@ from ..errors import InvalidOption, nearest
 from ..options import as_executor, one_of, positive
 from ..policies import MAX_DEATHS
 from ..retry import Retry, exceptions_of, retry_of
+from ..runners.options import usable_processors
 from ..workers import RUN_IN, Place, RunIn, is_async, place_of
 from .progress import check_progress
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Sequence
     from concurrent.futures import Executor
     from datetime import timedelta
@@ -37,9 +38,11 @@ class BatchOptions(TypedDict, total=False):
     """The options that `map`, `amap` and `map_files` share.
 
     Attributes:
-        workers: How many items run at a time. Left out: 20 on the loop; in processes as many as there are processors;
-            in threads four more than that, at most 32. In an executor it is how many chunks are handed over to it at
-            a time: twice what a pool of the standard library has, else 20; give a cluster twice what it has.
+        workers: How many items run at a time. Left out: 20 on the loop; in processes as many as there are processors
+            that this process may use; in threads four more than that, at most 32. In an executor it is how many chunks
+            are handed over to it at a time: twice what a pool of the standard library has, else 20; give a cluster
+            twice what it has. With a `timeout` it is no more than what such a pool has, and should be no more than
+            what a cluster has: the time that an item waits for its turn there counts.
         run_in: Where the function runs: "loop", "thread", "process" or "executor". Left out: coroutine functions on the
             loop, others in the executor where one is given, else in a thread. A function for a process stands at the
             top level of a module.
@@ -170,7 +173,7 @@ def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -
     return Plan(
         fn=fn,
         place=place,
-        workers=_workers(place, pool, executor) if workers is None else positive("workers", workers),
+        workers=_workers(place, pool, executor, None if workers is None else positive("workers", workers), timeout),
         chunk_size=None if chunk_size == "auto" else _chunk_size(chunk_size),
         timeout=None if timeout is None else seconds(timeout, "timeout"),
         retry=retry_of(options.get("retry")),
@@ -232,11 +235,17 @@ def _place(fn: Callable[[Any], Any], run_in: RunIn | None, executor: Executor | 
     return place
 
 
-def _workers(place: Place, pool: Pool | None, executor: Executor | None) -> int:
-    processors = os.cpu_count() or 1
+def _workers(place: Place, pool: Pool | None, executor: Executor | None, given: int | None, timeout: object) -> int:
     if place == "executor":
         most = getattr(executor, "_max_workers", None)  # of those of the standard library
-        return 2 * most if isinstance(most, int) else LOOP_WORKERS
+        if not isinstance(most, int):
+            return given or LOOP_WORKERS
+        if timeout is None:
+            return given or 2 * most
+        return min(given or most, most)  # the time that an item has would also pass while it waits for its turn
+    if given is not None:
+        return given
+    processors = usable_processors()
     if place == "process":
         return processors if pool is None else pool.process_options.max_processes
     return min(processors + 4, MOST_THREADS) if place == "thread" else LOOP_WORKERS

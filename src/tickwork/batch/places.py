@@ -41,6 +41,7 @@ class Ended:
         culprit: The place of the item that ended the chunk, and the error; what stands before it and has no value
             must run again.
         is_unclear: Some item ended the chunk, and it is not known which: each must run alone.
+        is_refused: Some item could not travel, and it is not known which; so none has run. Half of them go next.
     """
 
     values: list[Any] = field(default_factory=list)
@@ -49,6 +50,7 @@ class Ended:
     loop_seconds: float = 0.0
     culprit: tuple[int, Exception] | None = None
     is_unclear: bool = False
+    is_refused: bool = False
 
 
 class Place(ABC):
@@ -61,8 +63,8 @@ class Place(ABC):
     lanes: int
 
     @abstractmethod
-    async def run(self, items: Sequence[Any], seconds: float) -> Ended:
-        """Run items one after the other until `seconds` are over, at least one.
+    async def run(self, items: Sequence[Any], seconds: float, first: int) -> Ended:
+        """Run items one after the other until `seconds` are over, at least one. `first` is the index of the first.
 
         Cancelled, it stops what can be stopped: a thread goes on to the end of the item it is at.
         """
@@ -80,7 +82,7 @@ class LoopPlace(Place):
         self._monotonic = running_clock().monotonic  # virtual where the loop is: items that wait take long there too
         self._turn_seconds = LOOP_SECONDS / workers  # they all have their turn before anything else has one
 
-    async def run(self, items: Sequence[Any], seconds: float) -> Ended:
+    async def run(self, items: Sequence[Any], seconds: float, first: int) -> Ended:
         """See `Place.run`."""
         ended = Ended()
         monotonic, task = self._monotonic, asyncio.current_task()
@@ -180,7 +182,7 @@ class ThreadPlace(Place):
         self._free = asyncio.Semaphore(workers)
         self._stuck: set[asyncio.Future[Any]] = set()
 
-    async def run(self, items: Sequence[Any], seconds: float) -> Ended:
+    async def run(self, items: Sequence[Any], seconds: float, first: int) -> Ended:
         """See `Place.run`."""
         await self._free.acquire()
         began = elapsed()

@@ -53,7 +53,7 @@ class ProcessPlace(Place):
             asyncio.Semaphore(workers) if runner.max_processes > workers else nullcontext()
         )
 
-    async def run(self, items: Sequence[Any], seconds: float) -> Ended:
+    async def run(self, items: Sequence[Any], seconds: float, first: int) -> Ended:
         """See `Place.run`."""
         began = elapsed()
         args = (self._where, items, seconds, self._timeout is not None)
@@ -73,14 +73,14 @@ class ProcessPlace(Place):
         if answer is None:
             return Ended(culprit=(watch.overran_at, overran(self._timeout)))
         arrived = elapsed()
-        ended = self._unpack(answer, items)
+        ended = await self._unpack(answer, items)
         ended.loop_seconds = packed + elapsed() - arrived
         return ended
 
     def _unpacked(self, items: Sequence[Any]) -> Ended:
         """Return the end of a chunk of which some item cannot be pickled."""
         if len(items) > 1:
-            return Ended(is_unclear=True)
+            return Ended(is_refused=True)
         try:
             pickle.dumps(items[0], 5, buffer_callback=lambda _: None)
         except Exception as error:
@@ -96,16 +96,17 @@ class ProcessPlace(Place):
         place = 0 if len(items) == 1 else watch.place
         return Ended(is_unclear=True) if place == BEFORE else Ended(culprit=(place, died))
 
-    def _unpack(self, answer: Frame, items: Sequence[Any]) -> Ended:
+    async def _unpack(self, answer: Frame, items: Sequence[Any]) -> Ended:
         try:
             body, buffers, told, seconds = outcome(answer, run_chunk, self._name)
-        except Exception as error:  # the items did not come through
+        except Exception as error:
             if len(items) > 1:
-                return Ended(is_unclear=True)
+                is_refused = isinstance(error, InvalidPayload) and error.where.startswith("arguments ")
+                return Ended(is_refused=is_refused, is_unclear=not is_refused)
             return Ended([None], [(0, self._lost_item(error) if isinstance(error, InvalidPayload) else error)])
         if body is None:
             raise not_imported(self._name, told) from RemoteTraceback(told.text)
-        return unpacked(self._name, body, buffers, told, seconds, count=len(items))
+        return await unpacked(self._name, body, buffers, told, seconds, count=len(items))
 
     def _lost_item(self, error: InvalidPayload) -> InvalidPayload:
         """Return the error of arguments that did not come through, told as the caller knows them: as an item."""

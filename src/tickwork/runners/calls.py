@@ -185,11 +185,16 @@ class _MainUnpickler(pickle.Unpickler):
     """Finds what the child knows under the script's own name where it is in this process: in `__main__`."""
 
     def find_class(self, module: str, name: str) -> Any:
-        known = main_module()
-        if known is not None and known[0] == module:
-            with contextlib.suppress(AttributeError):
-                return super().find_class("__main__", name)
-        return super().find_class(module, name)
+        return find_in_main(super().find_class, module, name)
+
+
+def find_in_main(find: Callable[[str, str], Any], module: str, name: str) -> Any:
+    """Return what `find` finds, in `__main__` for what a child knows under the script's own name."""
+    known = main_module()
+    if known is not None and known[0] == module:
+        with contextlib.suppress(AttributeError):
+            return find("__main__", name)
+    return find(module, name)
 
 
 def _original(pickled: Any, flags: int) -> Exception | None:
