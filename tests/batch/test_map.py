@@ -62,7 +62,6 @@ KINDS: dict[str, Any] = {
     "empty": [],
     "equal": ["a"] * 50,
     "unhashable": [[1], {2: 3}, {4}],
-    "text": "text",
     "range": range(3, 300, 7),
     "set": {3, 1, 2},
     "deque": deque(range(100)),
