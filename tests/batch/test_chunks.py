@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tickwork.batch.chunks import GROWTH, LEAST_SECONDS, LIMIT_SECONDS, MAX_ITEMS, TARGET_SECONDS, Sizer
+from tickwork.batch.chunks import FAR, GROWTH, MAX_ITEMS, NEAR, Sizer
 
 
 def sizes(each: float, total: int | None, lanes: int = 4, loop_each: float = 0.0, most: int = 300) -> list[int]:
@@ -45,7 +45,7 @@ def test_chunks_become_shorter_towards_the_end() -> None:
     found = sizes(0.00005, 10_000)
 
     assert found[2] == 400
-    assert found[-2] == LEAST_SECONDS / 0.00005 == 40
+    assert found[-2] == NEAR.least / 0.00005 == 40
     assert all(one >= two for one, two in pairwise(found[2:]))
 
 
@@ -61,7 +61,7 @@ def test_a_fixed_size_is_kept_whatever_items_take() -> None:
 
 
 def test_a_found_size_has_a_limit_of_time() -> None:
-    assert Sizer(4, None, 100).limit_seconds == LIMIT_SECONDS
+    assert Sizer(4, None, 100).limit_seconds == NEAR.limit
 
 
 def test_items_that_become_slow_go_in_smaller_chunks() -> None:
@@ -95,7 +95,7 @@ def test_a_chunk_of_equal_items_takes_no_longer_than_the_target_or_one_item(
     each: float, lanes: int, total: int | None
 ) -> None:
     for size in sizes(each, total, lanes)[1:]:
-        assert size == 1 or size * each <= TARGET_SECONDS * (1 + 1e-9)
+        assert size == 1 or size * each <= NEAR.target * (1 + 1e-9)
 
 
 @given(st.floats(1e-6, 0.1), st.integers(1, 16), st.integers(1, 20_000))
@@ -105,5 +105,14 @@ def test_no_lane_gets_more_than_its_part_of_what_is_left_but_for_the_shortest_ch
     taken = 0
     for size in sizes(each, total, lanes):
         fair = -(-(total - taken) // (2 * lanes))
-        assert size <= max(fair, 1) or size * each <= LEAST_SECONDS * (1 + 1e-9)
+        assert size <= max(fair, 1) or size * each <= NEAR.least * (1 + 1e-9)
         taken += size
+
+
+def test_chunks_for_other_processes_take_longer_since_the_way_does() -> None:
+    sizer = Sizer(2, None, None, FAR)
+    sizer.learn(1, 0.001, 0.0)
+    sizer.learn(64, 0.064, 0.0)
+
+    assert sizer.size(65) == 100
+    assert sizer.limit_seconds == FAR.limit

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import tickwork
 from tickwork import GiveUp, ItemError, Retry, RetryAfter
-from tickwork.batch.chunks import LIMIT_SECONDS
+from tickwork.batch.chunks import NEAR
 from tickwork.errors import RemoteError
 
 from . import functions
@@ -240,7 +240,7 @@ async def test_items_may_come_from_what_the_function_finds() -> None:
 async def test_slow_items_at_the_end_of_a_large_chunk_are_given_back() -> None:
     def run(number: int) -> str:
         if number >= 2_000:
-            time.sleep(LIMIT_SECONDS)
+            time.sleep(NEAR.limit)
         return threading.current_thread().name
 
     names = await tickwork.map(run, range(2_006), workers=2)

@@ -7,19 +7,35 @@ long an item takes, and become shorter towards the end.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import ceil
 
-TARGET_SECONDS = 0.02
-"""How long a chunk should take where it runs. The way there and back costs some 0.3 ms: one and a half percent."""
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """How long chunks are.
+
+    Attributes:
+        target: Seconds that one should take where it runs.
+        least: Towards the end chunks become shorter, but not shorter than this: the way would cost more than the wait.
+        limit: One stops after so many seconds, and gives back what it has not begun: its items took longer than those
+            before.
+    """
+
+    target: float
+    least: float
+    limit: float
+
+
+NEAR = Lengths(0.02, 0.002, 0.1)
+"""On the loop and in threads the way costs next to nothing."""
+
+FAR = Lengths(0.1, 0.01, 0.5)
+"""In other processes. The way costs 0.3 ms, but where children keep all processors busy, the parent is woken some 2 ms
+after an answer has come, and a child without a next chunk waits for that long."""
 
 LOOP_SECONDS = 0.003
 """How long packing and unpacking of one chunk may hold the loop, which others want too."""
-
-LEAST_SECONDS = 0.002
-"""Towards the end chunks become shorter, but not shorter than this: the way would cost more than the waiting."""
-
-LIMIT_SECONDS = 0.1
-"""A chunk stops after this long, and gives back what it has not begun: its items took longer than those before."""
 
 GROWTH = 64
 """By how much a chunk may be larger than the largest so far: what the first items took need not hold for all."""
@@ -35,10 +51,11 @@ class Sizer:
         lanes: How many chunks are under way at a time.
         fixed: A size that the caller wants; None: it is found.
         total: How many items there are; None: that is not known.
+        lengths: How long chunks should be.
     """
 
-    def __init__(self, lanes: int, fixed: int | None, total: int | None) -> None:
-        self._lanes, self._fixed, self._total = lanes, fixed, total
+    def __init__(self, lanes: int, fixed: int | None, total: int | None, lengths: Lengths = NEAR) -> None:
+        self._lanes, self._fixed, self._total, self._lengths = lanes, fixed, total, lengths
         self._largest = 0  # that has ended
         self._each = 0.0  # seconds an item, where it runs
         self._loop_each = 0.0  # seconds an item, on the loop
@@ -46,7 +63,7 @@ class Sizer:
     @property
     def limit_seconds(self) -> float:
         """After how long a chunk stops."""
-        return LIMIT_SECONDS if self._fixed is None else float("inf")
+        return self._lengths.limit if self._fixed is None else float("inf")
 
     def size(self, taken: int) -> int:
         """Return how many items the next chunk has, at least 1, after `taken` were taken from the source."""
@@ -54,11 +71,11 @@ class Sizer:
             return self._fixed
         if not self._largest:
             return 1
-        size = min(_fitting(TARGET_SECONDS, self._each), _fitting(LOOP_SECONDS, self._loop_each))
+        size = min(_fitting(self._lengths.target, self._each), _fitting(LOOP_SECONDS, self._loop_each))
         size = min(size, self._largest * GROWTH)
         if self._total is not None:
             fair = ceil((self._total - taken) / (2 * self._lanes))
-            size = min(size, max(fair, _fitting(LEAST_SECONDS, self._each)))
+            size = min(size, max(fair, _fitting(self._lengths.least, self._each)))
         return max(1, size)
 
     def learn(self, count: int, seconds: float, loop_seconds: float) -> None:

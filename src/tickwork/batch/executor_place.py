@@ -12,6 +12,7 @@ from ..errors import ExecutorFailed, ExecutorProcessDied, InvalidPayload, NotImp
 from ..runners.executor import PLACE, ExecutorRunner
 from ..runners.reference import task_name
 from .answers import unpacked
+from .chunks import FAR, Lengths
 from .places import Ended, Place, overran
 from .work import Ran, run_away
 
@@ -33,6 +34,8 @@ class ExecutorPlace(Place):
         timeout: Seconds for an item; None: no limit.
         executor: Where they run.
     """
+
+    lengths: Lengths = FAR
 
     def __init__(self, fn: Callable[[Any], Any], workers: int, timeout: float | None, executor: Executor) -> None:
         self.lanes = workers

@@ -6,7 +6,6 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..elapsed import elapsed
-from .chunks import TARGET_SECONDS
 from .files import Unreadable, find_files, read_file
 from .places import Ended, Place
 
@@ -14,6 +13,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
+
+    from .chunks import Lengths
 
 MOST_BYTES = 8 << 20
 """How much of contents a chunk carries, unless one file is larger: each lane has one chunk in memory, or two."""
@@ -54,6 +55,7 @@ class FilePlace(Place):
 
     def __init__(self, place: Place, files: Files, read: Literal["bytes", "text"] | None) -> None:
         self.lanes: int = place.lanes
+        self.lengths: Lengths = place.lengths
         self._inner, self._files, self._read = place, files, read
 
     async def run(self, items: Sequence[Path], seconds: float, first: int) -> Ended:
@@ -70,7 +72,7 @@ class FilePlace(Place):
                 return Ended([None], [(0, error)], elapsed() - began)
             given.append(content)
             size += 0 if self._read is None else len(content)
-            if size >= MOST_BYTES or (self._read is not None and elapsed() - began >= TARGET_SECONDS):
+            if size >= MOST_BYTES or (self._read is not None and elapsed() - began >= self.lengths.target):
                 break
         read_seconds = elapsed() - began
         ended = await self._inner.run(given, seconds, first)

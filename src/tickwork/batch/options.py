@@ -46,7 +46,8 @@ class BatchOptions(TypedDict, total=False):
         run_in: Where the function runs: "loop", "thread", "process" or "executor". Left out: coroutine functions on the
             loop, others in the executor where one is given, else in a thread. A function for a process stands at the
             top level of a module.
-        chunk_size: How many items go to a worker together. Left out, or "auto": so many as take some 20 ms, fewer
+        chunk_size: How many items go to a worker together. Left out, or "auto": so many as take some 20 ms
+            (in other processes 100 ms), fewer
             towards the end; one, where an item takes that long.
         timeout: How long an item may take: seconds, "30s", timedelta. Left out: no limit. In a process the child is
             killed, and the items of its chunk that had not come back run again; a thread cannot be stopped: the item

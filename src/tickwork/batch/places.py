@@ -19,7 +19,7 @@ from ..elapsed import elapsed
 from ..runners.reference import task_name
 from ..runners.thread import ThreadRunner
 from ..shield import is_meant_for_us
-from .chunks import LOOP_SECONDS
+from .chunks import LOOP_SECONDS, NEAR, Lengths
 from .work import BEFORE, Ran, run_items
 
 if TYPE_CHECKING:
@@ -58,9 +58,11 @@ class Place(ABC):
 
     Attributes:
         lanes: How many chunks it wants to have at a time.
+        lengths: How long these should be.
     """
 
     lanes: int
+    lengths: Lengths = NEAR
 
     @abstractmethod
     async def run(self, items: Sequence[Any], seconds: float, first: int) -> Ended:

@@ -12,6 +12,7 @@ from ..elapsed import elapsed
 from ..errors import InvalidPayload, ProcessDied, RemoteTraceback
 from ..runners.calls import encode_call, look_up, not_imported, outcome
 from .answers import unpacked
+from .chunks import FAR, Lengths
 from .places import Ended, Place, left, overran
 from .work import BEFORE, run_chunk
 
@@ -34,6 +35,8 @@ class ProcessPlace(Place):
         runner: The process pool.
         is_owner: It was made for this batch, and is closed with it.
     """
+
+    lengths: Lengths = FAR
 
     def __init__(
         self,

@@ -100,7 +100,7 @@ class Batch:
             self._engine = Engine(
                 self._source,
                 place if self._wrap is None else self._wrap(place),
-                Sizer(place.lanes, plan.chunk_size, total),
+                Sizer(place.lanes, plan.chunk_size, total, place.lengths),
                 Rules(plan.retry, plan.retry_on, plan.max_deaths),
                 self._tell_new,
                 on_items=None if self._recall is None else self._recall.look_up,
