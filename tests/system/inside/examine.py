@@ -31,7 +31,7 @@ def main() -> None:
     install(b"0 0 * * * true\n")
     without = ask("doctor")
     with daemon(*FAST):
-        time.sleep(1)
+        time.sleep(1)  # Debian's daemon never loads a crontab of the second in which it starts
         fine = ask("doctor")
         late = ask("doctor", "--wait", "1ms")
         nobody = ask("doctor", "--user", "nobody")
@@ -39,7 +39,7 @@ def main() -> None:
     interrupted = end_in_the_middle(signal.SIGINT)[1].decode()
     killed = end_in_the_middle(signal.SIGKILL)[1].decode()
     with daemon(*FAST):
-        time.sleep(1)
+        time.sleep(1)  # Debian's daemon never loads a crontab of the second in which it starts
         ask("doctor")
     after = crontab().decode()
     ends = {"interrupted": interrupted, "killed": killed, "after": after}
