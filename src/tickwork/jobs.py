@@ -247,16 +247,18 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
-_stamp: tuple[datetime, str] = _EPOCH, "0" * 10
+_stamp: tuple[datetime, int, str] = _EPOCH, 0, "0" * 10
 
 
 def new_id(now: datetime) -> str:
     """Return a job id: 20 letters and digits that sort by creation time (milliseconds), with 50 random bits."""
     global _stamp
-    at, text = _stamp  # read at once: jobs are enqueued from many threads
+    at, known, text = _stamp  # read at once: jobs are enqueued from many threads
     if at is not now:  # the jobs of one moment share its text
-        text = _text((now - _EPOCH) // _MILLISECOND)
-        _stamp = now, text
+        milliseconds = (now - _EPOCH) // _MILLISECOND
+        if milliseconds != known:
+            text = _text(milliseconds)
+        _stamp = now, milliseconds, text
     return text + _text(_random.getrandbits(50))
 
 
@@ -264,9 +266,6 @@ def _text(bits: int) -> str:
     """Return 50 bits as ten characters."""
     pairs = _PAIRS
     return (
-        pairs[bits >> 40]
-        + pairs[(bits >> 30) & 1023]
-        + pairs[(bits >> 20) & 1023]
-        + pairs[(bits >> 10) & 1023]
-        + pairs[bits & 1023]
+        f"{pairs[bits >> 40]}{pairs[(bits >> 30) & 1023]}{pairs[(bits >> 20) & 1023]}{pairs[(bits >> 10) & 1023]}"
+        f"{pairs[bits & 1023]}"
     )
