@@ -44,6 +44,8 @@ SMALL = (
     "SCAN queues",
     "SCAN counts",
     "SCAN CONSTANT ROW",
+    *(f"SCAN {2**power} CONSTANT ROWS" for power in range(1, 7)),
+    "SCAN done",
 )
 MAX_STEPS = 20_000
 

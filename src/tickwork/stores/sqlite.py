@@ -21,7 +21,7 @@ import os
 import sqlite3
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -81,24 +81,12 @@ PRUNE_LIMIT = 1_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class _Claim:
-    """What a worker asks for."""
-
-    worker: str
-    tasks: frozenset[str]
-    queues: frozenset[str] | None
-    jobs: frozenset[str] | None
-    lease_seconds: float
-    limit: int = field(compare=False)
-
-
 class _Hungry:
     """A worker that waits for jobs: what is enqueued here is claimed for it at once, in the same transaction."""
 
     __slots__ = ("claim", "told")
 
-    def __init__(self, claim: _Claim | None) -> None:
+    def __init__(self, claim: verbs.Claim | None) -> None:
         self.claim = claim
         self.told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -144,6 +132,7 @@ class SQLiteStore(Store):
         keep_ledger: float = 30 * 86_400.0,
     ) -> None:
         self.path = path
+        self._files = str(path), f"{path}-wal"
         self._clock = clock
         self._worker = worker
         self._max_queued = max_queued
@@ -166,11 +155,9 @@ class SQLiteStore(Store):
         self._presence = Presence(path.with_name(f"{path.name}-workers"), worker or "", path)
         self._listener: Listener | None = None
         self._is_claimable = False
-        self._last_claim: _Claim | None = None
+        self._last_claim: verbs.Claim | None = None
         self._hungry: _Hungry | None = None
         self._caught: list[JobRecord] = []
-        self._caught_ids: set[str] = set()
-        """The last jobs that were claimed as they were enqueued: nobody need look for them."""
         self._changed = asyncio.Event()
         self._room = asyncio.Lock()
         self._is_closing = False
@@ -194,7 +181,10 @@ class SQLiteStore(Store):
         self._next_prune = 0.0
         self._turned_mono = 0.0
         self._has_queued = False
-        """Whether the transaction under way has queued jobs."""
+        """Whether the transaction under way has taken in jobs that somebody may yet have to claim."""
+        self._feeding: _Hungry | None = None
+        """The worker that waits for jobs, and what that transaction has claimed for it."""
+        self._fed: list[JobRecord] = []
         self._batches_told: dict[str, BatchRow] = {}
         """The batches for which somebody waits, as the loop was last told of them."""
 
@@ -310,12 +300,12 @@ class SQLiteStore(Store):
         self._acquire()
         try:
             self._expect_the_file()
-            self._has_queued, caught, hungry = False, [], self._hungry
+            self._has_queued, self._fed, self._feeding = False, [], self._hungry
             connection.execute("BEGIN IMMEDIATE")
             try:
                 values = [work(connection) for work in works]
-                if self._has_queued and hungry is not None:
-                    caught = self._feed(connection, hungry)
+                if self._has_queued and self._feeding is not None:
+                    self._feed(connection, self._feeding)
                 moved = self._moved_batches(connection)
                 connection.execute("COMMIT")
             except BaseException:
@@ -331,8 +321,10 @@ class SQLiteStore(Store):
             raise self._unavailable(error) from error
         finally:
             self._release()
-        if caught:
-            self._committer.call_on_loop(self._catch, hungry, caught)
+        if self._fed:
+            self._committer.call_on_loop(self._catch, self._feeding, self._fed)
+        if self._has_queued:
+            self._committer.call_on_loop(self._let_claim)
         self._tell_batches(moved)
         return values
 
@@ -347,20 +339,17 @@ class SQLiteStore(Store):
             self._batches_told = {row.id: row for row in (*self._batches_told.values(), *moved) if row.id in waited}
             self._committer.call_on_loop(self._batch_waits.tell, moved)
 
-    def _feed(self, db: sqlite3.Connection, hungry: _Hungry) -> list[JobRecord]:
-        """Claim for a worker that waits, once. When that fails, it is told to ask for itself, and nobody else hears."""
+    def _feed(self, db: sqlite3.Connection, hungry: _Hungry) -> None:
+        """Claim for a worker that waits, once. When that fails, only this worker hears of it, when it asks itself."""
         claim, hungry.claim = hungry.claim, None
         if claim is None:
-            return []
+            return
         db.execute("SAVEPOINT feed")
         try:
-            caught = self._claim(db, claim)
+            self._fed = self._claim(db, claim)
         except Exception:
             db.execute("ROLLBACK TO feed")
-            self._committer.call_on_loop(self._let_claim)
-            caught = []
         db.execute("RELEASE feed")
-        return caught
 
     def _expect_the_file(self) -> None:
         """Refuse to write into files that are no longer there: it would be gone with this process."""
@@ -378,9 +367,9 @@ class SQLiteStore(Store):
     def _identify(self) -> list[tuple[int, int] | None]:
         """Return which files lie there: the database, and what is not yet written into it."""
         found: list[tuple[int, int] | None] = []
-        for path in (self.path, self.path.with_name(f"{self.path.name}-wal")):
+        for path in self._files:
             try:
-                status = path.stat()
+                status = os.stat(path)
             except FileNotFoundError:
                 found.append(None)
             else:
@@ -605,8 +594,6 @@ class SQLiteStore(Store):
             records = await self._try_enqueue(jobs)
         if records is None:
             records = await self._with_room(lambda: self._try_enqueue(jobs), wait=wait)
-        if not self._caught_ids.issuperset(record.id for record in records):
-            self._let_claim()
         return records
 
     def _expect_fitting(self, jobs: Sequence[NewJob]) -> None:
@@ -639,7 +626,7 @@ class SQLiteStore(Store):
     async def _try_enqueue(self, jobs: Sequence[NewJob]) -> list[JobRecord] | None:
         version = self._data_version  # of before, at the latest
         records = await self._committer.share(self._enqueue, jobs, undo=self._withdraw)
-        for record, job in zip(records or (), jobs, strict=bool(records)):
+        for record, job in zip(records or (), jobs, strict=False):
             if record.id == job.id:
                 self._fresh[record.id] = version
         while len(self._fresh) > FRESH_COUNT:
@@ -649,8 +636,14 @@ class SQLiteStore(Store):
     def _enqueue(self, db: sqlite3.Connection, asked: list[Sequence[NewJob]]) -> list[list[JobRecord] | None]:
         """Take in what several callers enqueue; in the thread."""
         self._expect_here(db)
-        answers = verbs.enqueue(db, self._clock.now(), asked, self._max_queued)
-        self._has_queued = True
+        hungry = self._feeding
+        answers, claimed = verbs.enqueue(
+            db, self._clock.now(), asked, self._max_queued, None if hungry is None else hungry.claim
+        )
+        if claimed and hungry is not None:
+            self._fed, hungry.claim = claimed, None
+        else:
+            self._has_queued = True
         return answers
 
     async def _withdraw(self, records: list[JobRecord] | None) -> None:
@@ -674,8 +667,6 @@ class SQLiteStore(Store):
         row = None if jobs and self._room.locked() else await self._committer.run(work)
         if row is None:
             row = await self._with_room(lambda: self._committer.run(work), wait=wait)
-        if jobs:
-            self._let_claim()
         return row
 
     async def fire(self, firings: Sequence[Firing]) -> list[Fired]:
@@ -726,7 +717,7 @@ class SQLiteStore(Store):
         lease_seconds: float | None = None,
     ) -> list[JobRecord]:
         """See `Store.claim`."""
-        claim = _Claim(
+        claim = verbs.Claim(
             worker=worker,
             tasks=frozenset(tasks),
             limit=limit,
@@ -752,7 +743,7 @@ class SQLiteStore(Store):
             self._tell_ended(record.id for record in records if record.state is JobState.CANCELLED)
         return records
 
-    def _claim(self, db: sqlite3.Connection, claim: _Claim) -> list[JobRecord]:
+    def _claim(self, db: sqlite3.Connection, claim: verbs.Claim) -> list[JobRecord]:
         self._expect_here(db)
         return verbs.claim(
             db,
@@ -772,7 +763,6 @@ class SQLiteStore(Store):
     def _catch(self, hungry: _Hungry, caught: list[JobRecord]) -> None:
         """Keep what was claimed for who waited, for its next claim; or give it back, when it waits no more."""
         self._caught.extend(caught)
-        self._caught_ids = {record.id for record in caught}
         if not hungry.told.cancelled():
             hungry.wake()
         elif not self._is_closing:
@@ -780,7 +770,7 @@ class SQLiteStore(Store):
             self._looks.add(back)
             back.add_done_callback(self._looks.discard)
 
-    async def _take_caught(self, claim: _Claim) -> list[JobRecord]:
+    async def _take_caught(self, claim: verbs.Claim) -> list[JobRecord]:
         """Return what was claimed while this worker waited, or give it back when it wants something else now."""
         if self._caught and claim != self._last_claim:
             await self._return_caught()

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DuplicateJob, UnknownJob, UnknownSchedule
 from ..jobs import JobRecord, JobState, NewJob, Progress, taken
 from ..policies import grace_of, overlap
+from ..records import changed
 from . import sqlite_limits as limits
 from .base import (
     Answer,
@@ -28,13 +30,14 @@ from .base import (
     lost_attempt,
 )
 from .sqlite_attempts import write_attempts
+from .sqlite_bulk import in_bulk, parts
 from .sqlite_values import at as _at
 from .sqlite_values import at_or_none as _at_or_none
 from .sqlite_values import us as us
 from .sqlite_values import us_or_none as _us
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Container, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from ..jobs import Attempt
@@ -140,16 +143,54 @@ def waiting_count(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT sum(count) FROM counts WHERE state IN ('queued', 'scheduled')").fetchone()[0])
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a worker asks for."""
+
+    worker: str
+    tasks: frozenset[str]
+    queues: frozenset[str] | None
+    jobs: frozenset[str] | None
+    lease_seconds: float | None
+    limit: int = field(compare=False)
+
+    def takes(self, job: JobRecord) -> bool:
+        """Return whether a new job is for this worker, and waits for nothing."""
+        return (
+            job.state is JobState.QUEUED
+            and not job.gates
+            and job.start_by is None
+            and job.task in self.tasks
+            and (self.queues is None or job.queue in self.queues)
+            and self.jobs is None
+        )
+
+
 def enqueue(
-    db: sqlite3.Connection, now: datetime, asked: Sequence[Sequence[NewJob]], max_queued: int
-) -> list[list[JobRecord] | None]:
-    """Take jobs in, for each who asks all or none; None: there is no room for them.
+    db: sqlite3.Connection,
+    now: datetime,
+    asked: Sequence[Sequence[NewJob]],
+    max_queued: int,
+    hungry: Claim | None = None,
+) -> tuple[list[list[JobRecord] | None], list[JobRecord]]:
+    """Take jobs in, for each who asks all or none.
 
     A job whose key an unfinished one has is not taken in: that one stands in its place, and needs no room.
+
+    Args:
+        db: The connection.
+        now: The present instant.
+        asked: The jobs of each who asks.
+        max_queued: How many may wait.
+        hungry: What a worker asks for that waits for jobs; None: none does.
+
+    Returns:
+        The jobs of each who asks, None where there is no room for them; and all that are new, as that worker has
+        claimed them, unless something else has to go first.
     """
     room = max_queued - waiting_count(db)
     answers: list[list[JobRecord] | None] = []
-    new: list[tuple[JobRecord, int]] = []
+    new: list[JobRecord] = []
     by_key: dict[tuple[str, str], JobRecord] = {}
     for jobs in asked:
         records = [taken(job, now) for job in jobs]
@@ -160,12 +201,49 @@ def enqueue(
         answers.append(records if has_room else None)
         if has_room:
             room -= len(fresh)
-            new += [(record, 0) for record in fresh]
+            new += fresh
             by_key.update({(record.task, record.key): record for record in fresh if record.key is not None})
-    _insert(db, new)
-    if any(record.gates for record, _ in new):
+    claimed = [] if hungry is None else _claimed_at_once(db, now, new, hungry)
+    _insert(db, claimed or new)
+    if any(record.gates for record in new):
         limits.settle(db, us(now), limits.due(db, us(now)))
-    return answers
+    claimed.sort(key=lambda record: -record.priority)
+    return answers, claimed
+
+
+def _claimed_at_once(db: sqlite3.Connection, now: datetime, new: Sequence[JobRecord], hungry: Claim) -> list[JobRecord]:
+    """Return new jobs as they are when a worker has claimed them: all, or none when that is not so simple.
+
+    To write them as queued and claim them then would be twice the work.
+    """
+    if len(new) > hungry.limit or not all(map(hungry.takes, new)) or _has_ready(db, now):
+        return []
+    expires = None if hungry.lease_seconds is None else now + timedelta(seconds=hungry.lease_seconds)
+    return [
+        changed(
+            record,
+            payload=_text(record.payload),
+            state=JobState.RUNNING,
+            token=1,
+            worker=hungry.worker,
+            lease_expires_at=expires,
+        )
+        for record in new
+    ]
+
+
+def _has_ready(db: sqlite3.Connection, now: datetime) -> bool:
+    """Return whether a claim might find any job, or must leave some where they are."""
+    found = db.execute(
+        """
+        SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_ready WHERE state = 'queued' AND held = 0 AND gate = 0)
+            OR EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_later WHERE state = 'scheduled' AND run_at <= ?)
+            OR EXISTS (SELECT 1 FROM gates WHERE opens_at <= ?)
+            OR EXISTS (SELECT 1 FROM queues)
+        """,
+        (us(now), us(now)),
+    )
+    return bool(found.fetchone()[0])
 
 
 def _keyed(
@@ -197,23 +275,28 @@ def unfinished_of(db: sqlite3.Connection, task: str, key: str) -> JobRecord | No
 def insert(db: sqlite3.Connection, now: datetime, job: NewJob, behind: Sequence[str] = ()) -> JobRecord:
     """Take one job in, behind others where they must end first."""
     record = taken(job, now)
-    _insert(db, [(record, len(behind))])
+    _insert(db, [record], held=len(behind))
     if behind:
         db.executemany("INSERT INTO behind VALUES (?, ?)", [(job.id, before) for before in behind])
     return record
 
 
-def _insert(db: sqlite3.Connection, records: Sequence[tuple[JobRecord, int]]) -> None:
-    """Write new jobs, each with the number of jobs that must end before it."""
-    last = ""
-    is_plain = not any(record.gates or record.key is not None or record.batch is not None for record, _ in records)
+_INSERT = """
+    INSERT INTO jobs (id, task, payload, run_at, queue, priority, schedule, fire_time, start_by, is_once, state,
+        enqueued_at, held, token, worker, lease_expires_at{more})
+    SELECT * FROM {{rows}} WHERE column1 IS NOT NULL
+"""
+_INSERT_PLAIN = _INSERT.format(more="")
+_INSERT_ANY = _INSERT.format(more=", key, gate1, gate2, gate, batch, batch_index")
 
-    def rows() -> Iterator[tuple[Any, ...]]:
-        nonlocal last
-        for record, held in records:
-            last = record.id
-            row = (
-                last,
+
+def _insert(db: sqlite3.Connection, records: Sequence[JobRecord], held: int = 0) -> None:
+    """Write new jobs, before each of which so many others must end."""
+    is_plain = not any(record.gates or record.key is not None or record.batch is not None for record in records)
+    for part in parts(records):
+        rows = [
+            (
+                record.id,
                 record.task,
                 _text(record.payload),
                 us(record.run_at),
@@ -226,22 +309,25 @@ def _insert(db: sqlite3.Connection, records: Sequence[tuple[JobRecord, int]]) ->
                 record.state,
                 us(record.enqueued_at),
                 held,
+                record.token,
+                record.worker,
+                _us(record.lease_expires_at),
+                *(() if is_plain else (record.key, *_gates(record), record.batch, record.batch_index)),
             )
-            yield row if is_plain else (*row, record.key, *_gates(record), record.batch, record.batch_index)
+            for record in part
+        ]
+        try:
+            in_bulk(db, _INSERT_PLAIN if is_plain else _INSERT_ANY, rows)
+        except sqlite3.IntegrityError as error:
+            if str(error) != "UNIQUE constraint failed: jobs.id":
+                raise
+            raise DuplicateJob(_first_known(db, [record.id for record in part])) from None
 
-    try:
-        db.executemany(
-            f"""
-            INSERT INTO jobs (id, task, payload, run_at, queue, priority, schedule, fire_time, start_by, is_once, state,
-                enqueued_at, held{"" if is_plain else ", key, gate1, gate2, gate, batch, batch_index"})
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?{"" if is_plain else ", ?, ?, ?, ?, ?, ?"})
-            """,
-            rows(),
-        )
-    except sqlite3.IntegrityError as error:
-        if str(error) != "UNIQUE constraint failed: jobs.id":
-            raise
-        raise DuplicateJob(last) from None
+
+def _first_known(db: sqlite3.Connection, job_ids: Sequence[str]) -> str:
+    """Return the first of these ids that there is already, or that stands there twice."""
+    known = {job_id for (job_id,) in db.execute(f"SELECT id FROM jobs WHERE id {_AMONG}", (_array(job_ids),))}
+    return next(job_id for number, job_id in enumerate(job_ids) if job_id in known or job_id in job_ids[:number])
 
 
 def _gates(record: JobRecord) -> tuple[str | None, str | None, bool]:
@@ -579,19 +665,72 @@ def finish(
         Which ends were taken, the ended jobs among these for whose end somebody waits, and whether another claim may
         find something because of it.
     """
+    firsts: dict[Lease, Finish] = {}
+    for ended in finishes:
+        firsts.setdefault(ended.lease, ended)  # it ends once
+    well = [ended for ended in firsts.values() if ended.state is JobState.SUCCEEDED]
+    held, moved = _succeed(db, now, well, waited)
+    if len(well) < len(firsts):
+        others = _move(db, now, [ended for ended in firsts.values() if ended.state is not JobState.SUCCEEDED])
+        held.update(ended.lease for ended, _ in others)
+        moved += others
+    frees = False
+    for ended, record in moved:
+        if record.fire_time is not None:
+            _amend(db, record.id, record.state, _us(record.started_at), ended.late_because)
+        if record.state is JobState.PARKED:
+            _note_misfit(db, record.id, ended.misfit)
+        frees |= not record.has_ended or bool(record.gates)
+        if record.has_ended:
+            frees |= _ended(db, now, record.id, record.state, record.schedule)
+    accepted = [ended.lease in held and firsts[ended.lease] is ended for ended in finishes]
+    return accepted, [record for _, record in moved if record.has_ended and record.id in waited], frees
+
+
+_SUCCEED = f"""
+    UPDATE jobs SET state = 'succeeded', attempt = done.column3, deaths = done.column4,
+        started_at = coalesce(done.column5, started_at), finished_at = ?, result = done.column6, error = done.column7,
+        lease_expires_at = NULL, worker = NULL
+    FROM {{rows}} AS done WHERE id = done.column1 AND token = done.column2 AND +state = 'running' RETURNING {JOB}
+"""
+
+
+def _succeed(
+    db: sqlite3.Connection, now: datetime, finishes: Sequence[Finish], waited: Container[str]
+) -> tuple[set[tuple[str, int]], list[tuple[Finish, JobRecord]]]:
+    """Write that attempts have succeeded.
+
+    Returns:
+        The leases of those that this was true of, and the jobs among them whose end concerns anybody else.
+    """
+    found: dict[tuple[str, int], tuple[Any, ...]] = {}
+    for part in parts(finishes):
+        rows = [
+            (*ended.lease, ended.attempt, ended.deaths, _us(ended.started_at), _text(ended.result), _text(ended.error))
+            for ended in part
+        ]
+        found.update(((entry[1], entry[15]), entry) for entry in in_bulk(db, _SUCCEED, rows, us(now)))
+    concerns = [
+        (ended, _job(entry))
+        for ended in finishes
+        if (entry := found.get(ended.lease)) is not None
+        and (entry[1] in waited or entry[7] is not None or entry[26] is not None)
+    ]
+    return set(found), concerns
+
+
+def _move(db: sqlite3.Connection, now: datetime, finishes: Sequence[Finish]) -> list[tuple[Finish, JobRecord]]:
+    """Write any other ends of attempts, and return the jobs that this was true of, as they are then."""
     among = _array([ended.lease.job_id for ended in finishes])
     held = db.execute(f"SELECT {JOB} FROM jobs WHERE +state = 'running' AND id {_AMONG}", (among,))  # +: go by the ids
-    found = {entry[1]: entry for entry in held}
-    accepted: list[bool] = []
+    found = {(entry[1], entry[15]): entry for entry in held}
     moved: list[tuple[int, Finish, JobRecord]] = []
     traces: list[tuple[str, Attempt]] = []
     for ended in finishes:
-        entry = found.get(ended.lease.job_id)
-        accepted.append(entry is not None and entry[15] == ended.lease.token)
-        if entry is not None and accepted[-1]:
-            del found[ended.lease.job_id]  # it ends once
+        entry = found.get(ended.lease)
+        if entry is not None:
             moved.append((entry[0], ended, after_attempt(_job(entry), ended, now)))
-            if ended.state is not JobState.SUCCEEDED and ended.leaves_trace:
+            if ended.leaves_trace:
                 traces.append((entry[1], attempt_of(ended, entry[16], now)))
     db.executemany(
         """
@@ -616,16 +755,7 @@ def finish(
     )
     if traces:
         write_attempts(db, traces)
-    ends = [record for _, _, record in moved if record.has_ended]
-    for _, ended, record in moved:
-        if record.fire_time is not None:
-            _amend(db, record.id, record.state, _us(record.started_at), ended.late_because)
-        if record.state is JobState.PARKED:
-            _note_misfit(db, record.id, ended.misfit)
-    frees = len(ends) < len(moved) or any(record.gates for record in ends)
-    for record in ends:
-        frees |= _ended(db, now, record.id, record.state, record.schedule)
-    return accepted, [record for record in ends if record.id in waited], frees
+    return [(ended, record) for _, ended, record in moved]
 
 
 def _note_misfit(db: sqlite3.Connection, job_id: str, fingerprint: str | None) -> None:
