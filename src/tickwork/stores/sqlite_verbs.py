@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DuplicateJob, UnknownJob, UnknownSchedule
 from ..jobs import JobRecord, JobState, NewJob, Progress, taken
 from ..policies import grace_of, overlap
-from ..records import changed
+from ..records import copier
 from . import sqlite_limits as limits
 from .base import (
     Answer,
@@ -219,17 +219,10 @@ def _claimed_at_once(db: sqlite3.Connection, now: datetime, new: Sequence[JobRec
     if len(new) > hungry.limit or not all(map(hungry.takes, new)) or _has_ready(db, now):
         return []
     expires = None if hungry.lease_seconds is None else now + timedelta(seconds=hungry.lease_seconds)
-    return [
-        changed(
-            record,
-            payload=_text(record.payload),
-            state=JobState.RUNNING,
-            token=1,
-            worker=hungry.worker,
-            lease_expires_at=expires,
-        )
-        for record in new
-    ]
+    return [_as_claimed(record, _text(record.payload), JobState.RUNNING, 1, hungry.worker, expires) for record in new]
+
+
+_as_claimed = copier(JobRecord, "payload", "state", "token", "worker", "lease_expires_at")
 
 
 def _has_ready(db: sqlite3.Connection, now: datetime) -> bool:
