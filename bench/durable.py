@@ -61,6 +61,7 @@ class Contestant:
 FULL, SET_FULL, ALWAYS = "file, FULL", "file, set to FULL", "Redis, always"
 CONTESTANTS = {
     "raw": Contestant("sqlite3, the same rows in the same batches", durable_raw.same_rows),
+    "own": Contestant("sqlite3, the same rows with the statements of tickwork", durable_raw.same_statements),
     "bare": Contestant("sqlite3, a bare table in the same batches", durable_raw.bare_table),
     "tickwork": Contestant("tickwork", durable_tickwork.end_to_end),
     "huey": Contestant(

@@ -228,7 +228,7 @@ def taken(job: NewJob, now: datetime) -> JobRecord:
 @cache
 def _taking() -> tuple[Callable[..., JobRecord], list[Any]]:
     """Return what makes a record of a new job, and what it is given behind state and `enqueued_at`."""
-    more = [entry for entry in fields(JobRecord) if entry.name not in NewJob.__slots__]
+    more = fields(JobRecord)[len(fields(NewJob)) :]
     return copier(JobRecord, *(entry.name for entry in more)), [entry.default for entry in more[2:]]
 
 

@@ -187,7 +187,7 @@ async def test_a_worker_whose_claim_failed_asks_again(tmp_path: Path, monkeypatc
             return real(*args, **options)
 
         monkeypatch.setattr("tickwork.stores.sqlite.verbs.claim", fail_at_first)
-        later = work.options(delay=0.001)  # what waits is not claimed as it is written
+        later = work.options(delay=0.3)  # what waits is not claimed as it is written
         assert await (await later.enqueue()).result(timeout=10) == 1
         assert not failures
 

@@ -151,7 +151,7 @@ def ends(db: sqlite3.Connection, batch_id: str, after: int, limit: int) -> list[
         f"SELECT {JOB}, batch_end FROM jobs WHERE batch = ? AND batch_end > ? ORDER BY batch_end LIMIT ?",
         (batch_id, after, limit),
     )
-    return [(entry[-1], _job(entry)) for entry in found]
+    return [(entry[-1], _job(entry[:-1])) for entry in found]
 
 
 def prune(db: sqlite3.Connection, before: datetime, limit: int) -> int:

@@ -9,6 +9,7 @@ import json
 import sqlite3
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DuplicateJob, UnknownJob, UnknownSchedule
@@ -31,6 +32,7 @@ from .base import (
 )
 from .sqlite_attempts import write_attempts
 from .sqlite_bulk import in_bulk, parts
+from .sqlite_values import EPOCH, MICROSECOND
 from .sqlite_values import at as _at
 from .sqlite_values import at_or_none as _at_or_none
 from .sqlite_values import us as us
@@ -66,36 +68,49 @@ def _array(texts: Iterable[str]) -> str:
     return json.dumps(list(texts))
 
 
+_record = copier(
+    JobRecord,
+    *("id", "task", "payload", "run_at", "queue", "priority", "schedule", "fire_time", "start_by", "is_once", "state"),
+    *("enqueued_at", "attempt", "deaths", "token", "worker", "lease_expires_at", "started_at", "finished_at", "result"),
+    *("error", "cancel_requested", "lost", "progress", "key", "gates", "batch", "batch_index"),
+)
+"""Makes a record of all its fields: those of `JOB` after the first, with the gates in one."""
+
+
 def _job(found: tuple[Any, ...]) -> JobRecord:
-    return JobRecord(
-        id=found[1],
-        task=found[2],
-        payload=found[3],
-        run_at=_at(found[4]),
-        queue=found[5],
-        priority=found[6],
-        schedule=found[7],
-        fire_time=_at_or_none(found[8]),
-        start_by=_at_or_none(found[9]),
-        is_once=bool(found[10]),
-        state=_STATES[found[11]],
-        enqueued_at=_at(found[12]),
-        attempt=found[13],
-        deaths=found[14],
-        token=found[15],
-        worker=found[16],
-        lease_expires_at=_at_or_none(found[17]),
-        started_at=_at_or_none(found[18]),
-        finished_at=_at_or_none(found[19]),
-        result=found[20],
-        error=found[21],
-        cancel_requested=bool(found[22]),
-        lost=found[23],
-        progress=None if found[24] is None else Progress.from_json(found[24]),
-        key=found[25],
-        gates=() if found[26] is None else (found[26],) if found[27] is None else (found[26], found[27]),
-        batch=found[28],
-        batch_index=found[29],
+    _, job_id, task, payload, run_at, queue, priority, schedule, fire_time, start_by, is_once, state, *middle = found
+    enqueued_at, attempt, deaths, token, worker, leased, started_at, finished_at, result, error, *last = middle
+    is_to_be_cancelled, lost, progress, key, gate1, gate2, batch, batch_index = last
+    return _record(
+        None,
+        job_id,
+        task,
+        payload,
+        EPOCH + run_at * MICROSECOND,  # instants as in `at`, without the calls
+        queue,
+        priority,
+        schedule,
+        None if fire_time is None else EPOCH + fire_time * MICROSECOND,
+        None if start_by is None else EPOCH + start_by * MICROSECOND,
+        is_once == 1,
+        _STATES[state],
+        EPOCH + enqueued_at * MICROSECOND,
+        attempt,
+        deaths,
+        token,
+        worker,
+        None if leased is None else EPOCH + leased * MICROSECOND,
+        None if started_at is None else EPOCH + started_at * MICROSECOND,
+        None if finished_at is None else EPOCH + finished_at * MICROSECOND,
+        result,
+        error,
+        is_to_be_cancelled == 1,
+        lost,
+        None if progress is None else Progress.from_json(progress),
+        key,
+        () if gate1 is None else (gate1,) if gate2 is None else (gate1, gate2),
+        batch,
+        batch_index,
     )
 
 
@@ -661,12 +676,12 @@ def finish(
     firsts: dict[Lease, Finish] = {}
     for ended in finishes:
         firsts.setdefault(ended.lease, ended)  # it ends once
-    well = [ended for ended in firsts.values() if ended.state is JobState.SUCCEEDED]
-    held, moved = _succeed(db, now, well, waited)
-    if len(well) < len(firsts):
-        others = _move(db, now, [ended for ended in firsts.values() if ended.state is not JobState.SUCCEEDED])
-        held.update(ended.lease for ended, _ in others)
-        moved += others
+    held: set[tuple[str, int]] = set()
+    moved: list[tuple[Finish, JobRecord]] = []
+    for went_well, group in groupby(firsts.values(), key=lambda ended: ended.state is JobState.SUCCEEDED):
+        found, concerns = (_succeed if went_well else _move)(db, now, list(group), waited)
+        held |= found
+        moved += concerns
     frees = False
     for ended, record in moved:
         if record.fire_time is not None:
@@ -694,7 +709,8 @@ def _succeed(
     """Write that attempts have succeeded.
 
     Returns:
-        The leases of those that this was true of, and the jobs among them whose end concerns anybody else.
+        The leases of those that this was true of, and the jobs among them whose end concerns anybody else, as they are
+        then.
     """
     found: dict[tuple[str, int], tuple[Any, ...]] = {}
     for part in parts(finishes):
@@ -712,8 +728,10 @@ def _succeed(
     return set(found), concerns
 
 
-def _move(db: sqlite3.Connection, now: datetime, finishes: Sequence[Finish]) -> list[tuple[Finish, JobRecord]]:
-    """Write any other ends of attempts, and return the jobs that this was true of, as they are then."""
+def _move(
+    db: sqlite3.Connection, now: datetime, finishes: Sequence[Finish], waited: Container[str]
+) -> tuple[set[tuple[str, int]], list[tuple[Finish, JobRecord]]]:
+    """Write any other ends of attempts; as `_succeed`, and all of them concern somebody."""
     among = _array([ended.lease.job_id for ended in finishes])
     held = db.execute(f"SELECT {JOB} FROM jobs WHERE +state = 'running' AND id {_AMONG}", (among,))  # +: go by the ids
     found = {(entry[1], entry[15]): entry for entry in held}
@@ -748,7 +766,7 @@ def _move(db: sqlite3.Connection, now: datetime, finishes: Sequence[Finish]) -> 
     )
     if traces:
         write_attempts(db, traces)
-    return [(ended, record) for _, ended, record in moved]
+    return {ended.lease for _, ended, _ in moved}, [(ended, record) for _, ended, record in moved]
 
 
 def _note_misfit(db: sqlite3.Connection, job_id: str, fingerprint: str | None) -> None:
