@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from ..limits import Limits
     from .base import Answer, Finish, Fired, Firing, Listener, ScheduleChange, ScheduleRow
     from .batches import BatchPart
-    from .views import JobQuery, Page, QueueRow, Standing, WorkerRow
+    from .views import JobQuery, Page, QueueRow, Standing, Vitals, WorkerRow
 
 logger: logging.Logger = logging.getLogger("tickwork.stores")
 
@@ -854,10 +854,12 @@ class SQLiteStore(Store):
         self._tell_ended([record.id for record in rescued])
         return rescued
 
-    async def register(self, worker: str, tasks: Mapping[str, str]) -> list[JobRecord]:
+    async def register(
+        self, worker: str, tasks: Mapping[str, str], *, queues: Collection[str] | None = None
+    ) -> list[JobRecord]:
         """See `Store.register`; the thread looks for misfits once a second."""
         now = self._clock.now()
-        unparked = await self._committer.run(lambda db: people.register(db, now, worker, tasks))
+        unparked = await self._committer.run(lambda db: people.register(db, now, worker, tasks, queues))
         self._tasks = dict(tasks)
         self._tell_unparked(unparked)
         return unparked
@@ -877,10 +879,10 @@ class SQLiteStore(Store):
 
         return await self._read(work)
 
-    async def beat(self, worker: str) -> None:
+    async def beat(self, worker: str, vitals: Vitals | None = None) -> None:
         """See `Store.beat`; the thread does it with each renewal."""
         now = self._clock.now()
-        await self._committer.run(lambda db: verbs.beat(db, now, worker), urgent=True)
+        await self._committer.run(lambda db: verbs.beat(db, now, worker, vitals), urgent=True)
 
     # -- waiting ----------------------------------------------------------------------------------------------------
 
