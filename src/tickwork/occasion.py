@@ -66,7 +66,13 @@ def read_fire_time(trigger: Trigger, text: str, now: datetime) -> datetime:
     Raises:
         InvalidInstant: It cannot be read, is none of the trigger's, or has not come yet.
     """
-    at = read_instant(text, "--fire-time")
+    try:
+        at = read_instant(text, "--fire-time")
+    except InvalidInstant:
+        expected = '"auto", or ISO 8601 with an offset such as "2026-12-24T18:00:00+01:00"'
+        raise InvalidInstant("--fire-time", expected, text) from None
+    if at < _EPOCH:
+        raise InvalidInstant("--fire-time", "an instant since 1970", text)
     if trigger.next(at - _MICROSECOND) != at:
         before = newest(trigger, at - _LOOK_BACK, at, 1)
         following = trigger.next(at)

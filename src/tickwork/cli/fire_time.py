@@ -20,7 +20,7 @@ from ..errors import InvalidOption, SystemSchedulerError, TickworkError, Unknown
 from ..fire_here import fire_here, take_over
 from ..jobs import JobState
 from ..occasion import decide, is_late, newest_fire_time, read_fire_time
-from ..program import OK, START_FAILED
+from ..program import JOB_FAILED, OK, START_FAILED
 from .names import schedule_named
 from .running import run_app
 from .target import identity_of, load
@@ -232,7 +232,9 @@ class _Run:
 
         async def work() -> int:
             fate = await fire_here(self._app, self._name, self._at, lambda row, is_answered, now: due)
-            return await self._ends(fate.jobs)
+            status = await self._ends(fate.jobs)
+            await self._app.wait_idle()  # nobody else could run what the job has enqueued
+            return max(status, JOB_FAILED if self._app.failed_count else OK)
 
         return run_app(
             self._app, work=work, alone=True, at_end=lambda status: turns.leave(f"ended with exit status {status}")
