@@ -402,6 +402,21 @@ with sqlite3.connect("jobs.db") as db:
 """
 
 
+def test_a_job_that_does_not_begin_says_what_it_waits_for(tmp_path: Path) -> None:
+    fleet, at = hourly(tmp_path, NIGHTLY)
+    with fleet:
+        let_know(fleet, "nightly", at - HOUR)
+        with Running("-m", "tickwork", "pause", "jobs.py", "default", cwd=tmp_path) as running:
+            assert running.ended().status == 0, running.err
+        waiting = start(fleet, "nightly")
+        waiting.wait_for("queue 'default' is paused")
+        with Running("-m", "tickwork", "resume", "jobs.py", "default", cwd=tmp_path) as running:
+            assert running.ended().status == 0, running.err
+
+        assert waiting.ended().status == 0
+        assert fleet.said("ran") == ["1"]
+
+
 def test_the_words_that_sync_writes_run_from_any_folder(tmp_path: Path) -> None:
     fleet, _ = hourly(tmp_path, NIGHTLY)
     elsewhere = tmp_path / "elsewhere"
