@@ -33,7 +33,7 @@ from .stores.base import Finish, Lease
 from .workers import FAIR_SECONDS, WAITING, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
     from .clock import Clock, Timer
@@ -234,6 +234,8 @@ class Dispatcher:
         """Hears the name of a schedule when a job of it has ended, or was cancelled before it began."""
         self.on_schedules_changed: Callable[[], object] = _ignore_all
         """Hears that another process has changed schedules."""
+        self.queues: Collection[str] | None = None
+        """From which queues jobs are claimed; None: from all."""
         self.only: set[str] | None = None
         """The ids of the only jobs that are claimed; None: any."""
         self.on_checkpoint: Callable[[Context, str], None] | None = None
@@ -307,7 +309,9 @@ class Dispatcher:
             self._refills_left, self._refill_until = MAX_REFILLS, self._clock.monotonic() + FAIR_SECONDS
 
     async def _claim(self, room: int) -> list[JobRecord]:
-        records = await self._store.claim(worker=self._name, tasks=self._tasks.keys(), limit=room, jobs=self.only)
+        records = await self._store.claim(
+            worker=self._name, tasks=self._tasks.keys(), limit=room, queues=self.queues, jobs=self.only
+        )
         self.claim_error = None
         self._is_drained = len(records) < room
         return records

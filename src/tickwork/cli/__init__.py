@@ -15,6 +15,7 @@ from .. import __version__
 from ..errors import TickworkError
 from ..program import OK, USAGE
 from .crontab import add_crontab
+from .fleet import add_fleet
 from .map import add_map
 from .preview import add_preview
 from .store import add_store
@@ -91,6 +92,9 @@ def _parser() -> argparse.ArgumentParser:
 
     run = add("run", "Run the app until SIGINT or SIGTERM, then drain.")
     run.add_argument("--until-idle", action="store_true", help="end when no job is queued or running")
+    run.add_argument("--role", metavar="ROLE", help="all, worker (no schedules), scheduler (no jobs), client")
+    run.add_argument("--queues", metavar="A,B", help="claim jobs of these queues only")
+    run.add_argument("--workers", type=_count, metavar="N", help="how many jobs run at the same time (the app's)")
     run.add_argument("--reload", action="store_true", help="start anew when a Python file below the folder changes")
     run.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)  # what --reload starts
     run.add_argument("--uvloop", action="store_true", help="run on uvloop (extra 'uvloop')")
@@ -131,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_jobs(add)
     add_store(add)
     add_crontab(add)
+    add_fleet(add)
     add_map(add)
 
     trigger = add("trigger", "Run a task once, here and now, and print its result as JSON.")

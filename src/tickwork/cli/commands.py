@@ -21,6 +21,8 @@ from ..zones import clock_change, zone_key
 from .batches import run_jobs_batch as run_jobs_batch
 from .crontab import run_crontab_doctor as run_crontab_doctor
 from .crontab import run_crontab_list as run_crontab_list
+from .fleet import run_health as run_health
+from .fleet import run_workers as run_workers
 from .history import run_history as run_history
 from .history import run_why as run_why
 from .jobs import run_jobs as run_jobs
@@ -64,6 +66,11 @@ def run_run(options: argparse.Namespace) -> int:
 
         end_with_supervisor()
     app = load(options.target, show_traceback=options.verbose)
+    app.assign(
+        role=options.role or ("all" if app.role == "client" else None),  # what a web process does is not for this one
+        queues=None if options.queues is None else options.queues.split(","),
+        workers=options.workers,
+    )
 
     async def until_idle() -> int:
         await app.wait_idle()

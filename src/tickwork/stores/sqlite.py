@@ -26,6 +26,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .._version import __version__
 from ..errors import NotRunning, QueueFull, StoreUnavailable
 from ..jobs import JobState
 from ..policies import MAX_DEATHS
@@ -289,8 +290,8 @@ class SQLiteStore(Store):
             )
         now = verbs.us(self._clock.now())
         connection.execute(
-            "INSERT OR REPLACE INTO workers (name, host, pid, started_at, beat_at) VALUES (?, ?, ?, ?, ?)",
-            (worker, os.uname().nodename if hasattr(os, "uname") else "", os.getpid(), now, now),
+            "INSERT OR REPLACE INTO workers (name, host, pid, started_at, beat_at, version) VALUES (?, ?, ?, ?, ?, ?)",
+            (worker, os.uname().nodename if hasattr(os, "uname") else "", os.getpid(), now, now, __version__),
         )
 
     def _disconnect(self, connection: sqlite3.Connection) -> None:
