@@ -151,6 +151,38 @@ def test_health_names_what_is_wrong_and_its_status_tells_it(tmp_path: Path) -> N
         assert (gone.status, gone.out) == (1, "no worker process is alive; start one, as with `tickwork run`\n")
 
 
+def test_a_schedule_is_paused_and_resumed_everywhere_from_outside(tmp_path: Path) -> None:
+    program = PROGRAM.replace('"1h", first="now"', '"0.1s"')
+    with Fleet(tmp_path, program) as fleet:
+        early = tickwork("pause", "jobs.py", "--schedule", "hourly", cwd=tmp_path)
+        assert early.status == 2
+        assert "there is no such file" in early.err
+        fleet.start()
+        fleet.start()
+        fleet.wait_said("fired")
+
+        assert tickwork("pause", "jobs.py", "--schedule", "hourly", cwd=tmp_path).out == (
+            "schedule 'hourly' is paused: its fire times pass until it is resumed\n"
+        )
+        fleet.wait_states(succeeded=len(fleet.said("fired")))
+        again = tickwork("pause", "jobs.py", "--schedule", "hourly", cwd=tmp_path)
+        assert (again.status, again.out) == (0, "schedule 'hourly' is paused already\n")
+        assert tickwork("resume", "jobs.py", "--schedule", "hourly", cwd=tmp_path).out == (
+            "schedule 'hourly' is resumed: it fires again from now on\n"
+        )
+        count = len(fleet.said("fired"))
+        fleet.wait_said("fired", times=count + 3)
+        ledger = fleet.ask(lambda store: store.ledger("hourly", limit=1000))
+        (passed,) = [row for row in ledger if row.outcome == "paused"]
+        assert not [row for row in ledger if row.outcome == "ran" and passed.first <= row.first <= passed.last]
+        assert {row.first < passed.first for row in ledger if row.outcome == "ran"} == {True, False}
+        assert {row.outcome for row in ledger} <= {"ran", "paused", "skipped", "missed"}
+        wrong = tickwork("pause", "jobs.py", "--schedule", "hurly", cwd=tmp_path)
+        assert (wrong.status, "did you mean 'hourly'?" in wrong.err) == (2, True)
+        none = tickwork("resume", "jobs.py", cwd=tmp_path)
+        assert none.status == 2
+
+
 async def test_an_app_whose_role_is_client_only_enqueues(tmp_path: Path) -> None:
     app = App(url(tmp_path), role="client")
     ran: list[str] = []

@@ -177,10 +177,12 @@ def _add_jobs(add: Callable[..., argparse.ArgumentParser]) -> None:
     for command in (listing, show, retry, cancel, delete, batch, queues):
         command.add_argument("--json", action="store_true", help="as JSON")
     for name, summary in (
-        ("pause", "Let no process claim jobs of a queue, until it is resumed."),
-        ("resume", "Let jobs of a queue be claimed again."),
+        ("pause", "Let no process claim jobs of a queue, or fire a schedule, until it is resumed."),
+        ("resume", "Let jobs of a queue be claimed again, or a schedule fire."),
     ):
-        add(name, summary).add_argument("queue", metavar="QUEUE", help="its name")
+        what = add(name, summary).add_mutually_exclusive_group(required=True)
+        what.add_argument("queue", metavar="QUEUE", nargs="?", help="the queue's name")
+        what.add_argument("--schedule", metavar="NAME", help="a schedule instead, by its name")
 
 
 def _joined(words: Sequence[str]) -> list[str]:
