@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from .roles import Role
     from .runners.executor import ExecutorRunner
     from .runners.options import Processes
+    from .runners.process import ProcessRunner
     from .stores.base import ScheduleRow, Store
     from .tasks import AnyTask
     from .testing import Testing
@@ -665,6 +666,16 @@ class App(Declarations):
     def failed_count(self) -> int:
         """How many attempts have failed since the start."""
         return 0 if self._dispatcher is None else self._dispatcher.failed_count
+
+    def processes(self) -> ProcessRunner:
+        """Return the child processes of this app, for batches that share them.
+
+        Raises:
+            NotRunning: The app does not run: nobody would end them.
+        """
+        self._store_now()
+        assert self._engine is not None
+        return self._engine.processes()
 
     async def __aenter__(self) -> Self:
         await self.start()
