@@ -637,6 +637,11 @@ class App(Declarations):
         return self._path
 
     @property
+    def is_durable(self) -> bool:
+        """Whether jobs and schedules outlive the process; else they are in memory."""
+        return self._path is not None
+
+    @property
     def executor(self) -> Executor | None:
         """Where tasks with `run_in="executor"` run. It can be set until the app has started, as in its `lifespan`.
 

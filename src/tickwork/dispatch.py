@@ -355,20 +355,29 @@ class Dispatcher:
         The feeder claims it again for further attempts, and in `only` nothing else. Returns the job, or the
         unfinished one that has its key.
         """
-        if self.only is not None:
-            self.only.add(job.id)
         # What is asked of a store in the same turn of the loop is one transaction, or the next best thing.
-        (taken,), records = await asyncio.gather(
-            self._store.enqueue([job]),
-            self._store.claim(worker=self._name, tasks=self._tasks.keys(), limit=1, jobs={job.id}),
-        )
-        for record in records:
-            run = self._admit(record)
-            if run is not None and not self._set_apart(run):
-                await self._workers.buffer.put(run)
+        (taken,), _ = await asyncio.gather(self._store.enqueue([job]), self.claim_now([job.id]))
         if self.only is not None:
             self.only.add(taken.id)  # it may be another one, with the same key, that nobody runs yet
         return taken
+
+    async def claim_now(self, job_ids: Collection[str]) -> list[str]:
+        """Claim these jobs as far as they are due, without waiting for the feeder; return the ids of those it got.
+
+        The feeder claims the others when they are due, further attempts too, and in `only` nothing else.
+        """
+        if not job_ids:
+            return []
+        if self.only is not None:
+            self.only.update(job_ids)
+        records = await self._store.claim(
+            worker=self._name, tasks=self._tasks.keys(), limit=len(job_ids), jobs=set(job_ids)
+        )
+        runs = [run for record in records if (run := self._admit(record)) is not None]
+        for run in runs:
+            if not self._set_apart(run):
+                await self._workers.buffer.put(run)
+        return [run.record.id for run in runs]
 
     def _room(self) -> int:
         """Return how many jobs may be claimed; none when it is not above zero."""

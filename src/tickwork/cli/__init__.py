@@ -19,6 +19,7 @@ from .fleet import add_fleet
 from .map import add_map
 from .preview import add_preview
 from .store import add_store
+from .trigger import add_trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -138,9 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     add_fleet(add)
     add_map(add)
 
-    trigger = add("trigger", "Run a task once, here and now, and print its result as JSON.")
-    trigger.add_argument("name", metavar="NAME", help="a task or schedule; its last part will do where it is unique")
-    trigger.add_argument("--args", default="[]", metavar="JSON", help="a list of arguments, or an object of named ones")
+    add_trigger(add)
     return parser
 
 
