@@ -17,12 +17,18 @@ from ..program import OK, USAGE
 from .crontab import add_crontab
 from .map import add_map
 from .preview import add_preview
+from .schtasks import add_schtasks
 from .store import add_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_SECOND_WORDS = {"jobs": ("show", "retry", "cancel", "delete", "batch"), "crontab": ("doctor", "list")}
+_SYNC = ("diff", "install", "sync", "uninstall", "list")
+_SECOND_WORDS = {
+    "jobs": ("show", "retry", "cancel", "delete", "batch"),
+    "crontab": (*_SYNC, "doctor"),
+    "schtasks": _SYNC,
+}
 
 EPILOG = """\
 TARGET is module:app, module, or path/file.py (imported by its stem, its folder first on sys.path);
@@ -131,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_jobs(add)
     add_store(add)
     add_crontab(add)
+    add_schtasks(add)
     add_map(add)
 
     trigger = add("trigger", "Run a task once, here and now, and print its result as JSON.")

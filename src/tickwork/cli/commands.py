@@ -19,8 +19,12 @@ from ..program import run as run_program
 from ..triggers import Cron, upcoming
 from ..zones import clock_change, zone_key
 from .batches import run_jobs_batch as run_jobs_batch
+from .crontab import run_crontab_diff as run_crontab_diff
 from .crontab import run_crontab_doctor as run_crontab_doctor
+from .crontab import run_crontab_install as run_crontab_install
 from .crontab import run_crontab_list as run_crontab_list
+from .crontab import run_crontab_sync as run_crontab_sync
+from .crontab import run_crontab_uninstall as run_crontab_uninstall
 from .history import run_history as run_history
 from .history import run_why as run_why
 from .jobs import run_jobs as run_jobs
@@ -35,6 +39,11 @@ from .preview import run_preview as run_preview
 from .queues import run_pause as run_pause
 from .queues import run_queues as run_queues
 from .queues import run_resume as run_resume
+from .schtasks import run_schtasks_diff as run_schtasks_diff
+from .schtasks import run_schtasks_install as run_schtasks_install
+from .schtasks import run_schtasks_list as run_schtasks_list
+from .schtasks import run_schtasks_sync as run_schtasks_sync
+from .schtasks import run_schtasks_uninstall as run_schtasks_uninstall
 from .store import run_store as run_store
 from .target import load
 
