@@ -791,10 +791,10 @@ class PlanRefused(SystemSchedulerError, ValueError):
 
     def __init__(self, where: str, refused: dict[str, str]) -> None:
         self.refused = refused
-        first, *rest = refused
-        others = f", and {', '.join(rest[:4])}{' ...' if len(rest) > 4 else ''}" if rest else ""
+        told = [f"{id} ({reason})" for id, reason in list(refused.items())[:3]]
+        told += [f"{len(refused) - 3} more"] if len(refused) > 3 else []
         remedy = "leave them out with skip_unsupported=True (--skip-unsupported), and let the app run them"
-        super().__init__(f"{where} cannot have {first!r}: {refused[first]}{others}; {remedy}")
+        super().__init__(f"{where} cannot have all of them, and nothing was changed: {'; '.join(told)}; {remedy}")
 
 
 class CrontabCorrupt(SystemSchedulerError, ValueError):

@@ -2,8 +2,9 @@
 
     python -m tickwork trigger --dir DIR --log FILE --fire-time auto TARGET SCHEDULE
 
-Paths and names only: arguments and secrets stay in the app. What runs then keeps to the policies of the schedule where
-one run can. Those that take a process which lives on are refused here, so that none is left out in silence.
+Paths and names only: arguments and secrets stay in the app. What runs then keeps to the policies of the schedule:
+overlap, catch_up, grace, max_runs, and start_at and end_at, outside of which it does nothing. Those that take a process
+which lives on are refused here, so that none is left out in silence.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidEntry, InvalidOption
+from ..triggers import Between
 from .crontab_text import ID, check_id
 
 if TYPE_CHECKING:
@@ -79,7 +81,6 @@ def wanted_entries(app: App, target: str, *, dir: str, log: str | None, python: 
     Raises:
         InvalidEntry: Two schedules would get one id.
     """
-    is_durable = app._make_store().capabilities.durable
     found: dict[str, Wanted] = {}
     for schedule in app.schedules.values():
         id = entry_id(schedule.name)
@@ -90,12 +91,18 @@ def wanted_entries(app: App, target: str, *, dir: str, log: str | None, python: 
             *(python, "-m", "tickwork", "trigger", "--dir", dir, *logged, "--fire-time", "auto", target),
             schedule.name,
         )
-        refused = _why_not(schedule, is_durable=is_durable)
-        found[id] = Wanted(id, schedule.name, schedule.task.name, schedule.trigger, argv, refused)
+        found[id] = Wanted(id, schedule.name, schedule.task.name, _trigger(schedule), argv, _why_not(schedule))
     return list(found.values())
 
 
-def _why_not(schedule: Schedule, *, is_durable: bool) -> str:
+def _trigger(schedule: Schedule) -> Trigger:
+    """Return when a schedule fires, without the bounds that its policies set: what runs keeps to these."""
+    trigger, policies = schedule.trigger, schedule.policies
+    is_bounded = policies.start_at is not None or policies.end_at is not None
+    return trigger.trigger if is_bounded and isinstance(trigger, Between) else trigger
+
+
+def _why_not(schedule: Schedule) -> str:
     """Return which policy takes a process that lives on, or ""."""
     policies = schedule.policies
     if schedule.name.startswith("-"):
@@ -103,15 +110,9 @@ def _why_not(schedule: Schedule, *, is_durable: bool) -> str:
     if policies.after == "end":
         return 'after="end" counts from the end of a run, which only a live app sees; give it times'
     if policies.jitter:
-        return "jitter= is drawn by a live app; leave it out, and spread the minutes"
+        return "jitter= takes a live app, which draws it; leave it out, and name another minute"
     if policies.first == "now":
         return 'first="now" takes a live app; leave it out, and run it once with `tickwork trigger`'
-    if policies.catch_up == "all":
-        return 'catch_up="all" takes a live app: an entry that was missed is not made up for'
-    if policies.start_at is not None or policies.end_at is not None:
-        return "an entry has no beginning and no end; leave out start_at= and end_at=, or let the app run it"
-    if policies.max_runs is not None and not is_durable:
-        return 'max_runs= counts in the store, and this app has none that stays; give it one: App("sqlite:///jobs.db")'
     return ""
 
 

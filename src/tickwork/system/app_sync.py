@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -199,13 +200,27 @@ def check_unchanged(plan: Plan, now: Plan) -> None:
         raise SchedulerConflict(what, "make it again; nothing was changed")
 
 
-def make_log_folder(request: Request) -> None:
+def make_log_folder(request: Request, user: str | None = None) -> None:
     """Make the folder of the logs, for its owner only, unless it is there. It blocks.
+
+    Args:
+        request: What is asked for.
+        user: Whose it is to be, where that is not the user of this process (as root).
 
     Raises:
         InvalidEntry: It cannot be made, or not be written.
     """
     if request.logs is None or not any(not want.refused for want in request.wants):
+        return
+    if user is not None:
+        # As that user: whatever stands in a folder of his, root must not follow.
+        words = ["sh", "-c", 'mkdir -p -m 700 -- "$1" && test -w "$1"', "sh", request.logs]
+        made = subprocess.run(
+            words, user=user, group=_group_of(user), extra_groups=[], capture_output=True, check=False
+        )
+        if made.returncode != 0:
+            said = made.stderr.decode(errors="replace").strip() or "it cannot be written"
+            raise InvalidEntry("log", request.logs, f"as {user!r}: {said}")
         return
     try:
         os.makedirs(request.logs, mode=0o700, exist_ok=True)
@@ -213,3 +228,9 @@ def make_log_folder(request: Request) -> None:
         raise InvalidEntry("log", request.logs, f"the folder cannot be made: {error.strerror or error}") from None
     if not os.access(request.logs, os.W_OK | os.X_OK):
         raise InvalidEntry("log", request.logs, "this user cannot write there")
+
+
+def _group_of(user: str) -> int:
+    import pwd
+
+    return pwd.getpwnam(user).pw_gid

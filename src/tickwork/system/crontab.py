@@ -296,9 +296,8 @@ class Crontab(AppSync):
 
     async def _carry_out(self, plan: Plan) -> None:
         app = plan.request.owner.app or ""
-        if not self._is_other:
-            with outside():
-                await asyncio.to_thread(make_log_folder, plan.request)
+        with outside():
+            await asyncio.to_thread(make_log_folder, plan.request, self.other_user)
 
         def change(table: Table) -> Table:
             check_unchanged(plan, self._planned(plan.request, look(table, app)))

@@ -303,7 +303,8 @@ def _for_rest(entry: Found, request: Request, refused: dict[str, Want]) -> Step 
 def _foreign(owner: Owner, owners: Iterable[Owner]) -> str:
     """Return who else has entries under this app id; what is not told on either side is no difference."""
     for other in owners:
-        for part, mine, theirs in (("in", owner.dir, other.dir), ("with", owner.target, other.target)):
-            if mine and theirs and mine != theirs:
-                return f"has entries {part} {theirs!r}, and this is {mine!r}"
+        if owner.dir and other.dir and owner.dir != other.dir:
+            return f"is an app in {other.dir!r} there, and this one is in {owner.dir!r}"
+        if owner.target and other.target and owner.target != other.target:
+            return f"is {other.target!r} there, and this one is {owner.target!r}"
     return ""
