@@ -18,13 +18,19 @@ from .crontab import add_crontab
 from .fleet import add_fleet
 from .map import add_map
 from .preview import add_preview
+from .schtasks import add_schtasks
 from .store import add_store
 from .trigger import add_trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_SECOND_WORDS = {"jobs": ("show", "retry", "cancel", "delete", "batch"), "crontab": ("doctor", "list")}
+_SYNC = ("diff", "install", "sync", "uninstall", "list")
+_SECOND_WORDS = {
+    "jobs": ("show", "retry", "cancel", "delete", "batch"),
+    "crontab": (*_SYNC, "doctor"),
+    "schtasks": _SYNC,
+}
 
 EPILOG = """\
 TARGET is module:app, module, or path/file.py (imported by its stem, its folder first on sys.path);
@@ -137,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     add_store(add)
     add_crontab(add)
     add_fleet(add)
+    add_schtasks(add)
     add_map(add)
 
     add_trigger(add)
