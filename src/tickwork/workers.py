@@ -697,6 +697,7 @@ class Workers:
                     context=run.luggage(),
                     on_message=run.hear,
                     on_log=in_context(context, run.hear_record),
+                    variables=context,
                 )
         elif run.run_in == "thread":
             future = self._threads.start(context, run.fn, run.args, run.kwargs)
