@@ -14,8 +14,14 @@ from ..program import JOB_FAILED, OK
 from ..triggers import Cron, upcoming
 from ..zones import clock_change, zone_key
 from .batches import run_jobs_batch as run_jobs_batch
+from .crontab import run_crontab_diff as run_crontab_diff
 from .crontab import run_crontab_doctor as run_crontab_doctor
+from .crontab import run_crontab_install as run_crontab_install
 from .crontab import run_crontab_list as run_crontab_list
+from .crontab import run_crontab_sync as run_crontab_sync
+from .crontab import run_crontab_uninstall as run_crontab_uninstall
+from .fleet import run_health as run_health
+from .fleet import run_workers as run_workers
 from .history import run_history as run_history
 from .history import run_why as run_why
 from .jobs import run_jobs as run_jobs
@@ -30,6 +36,11 @@ from .queues import run_pause as run_pause
 from .queues import run_queues as run_queues
 from .queues import run_resume as run_resume
 from .running import run_app
+from .schtasks import run_schtasks_diff as run_schtasks_diff
+from .schtasks import run_schtasks_install as run_schtasks_install
+from .schtasks import run_schtasks_list as run_schtasks_list
+from .schtasks import run_schtasks_sync as run_schtasks_sync
+from .schtasks import run_schtasks_uninstall as run_schtasks_uninstall
 from .store import run_store as run_store
 from .target import load
 from .trigger import run_trigger as run_trigger
@@ -58,6 +69,11 @@ def run_run(options: argparse.Namespace) -> int:
 
         end_with_supervisor()
     app = load(options.target, show_traceback=options.verbose)
+    app.assign(
+        role=options.role or ("all" if app.role == "client" else None),  # what a web process does is not for this one
+        queues=None if options.queues is None else options.queues.split(","),
+        workers=options.workers,
+    )
 
     async def until_idle() -> int:
         await app.wait_idle()

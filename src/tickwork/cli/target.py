@@ -34,25 +34,36 @@ def load(target: str, *, show_traceback: bool = False) -> App:
         InvalidTarget: It cannot be imported (the cause is what the import raised), or holds no app, or several and
             none is named.
     """
+    return load_exact(target, show_traceback=show_traceback)[0]
+
+
+def load_exact(target: str, *, show_traceback: bool = False) -> tuple[App, str]:
+    """Return the app and what names it from anywhere: the name of the app is there, the path of a file is absolute.
+
+    Raises:
+        InvalidTarget: As for `load`.
+    """
     from ..app import App
 
     where, name = _split(target)
     module = _import(target, where, show_traceback)
+    exact = os.path.abspath(where) if _is_path(where) else where
     apps = {key: value for key, value in vars(module).items() if isinstance(value, App)}
     if name:
         if name in apps:
-            return apps[name]
+            return apps[name], f"{exact}:{name}"
         found = getattr(module, name, None)
         if found is not None:
             raise InvalidTarget(target, f"{name!r} is a {type(found).__name__}, not a tickwork.App")
         near = nearest(name, list(apps))
         raise InvalidTarget(target, f"no {name!r} in it" + (f"; did you mean {near!r}?" if near else ""))
-    distinct = {id(app): key for key, app in apps.items()}
+    distinct = {id(app): key for key, app in reversed(apps.items())}  # by its first name
     if len(distinct) == 1:
-        return next(iter(apps.values()))
+        ((key, app),) = ((key, apps[key]) for key in distinct.values())
+        return app, f"{exact}:{key}"
     if not apps:
         raise InvalidTarget(target, "no tickwork.App in it; make one at its top level: app = App()")
-    names = ", ".join(f"{where}:{key}" for key in distinct.values())
+    names = ", ".join(f"{where}:{key}" for key in reversed(distinct.values()))
     raise InvalidTarget(target, f"it holds several apps; name one: {names}")
 
 

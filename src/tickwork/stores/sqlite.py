@@ -26,6 +26,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .._version import __version__
 from ..errors import NotRunning, QueueFull, StoreUnavailable
 from ..jobs import JobState
 from ..policies import MAX_DEATHS
@@ -220,20 +221,21 @@ class SQLiteStore(Store):
     async def close(self) -> None:
         """Do what waits, leave the list of workers and close the file. A second call does nothing.
 
-        Who waits for room is told. In a forked child, which has no part in the parent's store, nothing is done.
+        Who waits for anything is told. In a forked child, which has no part in the parent's store, nothing is done.
         """
         if self._committer.is_forked:
             return
         self._is_closing = True
         self._hungry = None
         self._changed.set()
-        self._batch_waits.close()
         if self._worker is not None and self._committer.is_open:
             worker = self._worker
             with suppress(StoreUnavailable, NotRunning):  # whoever comes next finds out that nobody holds its file
                 await self._committer.run(lambda db: verbs.leave(db, worker))
                 await self._return_caught()
         await self._committer.aclose()
+        self._ends.close()  # not sooner: until now anybody could begin to wait; from now on, looks are refused
+        self._batch_waits.close()
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = self._alarm_at = None
@@ -289,8 +291,8 @@ class SQLiteStore(Store):
             )
         now = verbs.us(self._clock.now())
         connection.execute(
-            "INSERT OR REPLACE INTO workers (name, host, pid, started_at, beat_at) VALUES (?, ?, ?, ?, ?)",
-            (worker, os.uname().nodename if hasattr(os, "uname") else "", os.getpid(), now, now),
+            "INSERT OR REPLACE INTO workers (name, host, pid, started_at, beat_at, version) VALUES (?, ?, ?, ?, ?, ?)",
+            (worker, os.uname().nodename if hasattr(os, "uname") else "", os.getpid(), now, now, __version__),
         )
 
     def _disconnect(self, connection: sqlite3.Connection) -> None:
