@@ -339,6 +339,22 @@ async def busy():
         assert {line.pid for line in fleet.lines("begun")} == {app.pid}
 
 
+def test_what_an_app_of_other_queues_will_not_take_is_taken_over(tmp_path: Path) -> None:
+    fleet, at = hourly(tmp_path, LONG.format(overlap="skip"))
+    with fleet:
+        running = start(fleet, "long")
+        fleet.wait_said("begun")
+        app = fleet.start("-m", "tickwork", "run", "jobs.py", "--queues", "mail")
+        app.wait_for("started:")
+        fleet.kill(running)
+        fleet.touch(f"go-{at.isoformat()}")
+        done = start(fleet, "long").ended()
+
+        assert done.status == 0, done.err
+        assert "was left unfinished, and nobody runs it: taken over" in done.err
+        assert fleet.said("ended") == [at.isoformat()]
+
+
 def test_a_process_that_is_stopped_drains_and_the_next_one_goes_on_with_its_job(tmp_path: Path) -> None:
     fleet, at = hourly(tmp_path, LONG.format(overlap="skip"), drain=0.1)
     with fleet:
