@@ -13,7 +13,10 @@ import pytest
 
 from cli.command import Running
 from fleet import Fleet
-from tickwork.stores.base import Answer
+from tickwork import Every
+from tickwork.stores.base import Answer, Declare, Pause
+from tickwork.stores.sqlite import SQLiteStore
+from tickwork.stores.sqlite_values import us
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 
@@ -218,35 +221,24 @@ def times(at: datetime, count: int) -> list[datetime]:
     return [at - HOUR * number for number in reversed(range(count))]
 
 
-def let_know(fleet: Fleet, name: str, before: datetime) -> None:
-    """Let the store know a schedule, as if it had been installed before some fire times."""
-    done = fleet.ask(lambda store: store.schedules([name]))
-    assert done == []
-    with Running("-c", PREPARE.format(name=name, before=before.isoformat()), cwd=fleet.folder) as running:
-        assert running.ended().status == 0, running.err
+def let_know(fleet: Fleet, name: str, at: datetime, before: datetime) -> None:
+    """Let the store know an hourly schedule, as if it had been there since before some fire times."""
+    trigger = Every("1h", anchor=at)
+    declare = Declare(name=name, task=name, trigger=repr(trigger), fingerprint=trigger.fingerprint)
 
+    async def put(store: SQLiteStore) -> None:
+        await store.set_schedule([declare])
+        since = us(before)
+        await store.run(lambda db: db.execute("UPDATE schedules SET watermark = ?, declared_at = ?", (since, since)))
 
-PREPARE = """
-import asyncio, sqlite3
-from datetime import datetime
-from jobs import app
-
-async def main():
-    async with app:
-        pass
-
-asyncio.run(main())
-at = int(datetime.fromisoformat("{before}").timestamp() * 1_000_000)
-with sqlite3.connect("jobs.db") as db:
-    db.execute("UPDATE schedules SET watermark = ?, declared_at = ? WHERE name = ?", (at, at, "{name}"))
-"""
+    fleet.ask(put)
 
 
 def test_skip_leaves_out_what_comes_while_the_last_run_goes_on(tmp_path: Path) -> None:
     fleet, at = hourly(tmp_path, LONG.format(overlap="skip"))
     with fleet:
         first, second = times(at, 2)
-        let_know(fleet, "long", first - HOUR)
+        let_know(fleet, "long", at, first - HOUR)
         running = start(fleet, "long", first)
         fleet.wait_said("begun")
         done = start(fleet, "long", second).ended()
@@ -264,7 +256,7 @@ def test_queue_lets_one_wait_for_its_turn_and_later_ones_merge_into_it(tmp_path:
     fleet, at = hourly(tmp_path, LONG.format(overlap="queue"))
     with fleet:
         first, second, third = times(at, 3)
-        let_know(fleet, "long", first - HOUR)
+        let_know(fleet, "long", at, first - HOUR)
         running = start(fleet, "long", first)
         fleet.wait_said("begun")
         waiting = start(fleet, "long", second)
@@ -286,7 +278,7 @@ def test_replace_ends_the_last_run_and_begins_when_it_has_ended(tmp_path: Path) 
     fleet, at = hourly(tmp_path, LONG.format(overlap="replace"))
     with fleet:
         first, second = times(at, 2)
-        let_know(fleet, "long", first - HOUR)
+        let_know(fleet, "long", at, first - HOUR)
         running = start(fleet, "long", first)
         fleet.wait_said("begun")
         fleet.touch(f"go-{second.isoformat()}")
@@ -308,7 +300,7 @@ def test_allow_runs_both(tmp_path: Path) -> None:
     fleet, at = hourly(tmp_path, LONG.format(overlap="allow"))
     with fleet:
         first, second = times(at, 2)
-        let_know(fleet, "long", first - HOUR)
+        let_know(fleet, "long", at, first - HOUR)
         both = [start(fleet, "long", first)]
         fleet.wait_said("begun")
         both += [start(fleet, "long", second)]
@@ -324,7 +316,7 @@ def test_what_a_killed_process_has_left_is_taken_over_by_the_next(tmp_path: Path
     fleet, at = hourly(tmp_path, LONG.format(overlap=overlap))
     with fleet:
         first, second = times(at, 2)
-        let_know(fleet, "long", first - HOUR)
+        let_know(fleet, "long", at, first - HOUR)
         running = start(fleet, "long", first)
         fleet.wait_said("begun")
         fleet.wait_until(lambda: fleet.job(job_of(fleet, first)).started_at, "the mark that it has begun")
@@ -361,7 +353,7 @@ async def busy():
     )
     fleet, at = hourly(tmp_path, program, workers=1)
     with fleet:
-        let_know(fleet, "long", at - HOUR)
+        let_know(fleet, "long", at, at - HOUR)
         fleet.enqueue("busy")
         app = fleet.start()
         fleet.wait_said("busy")
@@ -436,9 +428,8 @@ def test_a_schedule_that_is_new_makes_up_for_nothing(tmp_path: Path) -> None:
 def test_a_paused_schedule_runs_nothing_and_the_fire_time_is_recorded_as_paused(tmp_path: Path) -> None:
     fleet, at = hourly(tmp_path, NIGHTLY)
     with fleet:
-        let_know(fleet, "nightly", at - HOUR)
-        with Running("-c", PAUSE, cwd=tmp_path) as running:
-            assert running.ended().status == 0, running.err
+        let_know(fleet, "nightly", at, at - HOUR)
+        fleet.ask(lambda store: store.set_schedule([Pause(name="nightly", paused=True)]))
         done = start(fleet, "nightly").ended()
 
         assert done.status == 0
@@ -448,17 +439,10 @@ def test_a_paused_schedule_runs_nothing_and_the_fire_time_is_recorded_as_paused(
             assert "paused" in running.ended().out
 
 
-PAUSE = """
-import sqlite3
-with sqlite3.connect("jobs.db") as db:
-    db.execute("UPDATE schedules SET paused = 1, version = version + 1")
-"""
-
-
 def test_a_job_that_does_not_begin_says_what_it_waits_for(tmp_path: Path) -> None:
     fleet, at = hourly(tmp_path, NIGHTLY)
     with fleet:
-        let_know(fleet, "nightly", at - HOUR)
+        let_know(fleet, "nightly", at, at - HOUR)
         with Running("-m", "tickwork", "pause", "jobs.py", "default", cwd=tmp_path) as running:
             assert running.ended().status == 0, running.err
         waiting = start(fleet, "nightly")
