@@ -111,6 +111,24 @@ def folder_of(target: str) -> Path:
     return _file(target, where).parent if _is_path(where) else Path.cwd()
 
 
+def identity_of(target: str, app: App, folder: str) -> str:
+    """Return a text that is the same for every spelling of a target: where its code lies, and the name of its app.
+
+    Symbolic links stay, so that `/srv/app/current` is the same app after a deployment.
+
+    Args:
+        target: What was loaded from it is `app`.
+        app: The app.
+        folder: The absolute path of the folder in which that was.
+    """
+    where, name = _split(target)
+    is_path = _is_path(where)
+    module = sys.modules[Path(where).stem if is_path else where]
+    name = next((key for key, value in vars(module).items() if value is app), name)
+    path = where.removesuffix(".py") if is_path else where.replace(".", os.sep)
+    return f"{os.path.normpath(os.path.join(folder, path))}:{name}"
+
+
 def _split(target: str) -> tuple[str, str]:
     where, colon, name = target.rpartition(":")
     # A colon may belong to a drive: C:\jobs\app.py

@@ -26,6 +26,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .._version import __version__
 from ..errors import NotRunning, QueueFull, StoreUnavailable
 from ..jobs import JobState
 from ..policies import MAX_DEATHS
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from ..limits import Limits
     from .base import Answer, Finish, Fired, Firing, Listener, ScheduleChange, ScheduleRow
     from .batches import BatchPart
-    from .views import JobQuery, Page, QueueRow, Standing, WorkerRow
+    from .views import JobQuery, Page, QueueRow, Standing, Vitals, WorkerRow
 
 logger: logging.Logger = logging.getLogger("tickwork.stores")
 
@@ -220,20 +221,21 @@ class SQLiteStore(Store):
     async def close(self) -> None:
         """Do what waits, leave the list of workers and close the file. A second call does nothing.
 
-        Who waits for room is told. In a forked child, which has no part in the parent's store, nothing is done.
+        Who waits for anything is told. In a forked child, which has no part in the parent's store, nothing is done.
         """
         if self._committer.is_forked:
             return
         self._is_closing = True
         self._hungry = None
         self._changed.set()
-        self._batch_waits.close()
         if self._worker is not None and self._committer.is_open:
             worker = self._worker
             with suppress(StoreUnavailable, NotRunning):  # whoever comes next finds out that nobody holds its file
                 await self._committer.run(lambda db: verbs.leave(db, worker))
                 await self._return_caught()
         await self._committer.aclose()
+        self._ends.close()  # not sooner: until now anybody could begin to wait; from now on, looks are refused
+        self._batch_waits.close()
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = self._alarm_at = None
@@ -289,8 +291,8 @@ class SQLiteStore(Store):
             )
         now = verbs.us(self._clock.now())
         connection.execute(
-            "INSERT OR REPLACE INTO workers (name, host, pid, started_at, beat_at) VALUES (?, ?, ?, ?, ?)",
-            (worker, os.uname().nodename if hasattr(os, "uname") else "", os.getpid(), now, now),
+            "INSERT OR REPLACE INTO workers (name, host, pid, started_at, beat_at, version) VALUES (?, ?, ?, ?, ?, ?)",
+            (worker, os.uname().nodename if hasattr(os, "uname") else "", os.getpid(), now, now, __version__),
         )
 
     def _disconnect(self, connection: sqlite3.Connection) -> None:
@@ -854,10 +856,12 @@ class SQLiteStore(Store):
         self._tell_ended([record.id for record in rescued])
         return rescued
 
-    async def register(self, worker: str, tasks: Mapping[str, str]) -> list[JobRecord]:
+    async def register(
+        self, worker: str, tasks: Mapping[str, str], *, queues: Collection[str] | None = None
+    ) -> list[JobRecord]:
         """See `Store.register`; the thread looks for misfits once a second."""
         now = self._clock.now()
-        unparked = await self._committer.run(lambda db: people.register(db, now, worker, tasks))
+        unparked = await self._committer.run(lambda db: people.register(db, now, worker, tasks, queues))
         self._tasks = dict(tasks)
         self._tell_unparked(unparked)
         return unparked
@@ -877,10 +881,10 @@ class SQLiteStore(Store):
 
         return await self._read(work)
 
-    async def beat(self, worker: str) -> None:
+    async def beat(self, worker: str, vitals: Vitals | None = None) -> None:
         """See `Store.beat`; the thread does it with each renewal."""
         now = self._clock.now()
-        await self._committer.run(lambda db: verbs.beat(db, now, worker), urgent=True)
+        await self._committer.run(lambda db: verbs.beat(db, now, worker, vitals), urgent=True)
 
     # -- waiting ----------------------------------------------------------------------------------------------------
 

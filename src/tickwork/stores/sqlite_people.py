@@ -13,16 +13,17 @@ from heapq import merge
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from .._version import __version__
 from ..errors import UnknownJob
 from ..jobs import JobRecord, JobState
 from . import sqlite_limits as limits
 from .sqlite_values import at, at_or_none, us
 from .sqlite_verbs import JOB, UNFINISHED, _job, _marks, cancel, moved_to, unfinished_of
-from .views import MAX_AHEAD, RETRIABLE, WAITING, Page, QueueRow, Standing, WorkerRow, cursor_of, place_of
+from .views import MAX_AHEAD, RETRIABLE, WAITING, Page, QueueRow, Standing, Vitals, WorkerRow, cursor_of, place_of
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from datetime import datetime
 
     from .views import JobQuery
@@ -224,9 +225,15 @@ def queues(db: sqlite3.Connection, now: datetime) -> list[QueueRow]:
 # -- workers --------------------------------------------------------------------------------------------------------
 
 
-def register(db: sqlite3.Connection, now: datetime, worker: str, tasks: Mapping[str, str]) -> list[JobRecord]:
+def register(
+    db: sqlite3.Connection, now: datetime, worker: str, tasks: Mapping[str, str], queues: Collection[str] | None = None
+) -> list[JobRecord]:
     """Record which tasks a worker knows, and unpark what fits one of them; see `Store.register`."""
-    db.execute("UPDATE workers SET tasks = ?, beat_at = ? WHERE name = ?", (json.dumps(dict(tasks)), us(now), worker))
+    claims_from = None if queues is None else json.dumps(sorted(queues))
+    db.execute(
+        "UPDATE workers SET tasks = ?, queues = ?, version = ?, beat_at = ? WHERE name = ?",
+        (json.dumps(dict(tasks)), claims_from, __version__, us(now), worker),
+    )
     return unpark(db, tasks)
 
 
@@ -261,10 +268,23 @@ def unpark(db: sqlite3.Connection, tasks: Mapping[str, str]) -> list[JobRecord]:
 
 def workers(db: sqlite3.Connection) -> list[WorkerRow]:
     """Return the workers that are registered, in the order of their start, whether they live or not."""
-    found = db.execute("SELECT name, host, pid, started_at, beat_at, tasks FROM workers ORDER BY started_at, name")
+    found = db.execute(
+        """
+        SELECT name, host, pid, started_at, beat_at, tasks, version, queues, vitals FROM workers
+        ORDER BY started_at, name
+        """
+    )
     return [
         WorkerRow(
-            name=name, host=host, pid=pid, started_at=at(started_at), beat_at=at(beat_at), tasks=json.loads(tasks)
+            name=name,
+            host=host,
+            pid=pid,
+            started_at=at(started_at),
+            beat_at=at(beat_at),
+            tasks=json.loads(tasks),
+            version=version,
+            queues=None if queues is None else tuple(json.loads(queues)),
+            vitals=None if vitals is None else Vitals.from_json(vitals),
         )
-        for name, host, pid, started_at, beat_at, tasks in found
+        for name, host, pid, started_at, beat_at, tasks, version, queues, vitals in found
     ]

@@ -320,6 +320,12 @@ VERSIONS: list[list[str]] = [
         END
         """,
     ],
+    [
+        # How worker processes do, as they tell: JSON of `Vitals`; and JSON lists of the queues they claim from.
+        "ALTER TABLE workers ADD COLUMN version TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE workers ADD COLUMN queues TEXT",
+        "ALTER TABLE workers ADD COLUMN vitals TEXT",
+    ],
 ]
 """For each version the statements that make it of the one before."""
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from ..jobs import Attempt
     from .base import FireOutcome, Firing, Lease, ScheduleChange
+    from .views import Vitals
 
 _AMONG = "IN (SELECT value FROM json_each(?))"
 _STATES = {str(state): state for state in JobState}
@@ -905,9 +906,10 @@ def renew(db: sqlite3.Connection, now: datetime, worker: str, lease_seconds: flo
     beat(db, now, worker)
 
 
-def beat(db: sqlite3.Connection, now: datetime, worker: str) -> None:
-    """Record that a worker lives."""
-    db.execute("UPDATE workers SET beat_at = ? WHERE name = ?", (us(now), worker))
+def beat(db: sqlite3.Connection, now: datetime, worker: str, vitals: Vitals | None = None) -> None:
+    """Record that a worker lives, and how it does."""
+    told = None if vitals is None else vitals.to_json()
+    db.execute("UPDATE workers SET beat_at = ?, vitals = coalesce(?, vitals) WHERE name = ?", (us(now), told, worker))
 
 
 def leave(db: sqlite3.Connection, worker: str) -> None:
