@@ -99,7 +99,7 @@ class DurableStore(Store):
     """
 
     sql: ClassVar[Dialect]
-    _committer: Committer
+    _committer: Committer[Any]
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ..errors import NotRunning, StoreUnavailable
 from ..policies import MAX_DEATHS
-from . import sqlite_attempts, sqlite_batches, sqlite_limits
+from . import sql_attempts, sqlite_batches, sqlite_limits
 from . import sqlite_people as people
 from . import sqlite_verbs as verbs
 from .base import Capabilities
@@ -80,7 +80,7 @@ class SQLiteStore(DurableStore):
     """
 
     capabilities: Capabilities = Capabilities(durable=True, multi_process=True)
-    sql: ClassVar[Dialect] = Dialect(verbs, people, sqlite_batches, sqlite_limits, sqlite_attempts)
+    sql: ClassVar[Dialect] = Dialect(verbs, people, sqlite_batches, sqlite_limits, sql_attempts)
 
     def __init__(
         self,
