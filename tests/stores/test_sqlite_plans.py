@@ -19,12 +19,12 @@ from tickwork.stores import sqlite_people as people
 from tickwork.stores import sqlite_verbs as verbs
 from tickwork.stores.base import Answer
 from tickwork.stores.batches import BatchPart
-from tickwork.stores.sqlite_attempts import attempts
+from tickwork.stores.instants import at
+from tickwork.stores.sql_attempts import attempts
+from tickwork.stores.sql_schedules import write_answer
 from tickwork.stores.sqlite_limits import blocker
 from tickwork.stores.sqlite_limits import declare as declare_limits
 from tickwork.stores.sqlite_schema import migrate
-from tickwork.stores.instants import at
-from tickwork.stores.sql_schedules import write_answer
 from tickwork.stores.views import JobQuery
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
