@@ -27,6 +27,7 @@ REAL_LOOPS: dict[str, Backend] = {
     "asyncio": ("asyncio", {"debug": True}),
     "uvloop": ("asyncio", {"use_uvloop": True}),
 }
+WANTED_LOOP = os.environ.get("TICKWORK_TEST_LOOP") or "asyncio"
 VIRTUAL_LOOP: Backend = ("asyncio", {"loop_factory": virtual_loop_factory, "debug": True})
 
 LAST_SECONDS = 5.0
@@ -45,10 +46,26 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "blocks(reason): blocks the loop on purpose")
 
 
+def pytest_report_header() -> str | None:
+    return None if WANTED_LOOP == "asyncio" else f"loop: {WANTED_LOOP}, and only the tests that run on it"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what does not run on the loop that is wanted: it would be the same test once more.
+
+    That is what is not async, what runs on virtual time, and what chooses its loops itself.
+    """
+    if WANTED_LOOP == "asyncio":
+        return
+    others = [item for item in items if "real_backend" not in getattr(item, "fixturenames", ())]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if "real_backend" in getattr(item, "fixturenames", ())]
+
+
 @pytest.fixture(scope="session")
 def real_backend() -> Backend:
     """The real loop that TICKWORK_TEST_LOOP asks for."""
-    return REAL_LOOPS[os.environ.get("TICKWORK_TEST_LOOP") or "asyncio"]
+    return REAL_LOOPS[WANTED_LOOP]
 
 
 @pytest.fixture(scope="session")

@@ -831,19 +831,57 @@ async def test_an_app_that_is_not_running_maps_nothing(make: Callable[..., Work]
 
 async def test_who_waits_when_the_app_stops_is_told(make: Callable[..., Work]) -> None:
     work = make(drain_seconds=0)
+    waits: list[asyncio.Future[Any]] = []
+
+    def wait() -> None:
+        waits.append(asyncio.ensure_future(batch.wait()))
+        waits.append(asyncio.ensure_future(batch.results()))
+        waits.append(asyncio.ensure_future(_all(batch.outcomes(ordered=False), [])))
+
     async with work.app:
         batch = await work.wait.map(range(3), id="b")
-        waits = [
-            asyncio.ensure_future(batch.wait()),
-            asyncio.ensure_future(batch.results()),
-            asyncio.ensure_future(_all(batch.outcomes(ordered=False), [])),
-        ]
         await until(lambda: len(work.runs) == 3)
+        wait()
+        stop = asyncio.ensure_future(work.app.stop())
+        while not stop.done():  # some wait since long, and others begin to while it stops
+            await asyncio.sleep(0)
+            if work.app._store is not None:
+                wait()
     await asyncio.wait(waits, timeout=10)
 
-    for wait in waits:
-        with pytest.raises(NotRunning, match=r"app stopped before batch 'b' had ended|app is not running"):
-            wait.result()
+    assert {type(wait.exception()) for wait in waits} == {NotRunning}
+    told = [str(wait.exception()) for wait in waits]
+    assert set(told[:3]) == {"the app stopped before batch 'b' had ended"}
+    with pytest.raises(NotRunning, match="^the app is not running; use ") as late:
+        await batch.results()
+    assert set(told) <= {told[0], str(late.value)}
+
+
+async def test_who_begins_to_wait_when_the_app_is_stopping_is_told(make: Callable[..., Work]) -> None:
+    work = make(drain_seconds=0)
+    told: list[str] = []
+    found: list[float] = []
+
+    async def resources(app: App) -> AsyncIterator[None]:
+        yield
+        found.append(await ended)
+        for wait in (job.result(timeout=10), batch.results(timeout=10)):
+            with pytest.raises((JobCancelled, NotRunning)) as raised:
+                await wait
+            told.append(str(raised.value))
+
+    work.app._user_lifespan = resources
+    async with work.app:
+        ended = await work.half.enqueue(4)
+        job = await work.wait.enqueue(1)
+        batch = await work.wait.map([2], id="b")
+        await until(lambda: len(work.runs) == 3)
+
+    assert told == [
+        f"job {job.id} (wait) was cancelled: the app stopped before it had ended",
+        "the app stopped before batch 'b' had ended",
+    ]
+    assert found == [2.0]
 
 
 # --- retention -----------------------------------------------------------------------------------------------------

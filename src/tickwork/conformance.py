@@ -1636,6 +1636,24 @@ class StoreConformance:
         with pytest.raises(NotRunning, match="the app stopped before batch 'b' had ended"):
             await self.soon(over)
 
+    async def test_who_begins_to_wait_while_the_store_closes_hears_it(
+        self, make_store: Callable[[HandClock, int], Store], clock: HandClock
+    ) -> None:
+        store = make_store(clock, MAX_QUEUED)
+        await store.open()
+        await self.feed(store, clock, 0, 1)
+        (job,) = await store.batch_jobs("b")
+        closing = asyncio.ensure_future(store.close())
+        waits: list[asyncio.Future[Any]] = []
+        while not closing.done():
+            waits += [store.batch_when("b", lambda row: row.is_over), store.finished(job.id)]
+            await asyncio.sleep(0)
+
+        assert waits
+        for wait in waits:
+            with pytest.raises(NotRunning):
+                await self.soon(wait)
+
     async def test_a_batch_is_forgotten_after_its_jobs(self, store: Store, clock: HandClock) -> None:
         await self.feed(store, clock, 0, 2, is_last=True)
         await self.feed(store, clock, 0, 1, batch="parked", is_last=True)

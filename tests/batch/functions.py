@@ -30,6 +30,18 @@ def process_id(_item: object) -> int:
     return os.getpid()
 
 
+_name = ""
+
+
+def name_this() -> None:
+    global _name
+    _name = "named"
+
+
+def process_and_name(_item: object) -> tuple[int, str]:
+    return os.getpid(), _name
+
+
 def tenth_fails(number: int) -> int:
     if number % 10 == 7:
         raise ValueError(f"no {number}")

@@ -33,7 +33,7 @@ def schema(postgres_url: str) -> Iterator[str]:
     name = f"tickwork_test_{os.getpid()}_{next(_numbers)}"
     yield f"{postgres_url}{'&' if '?' in postgres_url else '?'}schema={name}"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE")  # type: ignore[call-overload]
+        connection.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE")
 
 
 @pytest.fixture

@@ -60,8 +60,9 @@ class ProcessPlace(Place):
         """See `Place.run`."""
         began = elapsed()
         args = (self._where, items, seconds, self._timeout is not None)
+        variables = self._runner.variables(self._name)
         try:
-            frame = encode_call(self._name, self._chunk_where, args, None, None, listening=False)
+            frame = encode_call(self._name, self._chunk_where, args, None, None, variables, listening=False)
         except InvalidPayload:
             return self._unpacked(items)
         packed = elapsed() - began
@@ -103,6 +104,8 @@ class ProcessPlace(Place):
         try:
             body, buffers, told, seconds = outcome(answer, run_chunk, self._name)
         except Exception as error:
+            if isinstance(error, InvalidPayload) and error.where.startswith("context variables "):
+                raise  # it is no item's fault
             if len(items) > 1:
                 is_refused = isinstance(error, InvalidPayload) and error.where.startswith("arguments ")
                 return Ended(is_refused=is_refused, is_unclear=not is_refused)

@@ -19,12 +19,13 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import wire
 from .at_import import when_imported
-from .reference import MAIN_NAMES, Reference, import_main, resolve
+from .reference import MAIN_NAMES, Reference, import_main, resolve, resolve_any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +60,7 @@ class _Child:
         self._max_memory: int | None = None
         self._jobs = 0
         self._functions: dict[Reference, Callable[..., Any]] = {}
+        self._variables: dict[Reference, ContextVar[Any]] = {}
         self._notes: deque[Callable[[], None]] = deque()  # that may wait
         self._sending = threading.Lock()
         self._has_notes: threading.Event | None = None
@@ -161,12 +163,15 @@ class _Child:
         stage = "arguments"
         try:
             body, buffers = frame.split()
-            where, args, kwargs, context, listening = pickle.loads(body, buffers=buffers)
+            where, args, kwargs, context, variables, listening = pickle.loads(body, buffers=buffers)
             del body, buffers
             if isinstance(frame.rest, memoryview):
                 frame.rest.release()  # a large frame is not kept while the job runs
             stage = "import"
             function = self.find(Reference(*where))
+            if variables is not None:
+                stage = "context variables"
+                function = self._with_variables(function, variables)
             stage = "call"
             self.context, self.is_listening = context, listening
             try:
@@ -181,6 +186,16 @@ class _Child:
             kind = _class_name(type(result)) if stage == "result" else ""
             # SystemExit and KeyboardInterrupt too: how a function ends is its job's affair, not the child's.
             return _failure(stage, error, self._flags(), kind)
+
+    def _with_variables(self, function: Callable[..., Any], pickled: bytes) -> Callable[..., Any]:
+        """Return the function with context variables of the parent, for one call."""
+        context = copy_context()
+        for where, value in pickle.loads(pickled):
+            found = Reference(*where)
+            if found not in self._variables:
+                self._variables[found] = resolve_any(found)
+            context.run(self._variables[found].set, value)
+        return partial(context.run, function)
 
     def soon(self, send: Callable[[], None]) -> None:
         """Let a thread send a note, after a pause where it has just sent some; the end of the call is the latest."""

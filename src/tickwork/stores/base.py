@@ -572,7 +572,8 @@ class Store(ABC):
     def finished(self, job_id: str) -> asyncio.Future[JobRecord]:
         """Return a future of a job's record once that is finished or parked; of UnknownJob where there is none.
 
-        It is the caller's own: who waits no more cancels it, or sets what is known sooner.
+        It is the caller's own: who waits no more cancels it, or sets what is known sooner. When the store is closed,
+        it raises NotRunning.
         """
 
     async def wait_finished(self, job_id: str) -> JobRecord:

@@ -172,13 +172,15 @@ class DurableStore(Store):
         return mono
 
     def _stop_waiting(self) -> None:
-        """Tell who waits for room or for a batch that the store closes."""
+        """Tell who waits for room that the store closes."""
         self._is_closing = True
         self._hungry = None
         self._changed.set()
-        self._batch_waits.close()
 
-    def _stop_alarm(self) -> None:
+    def _stopped(self) -> None:
+        """Tell who waits for an end that it is not told any more, once nothing can be asked of the store."""
+        self._ends.close()  # not sooner: until now anybody could begin to wait; from now on, looks are refused
+        self._batch_waits.close()
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = self._alarm_at = None

@@ -121,11 +121,12 @@ class MemoryStore(Store):
         """Nothing to connect to."""
 
     async def close(self) -> None:
-        """Set no more alarms, and let nobody wait for room any longer."""
+        """Set no more alarms, and let nobody wait for anything any longer."""
         while self._room:
             turn, _ = self._room.popleft()
             if not turn.done():
                 turn.set_exception(NotRunning("the app stopped while this waited for room; nothing was enqueued"))
+        self._ends.close()
         if self._made_batches is not None:
             self._made_batches.waits.close()
         if self._alarm is not None:

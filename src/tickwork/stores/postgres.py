@@ -188,7 +188,7 @@ class PostgresStore(DurableStore):
     async def close(self) -> None:
         """Do what waits, leave the list of workers and close the connections. A second call does nothing.
 
-        Who waits for room is told. In a forked child, which has no part in the parent's store, nothing is done.
+        Who waits for anything is told. In a forked child, which has no part in the parent's store, nothing is done.
         """
         if self._committer.is_forked:
             return
@@ -202,7 +202,7 @@ class PostgresStore(DurableStore):
                     await self._return_caught()
         await self._reader.aclose()
         await self._committer.aclose()
-        self._stop_alarm()
+        self._stopped()
 
     def _connect(self) -> Link:
         try:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from .._version import __version__
 from ..errors import StoreUnavailable
 from .instants import us
 
@@ -73,10 +74,10 @@ class Presence:
         mine = machine(), os.getpid(), born_at
         done = db.one(
             """
-            INSERT INTO workers (name, host, machine, pid, born_at, started_at, beat_at, lives_until)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO NOTHING RETURNING true
+            INSERT INTO workers (name, host, machine, pid, born_at, started_at, beat_at, lives_until, version)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO NOTHING RETURNING true
             """,
-            (self._worker, platform.node(), *mine, us(now), us(now), us(lives_until)),
+            (self._worker, platform.node(), *mine, us(now), us(now), us(lives_until), __version__),
         )
         if done is not None:
             return
@@ -89,10 +90,10 @@ class Presence:
         db.execute(
             """
             UPDATE workers SET host = ?, machine = ?, pid = ?, born_at = ?, started_at = ?, beat_at = ?,
-                lives_until = ?, tasks = '{}', version = '', queues = NULL, vitals = NULL
+                lives_until = ?, tasks = '{}', version = ?, queues = NULL, vitals = NULL
             WHERE name = ?
             """,
-            (platform.node(), *mine, us(now), us(now), us(lives_until), self._worker),
+            (platform.node(), *mine, us(now), us(now), us(lives_until), __version__, self._worker),
         )
 
     def dead(self, db: Link, now: datetime, among: Iterable[str]) -> list[str]:

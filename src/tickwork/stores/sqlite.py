@@ -24,6 +24,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from .._version import __version__
 from ..errors import NotRunning, StoreUnavailable
 from ..policies import MAX_DEATHS
 from . import sql_attempts, sqlite_batches, sqlite_limits
@@ -147,7 +148,7 @@ class SQLiteStore(DurableStore):
     async def close(self) -> None:
         """Do what waits, leave the list of workers and close the file. A second call does nothing.
 
-        Who waits for room is told. In a forked child, which has no part in the parent's store, nothing is done.
+        Who waits for anything is told. In a forked child, which has no part in the parent's store, nothing is done.
         """
         if self._committer.is_forked:
             return
@@ -158,7 +159,7 @@ class SQLiteStore(DurableStore):
                 await self._committer.run(lambda db: verbs.leave(db, worker))
                 await self._return_caught()
         await self._committer.aclose()
-        self._stop_alarm()
+        self._stopped()
 
     def _connect(self) -> sqlite3.Connection:
         try:
@@ -211,8 +212,8 @@ class SQLiteStore(DurableStore):
             )
         now = verbs.us(self._clock.now())
         connection.execute(
-            "INSERT OR REPLACE INTO workers (name, host, pid, started_at, beat_at) VALUES (?, ?, ?, ?, ?)",
-            (worker, os.uname().nodename if hasattr(os, "uname") else "", os.getpid(), now, now),
+            "INSERT OR REPLACE INTO workers (name, host, pid, started_at, beat_at, version) VALUES (?, ?, ?, ?, ?, ?)",
+            (worker, os.uname().nodename if hasattr(os, "uname") else "", os.getpid(), now, now, __version__),
         )
 
     def _disconnect(self, connection: sqlite3.Connection) -> None:

@@ -173,6 +173,10 @@ class WorkerRow:
     queues: tuple[str, ...] | None = None
     vitals: Vitals | None = None
 
+    def claims_from(self, queue: str) -> bool:
+        """Return whether it claims jobs from a queue."""
+        return self.queues is None or queue in self.queues
+
     def __str__(self) -> str:
         return f"{self.name} (pid {self.pid}{f' on {self.host}' if self.host else ''})"
 

@@ -20,8 +20,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .cron_daemon import CronDaemon as CronDaemon
     from .cron_doctor import Check as Check
-    from .cron_doctor import CronDaemon as CronDaemon
     from .cron_doctor import CrontabReport as CrontabReport
     from .cron_doctor import doctor as doctor
     from .cron_entry import CronEntry as CronEntry
@@ -54,7 +54,8 @@ _HOMES: dict[str, tuple[str, ...]] = {
         *("CalendarTrigger", "Definition", "Repetition", "TimeTrigger"),
     ),
     "task_triggers": ("to_task_triggers",),
-    "cron_doctor": ("Check", "CronDaemon", "CrontabReport", "doctor"),
+    "cron_daemon": ("CronDaemon",),
+    "cron_doctor": ("Check", "CrontabReport", "doctor"),
 }
 
 __all__ = [
