@@ -97,10 +97,11 @@ class AppSync(ABC):
                 raise InvalidOption(option, "True or False", given)
         with outside():
             folder = await asyncio.to_thread(here, dir)
+            default = await asyncio.to_thread(state_folder, self._log_user) if log is True else ""
         where = absolute_target(target, folder)
         owner = Owner(app_id_of(where) if app_id is None else check_app_id(app_id), folder, where)
         assert owner.app is not None
-        logs = self._logs(owner.app, log, folder)
+        logs = os.path.join(default, owner.app) if log is True else _given_logs(log, folder)
         program = interpreter(python, folder)
         wanted = wanted_entries(app, where, dir=folder, log=logs, python=program)
         with outside():
@@ -172,21 +173,19 @@ class AppSync(ABC):
     def _planned(self, request: Request, seen: Seen) -> Plan:
         return make_plan(request, seen.found, where=self.where, owners=seen.owners, others=seen.others, noun=self._noun)
 
-    def _logs(self, app_id: str, log: str | os.PathLike[str] | bool, dir: str) -> str | None:
-        """Return the folder of the logs of an app."""
-        if log is True:
-            return os.path.join(state_folder(self._log_user), app_id)
-        if log is False:
-            return None
-        path = os.fspath(log)
-        if not path:
-            raise InvalidOption("log", "a folder, True or False", log)
-        return os.path.normpath(os.path.join(dir, path))
-
     @property
     def _log_user(self) -> str | None:
         """The user whose folder logs are in, where that is another one than this process's."""
         return None
+
+
+def _given_logs(log: str | os.PathLike[str] | bool, dir: str) -> str | None:
+    """Return the folder of logs that was given, or None for none."""
+    if isinstance(log, bool):
+        return None
+    if not os.fspath(log):
+        raise InvalidOption("log", "a folder, True or False", log)
+    return os.path.normpath(os.path.join(dir, log))
 
 
 def check_unchanged(plan: Plan, now: Plan) -> None:
