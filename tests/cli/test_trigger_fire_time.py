@@ -18,7 +18,10 @@ from tickwork.stores.base import Answer, Declare, Pause
 from tickwork.stores.instants import us
 from tickwork.stores.sqlite import SQLiteStore
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="needs signals"),
+    pytest.mark.timeout(60),  # several processes one after the other, on a busy machine
+]
 
 HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
 

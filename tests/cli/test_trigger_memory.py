@@ -18,7 +18,10 @@ from tickwork.clock import SystemClock
 from tickwork.policies import Due
 from tickwork.system.turns import Turns
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="needs signals"),
+    pytest.mark.timeout(60),  # several processes one after the other, on a busy machine
+]
 
 HOUR = timedelta(hours=1)
 
