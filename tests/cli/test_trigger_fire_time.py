@@ -395,6 +395,7 @@ def test_a_process_that_is_stopped_drains_and_the_next_one_goes_on_with_its_job(
         running.send(signal.SIGTERM)
 
         assert running.ended().status == 4  # cut
+        assert "has not ended; an app that runs, or the next start, takes it over" in running.err
         assert fleet.states() == {"queued": 1}
         fleet.touch(f"go-{at.isoformat()}")
         done = start(fleet, "long").ended()

@@ -200,7 +200,7 @@ class _Run:
         return max(await asyncio.gather(*map(self._end, jobs)), default=OK)
 
     async def _end(self, job: Job[Any]) -> int:
-        end = asyncio.ensure_future(end_of(job, self._schedule.task, show=False))
+        end = asyncio.ensure_future(end_of(job, self._schedule.task, show=False, stays=self._app.is_durable))
         try:
             await asyncio.wait({end}, timeout=WAITS_SECONDS)
             if not end.done():
@@ -249,8 +249,11 @@ class _Run:
     def _tell_missed(self, due: Due | None) -> None:
         """Say which fire times were let pass: there is no ledger that would."""
         if due is not None and due.missed_first is not None:
-            count = "many" if due.missed is None else due.missed
             first, last = self._shown(due.missed_first), self._shown(due.missed_last or due.missed_first)
+            if due.missed == 1:
+                logger.warning("schedule %s missed %s; %s decided", self._name, first, due.decided_by)
+                return
+            count = "many" if due.missed is None else due.missed
             logger.warning(
                 "schedule %s missed %s fire times, from %s to %s; %s decided",
                 *(self._name, count, first, last, due.decided_by),
