@@ -116,11 +116,12 @@ async def hold():
 
 def expect_each_once(fleet: Fleet, *fire_times: datetime) -> None:
     """Check that each fire time was answered, and ran, once."""
-    ran = fleet.said("ran")
     answers = ledger(fleet, "tick")
     assert {answer.outcome for answer in answers} == {"ran"}
-    assert sorted(ran) == [answer.first.isoformat() for answer in answers]
-    assert set(fire_times) <= {answer.first for answer in answers}
+    ran = [answer for answer in answers if answer.state is not None]
+    assert len(answers) - len(ran) <= 1  # what had not begun when the app was stopped
+    assert sorted(fleet.said("ran")) == [answer.first.isoformat() for answer in ran]
+    assert set(fire_times) <= {answer.first for answer in ran}
 
 
 def wait_for_time(fleet: Fleet, at: datetime) -> None:
