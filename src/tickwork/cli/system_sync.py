@@ -103,7 +103,10 @@ def _load(options: argparse.Namespace) -> tuple[App | None, str, str | None]:
             raise InvalidOption("TARGET", "given, unless --app-id is", None)
         return None, "", None if options.dir is None else here(options.dir)
     folder = here(options.dir)
-    os.chdir(folder)
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise InvalidOption("--dir", "a folder that can be entered", folder, remedy=error.strerror or "") from None
     app, target = load_exact(options.target, show_traceback=options.verbose)
     return app, target, folder
 

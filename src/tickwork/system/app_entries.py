@@ -167,7 +167,10 @@ def here(dir: str | os.PathLike[str] | None) -> str:
     Raises:
         InvalidOption: There is no such folder.
     """
-    path = _logical_cwd() if dir is None else os.path.normpath(os.path.join(_logical_cwd(), dir))
+    try:
+        path = _logical_cwd() if dir is None else os.path.normpath(os.path.join(_logical_cwd(), dir))
+    except FileNotFoundError:
+        raise InvalidOption("dir", "a folder: the current one has been removed", dir) from None
     if not os.path.isdir(path):
         raise InvalidOption("dir", "a folder", path)
     return path

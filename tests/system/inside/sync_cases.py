@@ -134,7 +134,7 @@ def test_diff_sync_list_and_uninstall_of_an_app_in_a_file(folder: Path) -> None:
     assert f"\n30 3 * * 1-5 {line}\n".encode() in there
     assert b"my_jobs.py:app 'at '\"$(printf '\\045')\"''" in there
     same = "0 to add, 0 to change, 0 to remove, 2 unchanged, 3 other lines untouched\n"
-    assert (again.status, again.out, again.err) == (0, f"{same}nothing to do\n", "")
+    assert (again.status, again.out, again.err) == (0, f"{same}nothing to do\n", f"{NO_DAEMON}\n")
     assert (after.status, after.out) == (0, same)
     assert [(entry["id"], entry["app"], entry["edited"]) for entry in json.loads(listed.out)] == [
         ("my_jobs.report", "my_jobs", False),
@@ -334,6 +334,16 @@ async def test_a_crontab_that_was_changed_since_the_plan_is_left(tab: Crontab, f
         "the entries of the app 'jobs' in the crontab of root have changed since the plan was made; make it again;"
         " nothing was changed"
     )
+    assert crontab() == there
+
+
+async def test_a_plan_that_somebody_else_has_carried_out_is_done(tab: Crontab, folder: Path) -> None:
+    one, other = [await tab.plan(app_of(a="0 4 * * *"), "jobs", log=False) for _ in range(2)]
+
+    await tab.apply(one)
+    there = crontab()
+    await tab.apply(other)
+
     assert crontab() == there
 
 
