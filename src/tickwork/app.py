@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from .runners.options import Processes
     from .runners.process import ProcessRunner
     from .stores.base import ScheduleRow, Store
+    from .stores.postgres_target import Target
     from .tasks import AnyTask
     from .testing import Testing
     from .watchdog import Watchdog
@@ -107,8 +108,8 @@ class App(Declarations):
     """Tasks and schedules, a scheduler and N workers.
 
     Args:
-        url: Where jobs are kept: "sqlite:///jobs.db", a file that processes on one host share; None: in memory. A
-            relative path is resolved now.
+        url: Where jobs are kept: "sqlite:///jobs.db", a file that processes on one host share, its path resolved now;
+            "postgresql://user@host/database", which processes on many hosts share; None: in memory.
         tasks: Modules and tasks to include.
         workers: How many jobs run at the same time.
         timezone: The zone of cron expressions and times of day that name none; an IANA key.
@@ -156,7 +157,8 @@ class App(Declarations):
         block_warn_seconds: float | str | timedelta | None = 0.25,
         clock: Clock | None = None,
     ) -> None:
-        self._path: Path | None = None if url is None else sqlite_path(url)
+        self._target: Target | None = None if url is None else _postgres_target(url)
+        self._path: Path | None = None if url is None or self._target is not None else sqlite_path(url)
         self.workers: int = positive("workers", workers)
         self.role: Role = role_of(role, is_shared=url is not None)
         self.queues: tuple[str, ...] | None = queues_of(queues, is_shared=url is not None)
@@ -626,20 +628,20 @@ class App(Declarations):
             NotRunning: The app has started.
         """
         self._expect_stopped()
-        is_shared = self._path is not None
+        is_shared = self.is_durable
         self.role = self.role if role is None else role_of(role, is_shared=is_shared)
         self.queues = self.queues if queues is None else queues_of(queues, is_shared=is_shared)
         self.workers = self.workers if workers is None else positive("workers", workers)
 
     @property
     def path(self) -> Path | None:
-        """The file in which jobs are kept; None: they are in memory."""
+        """The file in which jobs are kept; None: they are in memory, or in a database."""
         return self._path
 
     @property
     def is_durable(self) -> bool:
         """Whether jobs and schedules outlive the process; else they are in memory."""
-        return self._path is not None
+        return self._path is not None or self._target is not None
 
     @property
     def executor(self) -> Executor | None:
@@ -718,7 +720,7 @@ class App(Declarations):
         Raises:
             NotRunning: The app has started, or keeps its jobs in memory, where no other process runs them.
         """
-        if self._path is None:
+        if not self.is_durable:
             raise NotRunning(
                 "an app in memory has no clients: no other process could run what they enqueue; let it keep its jobs: "
                 'App("sqlite:///jobs.db")'
@@ -964,16 +966,11 @@ class App(Declarations):
         if self._path is not None:
             from .stores.sqlite import SQLiteStore  # many apps keep their jobs in memory
 
-            return SQLiteStore(
-                self._path,
-                self._clock,
-                worker=self._worker,
-                max_queued=self.max_queued,
-                max_deaths=self.max_deaths,
-                keep_results=self.retention.results,
-                keep_jobs=self.retention.jobs,
-                keep_ledger=self.retention.ledger,
-            )
+            return SQLiteStore(self._path, self._clock, **self._store_options())
+        if self._target is not None:
+            from .stores.postgres import PostgresStore
+
+            return PostgresStore(self._target, self._clock, **self._store_options())
         return MemoryStore(
             self._clock,
             max_queued=self.max_queued,
@@ -981,6 +978,17 @@ class App(Declarations):
             is_held=self._handles.__contains__,
             is_batch_held=self._batches.__contains__,
         )
+
+    def _store_options(self) -> dict[str, Any]:
+        """Return what stores in a file and in a database have in common."""
+        return {
+            "worker": self._worker,
+            "max_queued": self.max_queued,
+            "max_deaths": self.max_deaths,
+            "keep_results": self.retention.results,
+            "keep_jobs": self.retention.jobs,
+            "keep_ledger": self.retention.ledger,
+        }
 
     def _make_executor(self) -> ExecutorRunner:
         from .runners.executor import ExecutorRunner  # most apps have none
@@ -1155,6 +1163,17 @@ def _ignore(context: Context, error: BaseException) -> None:
     """Nobody wants to hear at once."""
 
 
+def _postgres_target(url: str) -> Target | None:
+    """Return the database that a URL names; None: it names a file."""
+    if not str(url).startswith("postgres"):
+        return None
+    from .stores.postgres_target import target_of  # most apps have none
+
+    target = target_of(url)
+    logger.info("jobs are kept in %s, schema %s", target.where, target.schema)
+    return target
+
+
 def sqlite_path(url: str) -> Path:
     """Return the file that a URL names: "sqlite:///jobs.db" is relative, "sqlite:////var/jobs.db" absolute.
 
@@ -1163,7 +1182,7 @@ def sqlite_path(url: str) -> Path:
     """
     from pathlib import Path  # which an app in memory can do without
 
-    expected = '"sqlite:///jobs.db" (relative) or "sqlite:////var/lib/jobs.db" (absolute)'
+    expected = '"sqlite:///jobs.db" (relative), "sqlite:////var/lib/jobs.db" (absolute) or "postgresql://..."'
     if not str(url).startswith("sqlite:///") or url in ("sqlite:///", "sqlite:////"):
         raise InvalidOption("url", expected, url, remedy="leave it out to keep jobs in memory")
     if "?" in url:

@@ -112,14 +112,13 @@ async def take_over(app: App, name: str) -> list[Job[Any]]:
     if not store.capabilities.multi_process:
         return []
     await store.rescue()
-    if any(task.name in worker.tasks for worker in await store.workers()):
-        return []
+    workers = [worker for worker in await store.workers() if task.name in worker.tasks]
     now = app._clock.now()
     left = [
         record
         for state in (JobState.QUEUED, JobState.SCHEDULED)
         for record in await store.jobs(state=state, schedule=name)
-        if record.run_at <= now
+        if record.run_at <= now and not any(worker.claims_from(record.queue) for worker in workers)
     ]
     got = set(await dispatcher.claim_now([record.id for record in left]))
     for record in left:

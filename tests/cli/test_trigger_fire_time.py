@@ -17,7 +17,7 @@ from tickwork.stores.base import Answer
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 
-HOUR = timedelta(hours=1)
+HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
 
 # One fire time an hour, the newest of them `age` ago: so that "auto" means the same in all processes of a test.
 HOURLY = """
@@ -93,37 +93,74 @@ def test_of_many_processes_for_one_fire_time_one_runs_it(tmp_path: Path) -> None
         assert [(answer.first, answer.outcome) for answer in ledger(fleet, "nightly")] == [(at, "ran")]
 
 
-def test_beside_an_app_that_runs_each_fire_time_runs_once(tmp_path: Path) -> None:
-    program = """
+TICKS = """
 app = App("sqlite:///jobs.db", workers=4)
 
 @app.every("1s", name="tick", overlap="allow", catch_up="all")
 async def tick(ctx: Context):
     say("ran", ctx.fire_time.isoformat())
+
+@app.task(name="hold")
+async def hold():
+    say("held")
+    while not Path("go-on").exists():
+        time.sleep(0.01)  # which lets the app answer nothing
 """
-    with Fleet(tmp_path, program) as fleet:
+
+
+def expect_each_once(fleet: Fleet, *fire_times: datetime) -> None:
+    """Check that each fire time was answered, and ran, once."""
+    ran = fleet.said("ran")
+    answers = ledger(fleet, "tick")
+    assert {answer.outcome for answer in answers} == {"ran"}
+    assert sorted(ran) == [answer.first.isoformat() for answer in answers]
+    assert set(fire_times) <= {answer.first for answer in answers}
+
+
+def wait_for_time(fleet: Fleet, at: datetime) -> None:
+    fleet.wait_until(lambda: datetime.now(UTC) > at, f"{at}")
+
+
+def test_beside_an_app_that_runs_each_fire_time_runs_once(tmp_path: Path) -> None:
+    with Fleet(tmp_path, TICKS) as fleet:
         app = fleet.start()
         app.wait_for("started:")
         cron = []
-        begin = datetime.now(UTC).replace(microsecond=0) + 3 * timedelta(seconds=1)
+        begin = datetime.now(UTC).replace(microsecond=0) + 3 * SECOND
         for number in range(6):
-            at = begin + timedelta(seconds=number)
-            # Two hosts' crons, one a little early, so that sometimes they and sometimes the app is first.
-            fleet.wait_until(lambda at=at: datetime.now(UTC) > at - timedelta(seconds=0.6), "the time")  # type: ignore[misc]
-            cron += [(at, start(fleet, "tick", at))]
-            fleet.wait_until(lambda at=at: datetime.now(UTC) > at - timedelta(seconds=0.3), "the time")  # type: ignore[misc]
-            cron += [(at, start(fleet, "tick", at))]
+            at = begin + number * SECOND
+            for lead in (0.6, 0.3):  # two hosts' crons, a little early, so that they may be before the app
+                wait_for_time(fleet, at - lead * SECOND)
+                cron += [(at, start(fleet, "tick", at))]
         for _, running in cron:
             assert running.ended().status == 0, running.err
         app.send(signal.SIGTERM)
         assert app.ended().status == 0
 
-        ran = fleet.said("ran")
-        assert len(ran) == len(set(ran)), ran
-        answers = ledger(fleet, "tick")
-        assert {answer.outcome for answer in answers} == {"ran"}
-        assert sorted(ran) == [answer.first.isoformat() for answer in answers]
-        assert {at for at, _ in cron} <= {answer.first for answer in answers}
+        expect_each_once(fleet, *(at for at, _ in cron))
+
+
+def test_an_app_that_was_held_finds_what_cron_has_answered_meanwhile(tmp_path: Path) -> None:
+    with Fleet(tmp_path, TICKS) as fleet:
+        app = fleet.start()
+        app.wait_for("started:")
+        fleet.enqueue("hold")
+        fleet.wait_said("held")
+        at = datetime.now(UTC).replace(microsecond=0) + SECOND
+        wait_for_time(fleet, at)
+        cron = [start(fleet, "tick", at) for _ in range(3)]
+        for running in cron:
+            assert running.ended().status == 0, running.err
+        fleet.touch("go-on")
+        before = len(fleet.lines("ran"))
+        fleet.wait_said("ran", times=before + 3)
+        app.send(signal.SIGTERM)
+        assert app.ended().status == 0
+
+        expect_each_once(fleet, at)
+        (line,) = fleet.lines("ran", at.isoformat())
+        assert line.pid in {running.pid for running in cron}
+        assert line.pid != fleet.lines("ran")[-1].pid == app.pid
 
 
 def test_a_process_that_is_started_a_little_early_waits_for_its_fire_time(tmp_path: Path) -> None:
@@ -337,6 +374,22 @@ async def busy():
         fleet.touch("go-busy")
         fleet.wait_said("ended")
         assert {line.pid for line in fleet.lines("begun")} == {app.pid}
+
+
+def test_what_an_app_of_other_queues_will_not_take_is_taken_over(tmp_path: Path) -> None:
+    fleet, at = hourly(tmp_path, LONG.format(overlap="skip"))
+    with fleet:
+        running = start(fleet, "long")
+        fleet.wait_said("begun")
+        app = fleet.start("-m", "tickwork", "run", "jobs.py", "--queues", "mail")
+        app.wait_for("started:")
+        fleet.kill(running)
+        fleet.touch(f"go-{at.isoformat()}")
+        done = start(fleet, "long").ended()
+
+        assert done.status == 0, done.err
+        assert "was left unfinished, and nobody runs it: taken over" in done.err
+        assert fleet.said("ended") == [at.isoformat()]
 
 
 def test_a_process_that_is_stopped_drains_and_the_next_one_goes_on_with_its_job(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import StoreUnavailable
+from .sql_batches import STATES
 
 if TYPE_CHECKING:
     import sqlite3
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x7469636B
 """`PRAGMA application_id`: "tick" in ASCII, so that a file of something else is not taken for one of ours."""
-
-STATES = ("scheduled", "queued", "running", "succeeded", "failed", "cancelled", "parked")
-"""The states of version 2; a later one that has more must add a column to `batches`."""
 
 
 def _recount(*, old: str | None = None, new: str | None = None) -> str:

@@ -34,8 +34,8 @@ async def fill(tab: Crontab, folder: Path) -> None:
         for number in range(2):
             # cron hands no environment down, so it is said here where the package of these tests is.
             program = ["/usr/bin/env", f"PYTHONPATH={os.environ['PYTHONPATH']}", sys.executable, "-m", "tickwork"]
-            words = ["trigger", "--dir", folder, "--log", folder / f"{kind}.log", "--fire-time", "auto"]
-            argv = [*program, *map(str, words), f"{kind}:app", "minutely 100%"]
+            words = ["trigger", "--dir", str(folder), "--log", str(folder / f"{kind}.log"), "--fire-time", "auto"]
+            argv = [*program, *words, f"{kind}:app", "minutely 100%"]
             await tab.add(CronEntry(f"{kind}-{number}", "* * * * *", argv))
 
 
