@@ -36,8 +36,8 @@ EPILOG = """\
 TARGET is module:app, module, or path/file.py (imported by its stem, its folder first on sys.path);
 the name of the app may be left out where there is one.
 
-exit status: 0 clean, 1 a job failed, or `check` or `diff` found something, 2 usage or import error,
-3 start failed, 4 jobs had to be cut
+exit status: 0 clean, 1 a job failed or `check` found something, 2 usage or import error, 3 start failed,
+4 jobs had to be cut
 """
 
 
