@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from tickwork.system.app_entries import (
 )
 from tickwork.system.crontab_text import ID
 from tickwork.system.task_words import check_name
+from tickwork.triggers import Trigger
 
 
 def entries(app: App, log: str | None = "/var/log/billing") -> dict[str, str]:
@@ -189,6 +191,22 @@ def test_policies_that_take_a_live_app_are_refused_with_the_reason() -> None:
         "after": 'after="end" counts from the end of a run, which only a live app sees; give it times',
         "--opt": "its name would be taken for an option; rename it",
     }
+
+
+def test_a_schedule_that_never_fires_again_has_no_entry() -> None:
+    class Broken(Trigger):
+        fingerprint = "broken"
+
+        def next(self, after: datetime) -> datetime | None:
+            raise ValueError("broken")
+
+    app = App()
+    app.at("2020-01-01T00:00:00Z", name="past")(job)
+    app.at("9000-01-01T00:00:00Z", name="future")(lambda: None)
+    app.cron("0 4 * * *", name="ended", end_at="2020-01-01T00:00:00Z")(lambda: None)
+    app.schedule(Broken(), name="broken")(lambda: None)
+
+    assert list(entries(app)) == ["future", "broken"]
 
 
 def test_an_app_without_schedules_has_no_entries() -> None:

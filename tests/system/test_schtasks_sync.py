@@ -186,7 +186,7 @@ async def test_an_app_needs_the_zone_of_the_machine(machine: Machine) -> None:
 
 async def test_tasks_that_were_changed_since_the_plan_are_left(st: Schtasks) -> None:
     plan = await planned(st, app_of(a="0 4 * * *"))
-    await st.apply(plan)
+    await st.apply(await planned(st, app_of(a="0 5 * * *")))
 
     with pytest.raises(SchedulerConflict, match="the entries of the app 'billing' in the folder .tickwork of Task"):
         await st.apply(plan)

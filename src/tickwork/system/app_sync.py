@@ -105,7 +105,8 @@ class AppSync(ABC):
         program = interpreter(python, folder)
         wanted = wanted_entries(app, where, dir=folder, log=logs, python=program)
         with outside():
-            await asyncio.to_thread(self._check_place, program, folder)
+            for place in {folder, os.path.dirname(where) if os.path.isabs(where) else folder}:
+                await asyncio.to_thread(self._check_place, program, place)
             wants = await asyncio.to_thread(self._render, wanted, owner)
         request = Request(owner, tuple(wants), "sync" if remove else "install", force, skip_unsupported, logs)
         return self._planned(request, await self._look(owner.app))
@@ -147,6 +148,8 @@ class AppSync(ABC):
         plan.check()
         if plan.changes:
             await self._carry_out(plan)
+        if any(not want.refused for want in plan.request.wants):
+            await self._warn()
 
     # --- what each says for itself ---------------------------------------------------------------------------------
 
@@ -170,6 +173,9 @@ class AppSync(ABC):
     async def _carry_out(self, plan: Plan) -> None:
         """Make the changes of a plan."""
 
+    async def _warn(self) -> None:  # noqa: B027  # whoever knows of nothing
+        """Say in the log why entries will not run."""
+
     def _planned(self, request: Request, seen: Seen) -> Plan:
         return make_plan(request, seen.found, where=self.where, owners=seen.owners, others=seen.others, noun=self._noun)
 
@@ -188,15 +194,17 @@ def _given_logs(log: str | os.PathLike[str] | bool, dir: str) -> str | None:
     return os.path.normpath(os.path.join(dir, log))
 
 
-def check_unchanged(plan: Plan, now: Plan) -> None:
-    """Refuse a plan when another one would be made now.
+def check_unchanged(plan: Plan, now: Plan) -> Plan:
+    """Return the plan that would be made now, where it is the same, or where nothing is left to do.
 
     Raises:
         SchedulerConflict: The entries of the app are no longer those that it was made for.
     """
-    if (plan.steps, plan.foreign) != (now.steps, now.foreign):
+    is_done = not now.changes and not now.foreign
+    if not is_done and (plan.steps, plan.foreign) != (now.steps, now.foreign):
         what = f"the entries of the app {plan.request.owner.app!r} in {plan.where} have changed since the plan was made"
         raise SchedulerConflict(what, "make it again; nothing was changed")
+    return now
 
 
 def make_log_folder(request: Request, user: str | None = None) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pwd
+import shutil
 import stat
 import subprocess
 import sys
@@ -134,7 +135,7 @@ def test_diff_sync_list_and_uninstall_of_an_app_in_a_file(folder: Path) -> None:
     assert f"\n30 3 * * 1-5 {line}\n".encode() in there
     assert b"my_jobs.py:app 'at '\"$(printf '\\045')\"''" in there
     same = "0 to add, 0 to change, 0 to remove, 2 unchanged, 3 other lines untouched\n"
-    assert (again.status, again.out, again.err) == (0, f"{same}nothing to do\n", "")
+    assert (again.status, again.out, again.err) == (0, f"{same}nothing to do\n", f"{NO_DAEMON}\n")
     assert (after.status, after.out) == (0, same)
     assert [(entry["id"], entry["app"], entry["edited"]) for entry in json.loads(listed.out)] == [
         ("my_jobs.report", "my_jobs", False),
@@ -245,6 +246,27 @@ def test_errors_end_with_two_and_differences_with_one(folder: Path) -> None:
     )
 
 
+def test_a_link_to_the_newest_release_stays_a_link(folder: Path, tmp_path: Path) -> None:
+    current = tmp_path / "current"
+    current.symlink_to(folder)
+    words = f"cd {current} && {sys.executable} -B -m tickwork crontab sync my_jobs.py"
+    subprocess.run(["sh", "-c", words], check=True, capture_output=True)
+    assert f" target={current}/my_jobs.py:app dir={current} >>>".encode() in crontab()
+
+    current.unlink()
+    current.symlink_to(shutil.copytree(folder, tmp_path / "next"))
+    again = subprocess.run(["sh", "-c", words], check=True, capture_output=True, text=True)
+    assert again.stdout.endswith("\nnothing to do\n")
+
+
+def test_what_may_follow_is_told_to_whoever_asks(folder: Path) -> None:
+    assert tickwork("--help", cwd=folder).status == 0
+    assert tickwork(cwd=folder).err == (
+        "tickwork: the word after `crontab` must be one of diff, install, sync, uninstall, list, doctor, got None\n"
+    )
+    assert tickwork("snyc", "my_jobs.py", cwd=folder).err.endswith(", got 'snyc'; did you mean 'sync'?\n")
+
+
 def test_a_plan_as_json_is_one_document(folder: Path) -> None:
     told = json.loads(tickwork("sync", "my_jobs.py", "--json", cwd=folder).out)
 
@@ -337,6 +359,16 @@ async def test_a_crontab_that_was_changed_since_the_plan_is_left(tab: Crontab, f
     assert crontab() == there
 
 
+async def test_a_plan_that_somebody_else_has_carried_out_is_done(tab: Crontab, folder: Path) -> None:
+    one, other = [await tab.plan(app_of(a="0 4 * * *"), "jobs", log=False) for _ in range(2)]
+
+    await tab.apply(one)
+    there = crontab()
+    await tab.apply(other)
+
+    assert crontab() == there
+
+
 async def test_what_others_change_meanwhile_stays(tab: Crontab, folder: Path) -> None:
     plan = await tab.plan(app_of(a="0 4 * * *"), "jobs", log=False)
     install(STRANGER)
@@ -419,6 +451,8 @@ async def test_options_that_are_none_are_refused(tab: Crontab, folder: Path) -> 
             await tab.plan(app, "jobs", **{option: value})
     with pytest.raises(InvalidEntry, match="^python '/no/python' cannot be part of an entry: there is no such file$"):
         await tab.plan(app, "jobs", python="/no/python")
+    with pytest.raises(InvalidEntry, match="^python '.*my_jobs.py' cannot .*: it is not executable$"):
+        await tab.plan(app, "jobs", python="my_jobs.py")
     plan = await tab.plan(app, "jobs", log=False)
     with pytest.raises(InvalidOption, match="^plan must be one that was made for the crontab of nobody, got 'the cron"):
         await Crontab("nobody").apply(plan)
