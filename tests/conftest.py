@@ -30,7 +30,7 @@ REAL_LOOPS: dict[str, Backend] = {
 WANTED_LOOP = os.environ.get("TICKWORK_TEST_LOOP") or "asyncio"
 VIRTUAL_LOOP: Backend = ("asyncio", {"loop_factory": virtual_loop_factory, "debug": True})
 
-LAST_SECONDS = 5.0
+LAST_SECONDS = 30.0
 """How long threads and processes of a test may take to be gone: they have been told to end, and usually are."""
 
 
@@ -80,14 +80,14 @@ def anyio_backend(real_backend: Backend) -> Backend:
 
 
 class WaitUntil(Protocol):
-    async def __call__(self, condition: Callable[[], object], timeout: float = 5) -> None: ...
+    async def __call__(self, condition: Callable[[], object], timeout: float = 30) -> None: ...
 
 
 @pytest.fixture(scope="session")
 def wait_until() -> WaitUntil:
     """`await wait_until(condition)`: real time passes, on a virtual loop too."""
 
-    async def wait(condition: Callable[[], object], timeout: float = 5) -> None:
+    async def wait(condition: Callable[[], object], timeout: float = 30) -> None:
         deadline = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > deadline:

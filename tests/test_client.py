@@ -193,4 +193,4 @@ async def test_who_waits_for_the_end_of_all_jobs_hears_of_those_of_others(tmp_pa
         go.set()
         with pytest.raises(JobFailed):
             await job
-        await asyncio.wait_for(idle, 5)
+        await asyncio.wait_for(idle, 30)

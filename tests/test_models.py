@@ -155,7 +155,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.timeout(40)
+@pytest.mark.timeout(120)
 def test_models_of_all_kinds_arrive_and_come_back_as_they_were(tmp_path: Path) -> None:
     with Fleet(tmp_path, PROGRAM) as fleet:
         (tmp_path / "client.py").write_text(CLIENT)
@@ -244,7 +244,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.timeout(40)
+@pytest.mark.timeout(120)
 def test_arguments_that_no_longer_fit_park_the_job_and_are_named(tmp_path: Path) -> None:
     with Fleet(tmp_path, NEW) as fleet:
         (tmp_path / "old.py").write_text(OLD)

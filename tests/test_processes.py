@@ -156,7 +156,7 @@ async def test_a_job_whose_process_dies_is_parked_and_named_and_others_notice_no
         record = await job.record()
         assert (record.state, record.deaths, record.attempt) == (JobState.PARKED, 2, 0)
         (tmp_path / "go").touch()
-        assert await beside.result(timeout=5) > 0
+        assert await beside.result(timeout=30) > 0
         record = await beside.record()
         assert (record.attempt, record.deaths) == (1, 0)
 
@@ -200,7 +200,7 @@ async def test_a_timeout_and_a_cancel_kill_only_the_child_of_their_job(tmp_path:
             await unwanted.result(timeout=10)
 
         (tmp_path / "go").touch()
-        assert await beside.result(timeout=5) == survivor
+        assert await beside.result(timeout=30) == survivor
         assert len({survivor, first, second}) == 3
         await wait_until(lambda: not psutil.pid_exists(first) and not psutil.pid_exists(second))
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import tickwork
-from cli.command import Running
+from cli.command import DEADLINE, Running
 from tickwork import ItemError
 from tickwork.batch.checkpoint import LOOK_ITEMS, Checkpoint, Stored
 from tickwork.batch.fingerprint import fingerprint
@@ -101,7 +101,7 @@ PLACES = [
 ]
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize(("function", "run_in", "in_flight"), PLACES)
 def test_killed_at_random_again_and_again_it_ends_with_every_result_and_repeats_only_what_was_in_flight(
     folder: Path, function: str, run_in: str, in_flight: int
@@ -115,7 +115,7 @@ def test_killed_at_random_again_and_again_it_ends_with_every_result_and_repeats_
             least = before + random.randint(0, 40)
             running.wait_until(partial(has_run, folder, least), f"{least} runs")
             running.send(signal.SIGKILL)
-            running.process.wait(15)
+            running.process.wait(DEADLINE)
             running.wait_alone()
         session = runs(folder)[before:]
         assert not known & set(session), "an item ran again that was recorded"

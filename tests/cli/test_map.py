@@ -22,7 +22,7 @@ from tickwork.cli.map import FLAGS, WORDS
 from tickwork.cli.map_items import FoundFiles, items_in_lines, plan_to_read
 from tickwork.errors import InvalidOption, InvalidPayload
 
-from .command import Ended, Running, tickwork
+from .command import DEADLINE, Ended, Running, tickwork
 
 WORK = '''
 import asyncio, os, time
@@ -528,7 +528,7 @@ def test_who_reads_only_the_first_lines_ends_it_quietly(folder: Path) -> None:
         assert process.stderr is not None
         assert json.loads(process.stdout.readline())["index"] == 0
         process.stdout.close()
-        assert process.wait(15) == 0
+        assert process.wait(DEADLINE) == 0
         assert process.stderr.read() == b""
         endless.kill()
 
@@ -553,7 +553,7 @@ def test_killed_again_and_again_it_goes_on_and_runs_only_what_was_under_way_twic
         with Running(*command, cwd=folder) as running:
             running.wait_until(partial(has_run, folder, share), f"{share} runs")
             running.send(signal.SIGKILL)
-            running.process.wait(15)
+            running.process.wait(DEADLINE)
             running.wait_alone()
             kills += 1
         assert not (folder / "out").exists()
@@ -664,7 +664,7 @@ def test_a_terminal_shows_a_bar_and_the_results_stay_clean(folder: Path) -> None
     try:
         command = ["-m", "tickwork", "map", "work:double", "--items", "numbers.txt"]
         with Running(*command, cwd=folder, stderr=follower, env={"TERM": "xterm", "COLUMNS": "120"}) as running:
-            status = running.process.wait(15)
+            status = running.process.wait(DEADLINE)
             out = running.out
         os.close(follower)
         shown = b""

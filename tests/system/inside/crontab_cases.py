@@ -333,7 +333,7 @@ async def test_a_cancelled_read_ends_its_program_at_once(tmp_path: Path) -> None
 
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(reading, 5)
+        await asyncio.wait_for(reading, 30)
 
 
 async def test_a_cancelled_write_goes_on_to_its_end(tmp_path: Path, wait_until: Any) -> None:
