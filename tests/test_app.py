@@ -491,7 +491,7 @@ async def test_a_job_under_which_three_processes_die_is_parked_and_named() -> No
     async with make_app(processes=1) as app:
         job = await die.enqueue()
         with pytest.raises(JobParked, match="with exit status 3 while it ran"):
-            await job.result(timeout=15)
+            await job.result(timeout=30)
 
         record = await job.record()
         assert (record.state, record.deaths, record.attempt) == (JobState.PARKED, 3, 0)
@@ -625,7 +625,7 @@ async def test_a_drain_ends_when_the_last_job_is_abandoned() -> None:
     await app.start()
     await stubborn.enqueue()
     await begun.wait()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await app.stop()
     release.set()
 

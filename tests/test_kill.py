@@ -280,7 +280,7 @@ async def main():
         for number in range(40):
             jobs.append(await where.enqueue(number))
             say("accepted", number)
-        answers = [await job.result(timeout=10) for job in jobs]
+        answers = [await job.result(timeout=30) for job in jobs]
         assert [number for number, _ in answers] == list(range(40))
         say("pids", *sorted({pid for _, pid in answers}))
 

@@ -153,7 +153,7 @@ async def test_a_worker_whose_claim_failed_asks_again(tmp_path: Path, monkeypatc
             return real(*args, **options)
 
         monkeypatch.setattr("tickwork.stores.sqlite.verbs.claim", fail_at_first)
-        assert await (await work.enqueue()).result(timeout=10) == 1
+        assert await (await work.enqueue()).result(timeout=30) == 1
         assert not failures
 
 
