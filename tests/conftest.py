@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import psutil
 import pytest
 from blockbuster import BlockBuster
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 import tickwork.watchdog  # noqa: F401  # here, because an App made inside of a loop would import it there
 from tickwork.testing import virtual_loop_factory
@@ -34,10 +34,11 @@ LAST_SECONDS = 30.0
 """How long threads and processes of a test may take to be gone: they have been told to end, and usually are."""
 
 
-# The same commit must get the same answer of CI; what other examples show is found by everybody's own runs.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+# How long an example takes tells of the machine and what else it does. The same commit must get the same answer of CI;
+# what other examples show is found by everybody's own runs.
+settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("here"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
 def pytest_configure(config: pytest.Config) -> None:

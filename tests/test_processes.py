@@ -289,7 +289,7 @@ async def test_a_thread_sees_the_variables_of_its_job_and_changes_its_own_only()
 
 
 async def test_there_is_one_thread_for_each_worker_and_no_more() -> None:
-    at_once, most, lock = 0, 0, threading.Lock()
+    at_once, most, lock, three = 0, 0, threading.Lock(), threading.Barrier(3)
     names: set[str] = set()
 
     def count() -> None:
@@ -298,7 +298,7 @@ async def test_there_is_one_thread_for_each_worker_and_no_more() -> None:
             at_once += 1
             most = max(most, at_once)
             names.add(threading.current_thread().name)
-        threading.Event().wait(0.01)
+        three.wait(30)  # nobody goes on before two others have come
         with lock:
             at_once -= 1
 
