@@ -114,7 +114,7 @@ def ask(running: Running) -> Any:
     running.wait_for("Uvicorn running on http")
     found = re.search(r"running on (http://[\d.:]+)", running.err)
     assert found is not None
-    with urlopen(found[1], timeout=10) as answer:
+    with urlopen(found[1], timeout=30) as answer:
         return json.load(answer)
 
 

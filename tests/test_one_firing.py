@@ -309,7 +309,8 @@ web = Starlette(lifespan=app.lifespan)
 
 def test_workers_of_a_web_server_fire_each_fire_time_once(tmp_path: Path) -> None:
     with Fleet(tmp_path, WEB) as fleet:
-        server = fleet.start("-m", "uvicorn", "--port", "0", "--workers", "4", "jobs:web")
+        patient = ("--timeout-worker-healthcheck", "60")  # a busy machine keeps workers waiting that are not dead
+        server = fleet.start("-m", "uvicorn", "--port", "0", *patient, "--workers", "4", "jobs:web")
         fleet.wait_said("started", times=4)
         fleet.wait_said("fired", times=len(fleet.lines("fired")) + 8)
         server.send(signal.SIGINT)
