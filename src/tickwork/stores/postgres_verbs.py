@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 LOCKS = 128
 """Keys share so many locks, and so do schedules and batches: a transaction may be about ten thousand of them, and a
 server has not so many locks."""
+LITTLE_ROOM = 1_000
+"""With room for fewer jobs, or for a tenth of the bound, processes enqueue one after the other: before that, they would
+have to be about to commit more than that to exceed it."""
 MAX_PROMOTED = 10_000
 """So many scheduled jobs are queued in one go; the rest follows at the next claim, which comes at once."""
 
@@ -131,7 +134,7 @@ def waiting_count(db: Link) -> int:
 def room(db: Link, wanted: int, max_queued: int) -> int:
     """Return how many jobs may still be taken in. When there is little room, nobody else takes some meanwhile."""
     waiting = waiting_count(db)
-    if waiting + wanted > max_queued - max_queued // 10:
+    if waiting + wanted > max_queued - max(LITTLE_ROOM, max_queued // 10):
         db.lock(["room"])
         waiting = waiting_count(db)
     return max_queued - waiting
