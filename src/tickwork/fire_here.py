@@ -91,7 +91,7 @@ async def fire_here(
                 scheduler._take(entry, firing, answer)
             return _fate(app, asked, fired)
     reason = f"other processes changed the schedule {name!r} {MAX_TRIES} times while this one tried"
-    raise StoreUnavailable(str(app.path), reason, "see which of them have another version of the app")
+    raise StoreUnavailable(str(app.path or "of the app"), reason, "see which of them have another version of the app")
 
 
 def _fate(app: App, asked: Sequence[Firing], fired: Sequence[Fired]) -> Fate:

@@ -34,7 +34,7 @@ PROMPT_SECONDS = 60.0
 minute within its first seconds, and a busy machine needs some more until the app is imported. One that comes later was
 held up for long, as by a machine that slept, or was started at another time, as by hand."""
 
-LATE_BECAUSE = "the process for it was started only then"
+LATE_BECAUSE = "a process was started for it"
 
 _MICROSECOND = timedelta(microseconds=1)
 _PROMPT = timedelta(seconds=PROMPT_SECONDS)

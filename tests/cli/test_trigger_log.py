@@ -13,6 +13,8 @@ import pytest
 from cli.command import Ended
 from fleet import Fleet
 
+pytestmark = pytest.mark.timeout(60)
+
 PROGRAM = """
 import ctypes, subprocess
 from datetime import UTC, datetime, timedelta

@@ -174,23 +174,21 @@ class _Run:
         """Say what became of the fire time, where that is no run."""
         if fate.outcome == "ran":
             return
-        if fate.blocked_by is not None:
-            logger.info("schedule %s: job %s %s", self._name, fate.blocked_by, await self._whereabouts(fate.blocked_by))
+        if fate.blocked_by is not None and (where := await self._whereabouts(fate.blocked_by)):
+            logger.info("schedule %s: job %s %s", self._name, fate.blocked_by, where)
         why = await self._schedule.why(self._at)
-        answer, where = why.answer, ""
-        if answer is not None and answer.job_id is not None and answer.finished_at is None:
-            where = f"; the job {await self._whereabouts(answer.job_id)}"
-        self._say_nothing_run(f"{why}{where}")
+        where = "" if why.answer is None or why.answer.job_id is None else await self._whereabouts(why.answer.job_id)
+        self._say_nothing_run(f"{why}; it {where}" if where else str(why))
 
     async def _whereabouts(self, job_id: str) -> str:
-        """Return where a job runs, as far as that is known."""
+        """Return where a job runs, or "" where it does not."""
         store = self._app._store_now()
         try:
             record = await store.job(job_id)
         except UnknownJob:
-            return "is no longer kept"
+            return ""  # it is no longer kept
         if record.state is not JobState.RUNNING:
-            return f"is {record.state}"
+            return ""
         rows = {row.name: str(row) for row in await store.workers()}
         since = "" if record.started_at is None else f", since {self._shown(record.started_at)}"
         return f"is running in worker {rows.get(record.worker or '', record.worker)}{since}"
@@ -202,7 +200,7 @@ class _Run:
         return max(await asyncio.gather(*map(self._end, jobs)), default=OK)
 
     async def _end(self, job: Job[Any]) -> int:
-        end = asyncio.ensure_future(end_of(job, self._schedule.task, show=False))
+        end = asyncio.ensure_future(end_of(job, self._schedule.task, show=False, stays=self._app.is_durable))
         try:
             await asyncio.wait({end}, timeout=WAITS_SECONDS)
             if not end.done():
@@ -251,8 +249,11 @@ class _Run:
     def _tell_missed(self, due: Due | None) -> None:
         """Say which fire times were let pass: there is no ledger that would."""
         if due is not None and due.missed_first is not None:
-            count = "many" if due.missed is None else due.missed
             first, last = self._shown(due.missed_first), self._shown(due.missed_last or due.missed_first)
+            if due.missed == 1:
+                logger.warning("schedule %s missed %s; %s decided", self._name, first, due.decided_by)
+                return
+            count = "many" if due.missed is None else due.missed
             logger.warning(
                 "schedule %s missed %s fire times, from %s to %s; %s decided",
                 *(self._name, count, first, last, due.decided_by),
