@@ -188,6 +188,7 @@ async def test_a_timeout_and_a_cancel_kill_only_the_child_of_their_job(tmp_path:
     async with make_app(2) as app:
         beside = await app.enqueue(wait_task, str(tmp_path / "go"))
         survivor = await running(tmp_path / "go")
+        assert await (await app.enqueue(pid_task)) != survivor  # so that the start takes none of the time below
 
         late = await app.enqueue(wait_briefly_task, str(tmp_path / "late"))
         first = await running(tmp_path / "late")
