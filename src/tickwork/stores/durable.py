@@ -77,7 +77,7 @@ class Hungry:
     __slots__ = ("claim", "told")
 
     def __init__(self, claim: Claim | None) -> None:
-        self.claim = claim
+        self.claim: Claim | None = claim
         self.told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def wake(self) -> None:
