@@ -29,12 +29,12 @@ from ..errors import NotRunning, StoreUnavailable
 from ..shield import to_its_end
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Awaitable, Callable, Sequence
 
 logger: logging.Logger = logging.getLogger("tickwork.stores")
 
 A = TypeVar("A")
+C = TypeVar("C")
 T = TypeVar("T")
 
 MAX_BATCH = 1_000
@@ -59,14 +59,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
-class _Request(Generic[A, T]):
+class _Request(Generic[C, A, T]):
     """One argument of a verb, and who waits for its value."""
 
     __slots__ = ("argument", "error", "future", "is_answered", "is_taken", "is_withdrawn", "value", "verb")
 
-    def __init__(
-        self, verb: Callable[[sqlite3.Connection, list[A]], Sequence[T]], argument: A, future: asyncio.Future[T]
-    ) -> None:
+    def __init__(self, verb: Callable[[C, list[A]], Sequence[T]], argument: A, future: asyncio.Future[T]) -> None:
         self.verb = verb
         self.argument = argument
         self.future = future
@@ -87,7 +85,7 @@ class _Request(Generic[A, T]):
             self.future.set_result(self.value)
 
 
-class Committer:
+class Committer(Generic[C]):
     """Runs functions in transactions, in a thread of its own.
 
     Args:
@@ -103,10 +101,10 @@ class Committer:
     def __init__(
         self,
         *,
-        connect: Callable[[], sqlite3.Connection],
-        transaction: Callable[[sqlite3.Connection, list[Callable[[sqlite3.Connection], Any]]], list[Any]],
-        idle: Callable[[sqlite3.Connection], float],
-        disconnect: Callable[[sqlite3.Connection], None],
+        connect: Callable[[], C],
+        transaction: Callable[[C, list[Callable[[C], Any]]], list[Any]],
+        idle: Callable[[C], float],
+        disconnect: Callable[[C], None],
         name: str,
     ) -> None:
         self._connect = connect
@@ -114,12 +112,13 @@ class Committer:
         self._idle = idle
         self._disconnect = disconnect
         self._name = name
-        self._asked: list[tuple[_Request[Any, Any], bool]] = []
-        self._waiting: deque[_Request[Any, Any]] = deque()
-        self._urgent: deque[_Request[Any, Any]] = deque()
+        self._asked: list[tuple[_Request[Any, Any, Any], bool]] = []
+        self._waiting: deque[_Request[Any, Any, Any]] = deque()
+        self._urgent: deque[_Request[Any, Any, Any]] = deque()
         self._lock = threading.Lock()
         self._bell: SimpleQueue[None] = SimpleQueue()
         """Wakes the thread. Beside a condition, whose lock it would then wait for, it is woken once and not twice."""
+        self._ident = 0
         self._news: list[partial[None]] = []
         """What the thread has to say on the loop, beside the answers."""
         self._is_closing = False
@@ -166,7 +165,7 @@ class Committer:
 
     async def run(
         self,
-        work: Callable[[sqlite3.Connection], T],
+        work: Callable[[C], T],
         *,
         undo: Callable[[T], Awaitable[object]] | None = None,
         urgent: bool = False,
@@ -185,7 +184,7 @@ class Committer:
 
     async def share(
         self,
-        verb: Callable[[sqlite3.Connection, list[A]], Sequence[T]],
+        verb: Callable[[C, list[A]], Sequence[T]],
         argument: A,
         *,
         undo: Callable[[T], Awaitable[object]] | None = None,
@@ -207,7 +206,7 @@ class Committer:
             raise NotRunning("the store is closed")
         if self.is_forked:
             raise NotRunning(f"the store was opened by process {self._pid}; a forked child must open its own")
-        request: _Request[A, T] = _Request(verb, argument, self._loop.create_future())
+        request: _Request[C, A, T] = _Request(verb, argument, self._loop.create_future())
         if not self._asked:
             # What is asked in the same turn of the loop goes to the thread together, and so into one transaction.
             self._loop.call_soon(self._hand_over)
@@ -233,7 +232,7 @@ class Committer:
         elif not is_awake:
             self._bell.put(None)
 
-    async def _undo(self, request: _Request[A, T], undo: Callable[[T], Awaitable[object]] | None) -> None:
+    async def _undo(self, request: _Request[C, A, T], undo: Callable[[T], Awaitable[object]] | None) -> None:
         """Wait for the end of what has begun, and undo it. What goes wrong there is told, not raised."""
         if not request.is_answered:
             request.future = asyncio.get_running_loop().create_future()
@@ -248,7 +247,7 @@ class Committer:
         except Exception:
             logger.exception("a call to the store was cancelled, and what it had done could not be undone")
 
-    def _withdraw(self, request: _Request[Any, Any]) -> bool:
+    def _withdraw(self, request: _Request[Any, Any, Any]) -> bool:
         """Call off what has not begun, and return whether that was so."""
         with self._lock:
             request.is_withdrawn = not request.is_taken
@@ -257,6 +256,7 @@ class Committer:
     # -- the thread -------------------------------------------------------------------------------------------------
 
     def _serve(self, opened: asyncio.Future[None]) -> None:
+        self._ident = threading.get_ident()
         try:
             connection = self._connect()
         except BaseException as error:
@@ -272,7 +272,7 @@ class Committer:
         finally:
             self._leave(connection)
 
-    def _work(self, connection: sqlite3.Connection) -> None:
+    def _work(self, connection: C) -> None:
         pause, is_troubled = 0.0, False
         while True:
             batch = self._take(pause)
@@ -290,7 +290,7 @@ class Committer:
             if self._news:
                 self._say([])
 
-    def _leave(self, connection: sqlite3.Connection) -> None:
+    def _leave(self, connection: C) -> None:
         """Close the connection, and tell whoever still waits that nothing comes."""
         try:
             self._disconnect(connection)
@@ -304,13 +304,13 @@ class Committer:
         self._tell(_refuse, left)
         self._tell(_settle, self._ended, None)
 
-    def _take(self, pause: float) -> list[_Request[Any, Any]]:
+    def _take(self, pause: float) -> list[_Request[Any, Any, Any]]:
         """Return what waits, the urgent first; wait for it `pause` seconds at the most."""
         is_idle = not self._urgent and not self._waiting and not self._is_closing
         with suppress(Empty):
             self._bell.get(is_idle, pause)
         with self._lock:
-            batch: list[_Request[Any, Any]] = []
+            batch: list[_Request[Any, Any, Any]] = []
             for line in (self._urgent, self._waiting):
                 while line and len(batch) < MAX_BATCH:
                     request = line.popleft()
@@ -319,14 +319,14 @@ class Committer:
                         batch.append(request)
             return batch
 
-    def _answer(self, connection: sqlite3.Connection, batch: list[_Request[Any, Any]]) -> None:
+    def _answer(self, connection: C, batch: list[_Request[Any, Any, Any]]) -> None:
         is_done = self._try(connection, batch)
         if not is_done and len(batch) > 1 and not isinstance(batch[0].error, StoreUnavailable):
             for request in batch:
                 self._try(connection, [request])
         self._say(batch)
 
-    def _try(self, connection: sqlite3.Connection, batch: list[_Request[Any, Any]]) -> bool:
+    def _try(self, connection: C, batch: list[_Request[Any, Any, Any]]) -> bool:
         try:
             values = chain.from_iterable(self._transaction(connection, _works(batch)))
         except BaseException as error:
@@ -344,22 +344,25 @@ class Committer:
         except RuntimeError:  # the loop is closed: nobody waits any more
             self._is_closing = True
 
-    def _say(self, batch: list[_Request[Any, Any]]) -> None:
+    def _say(self, batch: list[_Request[Any, Any, Any]]) -> None:
         """Wake the loop once for all that is to be said there: that takes longer than most of it."""
         news, self._news = self._news, []
         self._tell(_deliver, news, batch)
 
     def call_on_loop(self, call: Callable[..., None], *args: Any) -> None:
-        """Call a function on the loop, before the next answers are given; for `transaction` and `idle`."""
-        self._news.append(partial(call, *args))
+        """Call a function on the loop, from any thread; from the committer's own, before its next answers are given."""
+        if threading.get_ident() == self._ident:
+            self._news.append(partial(call, *args))
+        else:
+            self._tell(call, *args)
 
 
-def _each(connection: sqlite3.Connection, works: list[Callable[[sqlite3.Connection], T]]) -> list[T]:
+def _each(connection: C, works: list[Callable[[C], T]]) -> list[T]:
     """Call functions one after the other: the verb of those that have none of their own."""
     return [work(connection) for work in works]
 
 
-def _works(batch: list[_Request[Any, Any]]) -> list[Callable[[sqlite3.Connection], Sequence[Any]]]:
+def _works(batch: list[_Request[C, Any, Any]]) -> list[Callable[[C], Any]]:
     """Return a function for each verb, neighbours that ask for the same one together."""
     return [
         partial(_call, verb, [request.argument for request in requests])
@@ -367,9 +370,7 @@ def _works(batch: list[_Request[Any, Any]]) -> list[Callable[[sqlite3.Connection
     ]
 
 
-def _call(
-    verb: Callable[[sqlite3.Connection, list[A]], Sequence[T]], arguments: list[A], connection: sqlite3.Connection
-) -> Sequence[T]:
+def _call(verb: Callable[[C, list[A]], Sequence[T]], arguments: list[A], connection: C) -> Sequence[T]:
     return verb(connection, arguments)
 
 
@@ -382,13 +383,13 @@ def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
         future.set_exception(error)
 
 
-def _refuse(requests: list[_Request[Any, Any]]) -> None:
+def _refuse(requests: list[_Request[Any, Any, Any]]) -> None:
     for request in requests:
         request.error = NotRunning("the store is closed")
         request.settle()
 
 
-def _deliver(news: list[partial[None]], batch: list[_Request[Any, Any]]) -> None:
+def _deliver(news: list[partial[None]], batch: list[_Request[Any, Any, Any]]) -> None:
     for tell in news:
         try:
             tell()
