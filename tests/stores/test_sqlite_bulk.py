@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,7 @@ async def test_the_job_whose_id_is_known_is_named_among_many(store: SQLiteStore,
 async def test_a_job_ends_once_in_one_call_and_only_for_its_owner(store: SQLiteStore) -> None:
     await store.enqueue([new_job(CLOCK) for _ in range(3)])
     first, second, third = await store.claim(worker="w", tasks={"t"}, limit=3)
-    failed = {"state": JobState.FAILED, "outcome": Outcome.FAILED}
+    failed: dict[str, Any] = {"state": JobState.FAILED, "outcome": Outcome.FAILED}
     ends = [
         ending(first, result="1"),
         ending(first, result="2"),

@@ -206,7 +206,7 @@ class DurableStore(Store):
         hungry, fed = self._feeding, self._fed
         if hungry is not None and self._queued and not fed:
             fed = self._feed(db, hungry)
-        are_left = not {record.id for record in fed}.issuperset(self._queued)
+        are_left = bool(self._queued) and not {record.id for record in fed}.issuperset(self._queued)
         moved = self._moved_batches(db)
 
         def tell() -> None:
