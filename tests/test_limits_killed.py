@@ -14,7 +14,7 @@ from tickwork.clock import SystemClock
 from tickwork.jobs import JobRecord, NewJob, new_id
 from tickwork.stores.sqlite import SQLiteStore
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="needs signals"), pytest.mark.one_python]
 
 LIMITED = """
 from tickwork import Limit, Rate
