@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import logging
 import os
 import threading
@@ -16,6 +17,8 @@ from blockbuster import BlockBuster
 from hypothesis import HealthCheck, settings
 
 import tickwork.watchdog  # noqa: F401  # here, because an App made inside of a loop would import it there
+from postgres_server import QUICK, running
+from tickwork.stores.postgres_target import Target, target_of
 from tickwork.testing import virtual_loop_factory
 
 if TYPE_CHECKING:
@@ -153,3 +156,36 @@ def _expect_gone(find: Callable[[], list[Any]], what: str) -> None:
     while left := find():
         assert time.monotonic() < deadline, f"{what}: {left}"
         time.sleep(0.002)
+
+
+# --- PostgreSQL --------------------------------------------------------------------------------------------------
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of a database in which the tests may make schemas."""
+    given = os.environ.get("TICKWORK_TEST_POSTGRES")
+    if given:
+        yield given
+        return
+    with running(**QUICK) as server:
+        yield server.url
+
+
+@pytest.fixture
+def schema(postgres_url: str) -> Iterator[str]:
+    """The URL of a schema that does not exist yet; it goes with the test."""
+    import psycopg
+
+    name = f"tickwork_test_{os.getpid()}_{next(_numbers)}"
+    yield f"{postgres_url}{'&' if '?' in postgres_url else '?'}schema={name}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE")
+
+
+@pytest.fixture
+def target(schema: str) -> Target:
+    """The same, as a store takes it."""
+    return target_of(schema)

@@ -886,7 +886,8 @@ def _with_foreign(module: types.ModuleType) -> dict[str, Any]:
             lambda app: App("sqlite:///jobs.db?mode=ro"),
             InvalidOption,
             (
-                'url must be "sqlite:///jobs.db" (relative) or "sqlite:////var/lib/jobs.db" (absolute), got '
+                'url must be "sqlite:///jobs.db" (relative), "sqlite:////var/lib/jobs.db" (absolute) or '
+                '"postgresql://...", got '
                 "'sqlite:///jobs.db?mode=ro'; leave out what begins with '?': it takes no options"
             ),
         ),

@@ -10,7 +10,7 @@ import pytest
 
 from fleet import Fleet
 from tickwork import App, events
-from tickwork.errors import JobFailed, NotRunning, QueueFull
+from tickwork.errors import JobFailed, NotRunning, QueueFull, UnknownSchedule
 from tickwork.jobs import JobState
 
 PROGRAM = """
@@ -119,7 +119,7 @@ async def test_a_client_is_none_of_the_workers_and_opens_nothing_for_jobs(tmp_pa
             await app.start()
         with pytest.raises(NotRunning) as nothing_here:
             await app.enqueue_here(work, (), {})
-        with pytest.raises(NotRunning) as unscheduled:
+        with pytest.raises(UnknownSchedule) as unscheduled:
             await app.schedules["hourly"].pause()
         assert not (tmp_path / "jobs.db-workers").exists() or not list((tmp_path / "jobs.db-workers").iterdir())
         assert (await job.record()).state is JobState.QUEUED
@@ -129,7 +129,7 @@ async def test_a_client_is_none_of_the_workers_and_opens_nothing_for_jobs(tmp_pa
     assert heard == []
     assert str(twice.value) == "the app has started already; one app runs once at a time"
     assert str(nothing_here.value) == "a client runs no jobs; use app.enqueue(task, ...)"
-    assert str(unscheduled.value) == "the app's scheduler is not running"
+    assert str(unscheduled.value) == "no schedule named 'hourly'; known: none"
     with pytest.raises(NotRunning, match="no started app includes"):
         await work.enqueue()
 

@@ -28,7 +28,7 @@ from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .clock import outside
-from .errors import InvalidOption, Killed, ProcessDied
+from .errors import InvalidOption, Killed, NotRunning, ProcessDied
 from .jobs import Outcome
 from .runners.logs import handle, in_context
 from .runners.thread import ThreadRunner
@@ -351,7 +351,7 @@ class Workers:
         self._hurried = False
         self._alarm: Timer | None = None
         self._alarm_at = 0.0
-        self._stopping = False
+        self._stopping = self._have_ended = False
         self.has_started: bool = False
         """Whether runs may be under way, or have been."""
         self.refill: Callable[[], Coroutine[Any, Any, None]] | None = None
@@ -433,6 +433,7 @@ class Workers:
         if self._alarm is not None:
             self._alarm.cancel()
         await self._end_workers()
+        self._have_ended = True
         self._threads.close()
         if self._processes is not None:
             await self._processes.aclose()
@@ -671,7 +672,13 @@ class Workers:
             await me.take_back()
 
     def processes(self) -> ProcessRunner:
-        """Return the process pool; it is made when it is first asked for."""
+        """Return the process pool; it is made when it is first asked for.
+
+        Raises:
+            NotRunning: These workers have ended: nobody would end its processes.
+        """
+        if self._have_ended:
+            raise NotRunning("the workers have ended, and their processes too")
         if self._processes is None:
             self._processes = self._make_processes()
         return self._processes
@@ -690,6 +697,7 @@ class Workers:
                     context=run.luggage(),
                     on_message=run.hear,
                     on_log=in_context(context, run.hear_record),
+                    variables=context,
                 )
         elif run.run_in == "thread":
             future = self._threads.start(context, run.fn, run.args, run.kwargs)

@@ -79,6 +79,17 @@ async def test_what_cannot_be_read_is_raised_or_left_out_when_that_is_wanted(fol
     assert raised.value.__notes__[0].startswith("raised for item 2 (PosixPath('")
 
 
+async def test_what_the_walk_could_not_read_is_not_tried_again(folder: Path) -> None:
+    (folder / "a" / "broken.csv").symlink_to("nowhere")
+
+    found = await tickwork.map_files(folder / "a", name, retry=tickwork.Retry(5, delay="1h"))
+
+    broken = found[folder / "a" / "broken.csv"]
+    assert isinstance(broken, ItemError)
+    assert broken.attempts == 1
+    assert len(found) == 3
+
+
 async def test_a_link_back_up_is_not_walked_twice(folder: Path) -> None:
     (folder / "b" / "up").symlink_to("..")
 

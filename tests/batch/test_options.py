@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import tickwork
-from tickwork import Pool
+from tickwork import Pool, Processes
 from tickwork.batch.options import plan_of
 from tickwork.errors import InvalidOption, NotRunning
 
@@ -40,7 +40,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"worker": 5}, OPTION + "'worker'; did you mean 'workers'?"),
     ({"on_eror": "skip"}, OPTION + "'on_eror'; did you mean 'on_error'?"),
     ({"colour": "blue"}, OPTION + "'colour'; leave it out"),
-    ({"pool": 5}, "pool must be a Pool, got 5"),
+    ({"pool": 5}, "pool must be a Pool or an App, got 5"),
+    ({"processes": 0}, "processes must be a whole number of at least 1 or Processes(...), got 0"),
 ]
 
 
@@ -110,6 +111,30 @@ async def test_a_pool_is_refused_where_no_process_runs() -> None:
     assert str(caught.value) == (
         f'pool must be left out, got {pool!r}; only its processes are used, by a function with run_in="process"'
     )
+
+
+async def test_processes_are_refused_where_none_runs() -> None:
+    with pytest.raises(InvalidOption) as caught:
+        await tickwork.map(functions.same, [1], run_in="thread", processes=2)
+
+    message = f'processes must be left out, got {Processes(2)!r}; they run functions with run_in="process"'
+    assert str(caught.value) == message
+
+
+async def test_a_pool_has_its_own_processes() -> None:
+    with pytest.raises(InvalidOption) as caught:
+        await tickwork.map(functions.same, [1], pool=Pool(processes=1), processes=2)
+
+    assert str(caught.value) == "processes must be left out, got 2; the pool has its own"
+
+
+async def test_an_app_that_does_not_run_is_refused_before_anything_is_taken() -> None:
+    items = iter([1, 2, 3])
+    with pytest.raises(NotRunning) as caught:
+        await tickwork.map(functions.same, items, pool=tickwork.App())
+
+    assert str(caught.value) == "the app is not running; use `async with app`, app.run() or `tickwork run`"
+    assert list(items) == [1, 2, 3]
 
 
 async def test_a_pool_that_does_not_run_is_refused_before_anything_is_taken() -> None:

@@ -226,6 +226,14 @@ def test_what_children_print_is_no_result(folder: Path) -> None:
     assert (results(ended.out), ended.err) == ([("data/1.csv", 1)], "counts data/1.csv\n")
 
 
+def test_the_size_of_chunks_is_a_number_or_auto(folder: Path) -> None:
+    words = ["map", "work:double", "--items", "numbers.txt", "-q", "--chunk-size"]
+    assert len(entries(tickwork(*words, "auto", cwd=folder).out)) == 10
+    assert tickwork(*words, "Auto", cwd=folder).err.endswith(
+        "error: argument --chunk-size: must be a whole number of at least 1, got 'Auto'\n"
+    )
+
+
 # --- what fails ------------------------------------------------------------------------------------------------------
 
 

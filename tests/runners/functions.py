@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
@@ -297,6 +298,22 @@ def terminate_a_fork() -> int:
 
 def context() -> dict[str, Any] | None:
     return child.current_context()
+
+
+request_id: ContextVar[Any] = ContextVar("request_id", default="none")
+renamed: ContextVar[Any] = ContextVar("another name", default="none")
+
+
+def variables(_item: object = None) -> tuple[Any, Any]:
+    """Return the values of both, and leave others."""
+    found = request_id.get(), renamed.get()
+    request_id.set("left behind")
+    renamed.set("left behind")
+    return found
+
+
+def process_of(_item: object) -> int:
+    return os.getpid()
 
 
 def tell(*values: Any) -> str:

@@ -250,8 +250,9 @@ class Engine:
             self._spawn()
         if ended.culprit is not None:
             place, error = ended.culprit
-            await self._tell(first + place, [items[place]], [None], [(0, error)], isinstance(error, ProcessDied))
-        await self._tell(first, items[:count], ended.values, ended.failures)
+            has_died = isinstance(error, ProcessDied)
+            await self._tell(first + place, [items[place]], [None], [(0, error)], has_died=has_died)
+        await self._tell(first, items[:count], ended.values, ended.failures, is_final=ended.is_final)
 
     async def _tell(
         self,
@@ -259,7 +260,9 @@ class Engine:
         items: Sequence[Any],
         values: list[Any],
         failures: list[tuple[int, BaseException]],
+        *,
         has_died: bool = False,
+        is_final: bool = False,
     ) -> None:
         """Hand out what is final, in pieces around the items that are tried again."""
         if not failures and not self._tries:  # most chunks of most batches
@@ -268,7 +271,7 @@ class Engine:
             return
         begin, errors = 0, {}
         for place, error in failures:
-            final = self._judge(first + place, items[place], error, has_died)
+            final = self._judge(first + place, items[place], error, has_died=has_died, is_final=is_final)
             if final is not None:
                 errors[place - begin] = final
                 continue
@@ -290,7 +293,9 @@ class Engine:
                 self._tries.pop(index, None)
             await self._on_piece(Piece(first + begin, items[begin:end], values[begin:end], errors))
 
-    def _judge(self, index: int, item: Any, error: BaseException, has_died: bool) -> ItemError | None:
+    def _judge(
+        self, index: int, item: Any, error: BaseException, *, has_died: bool, is_final: bool
+    ) -> ItemError | None:
         """Return the error of an item that has failed for good; None: it will be tried again."""
         tries = self._tries.setdefault(index, _Tries())
         if has_died:
@@ -302,7 +307,8 @@ class Engine:
         tries.attempts += 1
         now = self._clock.now()
         at = next_attempt_at(self._rules.retry, self._rules.retry_on, error, tries.attempts, now, random.random())
-        if at is None or isinstance(error, InvalidPayload):  # what cannot be pickled today cannot be tomorrow
+        # What cannot be pickled today cannot be tomorrow.
+        if at is None or is_final or isinstance(error, InvalidPayload):
             return ItemError(index, item, error, tries.attempts + tries.deaths)
         self._later(max(0.0, (at - now).total_seconds()), Segment(index, [item]))
         return None

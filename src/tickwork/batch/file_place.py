@@ -69,7 +69,8 @@ class FilePlace(Place):
             except (OSError, ValueError) as error:
                 if given:
                     break
-                return Ended([None], [(0, error)], elapsed() - began)
+                is_final = path in self._files.unreadable  # the walk does not come back to it
+                return Ended([None], [(0, error)], elapsed() - began, is_final=is_final)
             given.append(content)
             size += 0 if self._read is None else len(content)
             if size >= MOST_BYTES or (self._read is not None and elapsed() - began >= self.lengths.target):

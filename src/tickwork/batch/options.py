@@ -11,7 +11,7 @@ from ..errors import InvalidOption, nearest
 from ..options import as_executor, one_of, positive
 from ..policies import MAX_DEATHS
 from ..retry import Retry, exceptions_of, retry_of
-from ..runners.options import usable_processors
+from ..runners.options import Processes, processes_of, usable_processors
 from ..workers import RUN_IN, Place, RunIn, is_async, place_of
 from .progress import check_progress
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from datetime import timedelta
 
+    from ..app import App
     from ..pool import Pool
     from ..tasks import TaskOptions
     from .progress import BatchProgress
@@ -69,8 +70,10 @@ class BatchOptions(TypedDict, total=False):
             Left out: none.
         executor: Any `concurrent.futures.Executor`, such as a Dask client's `get_executor()`: the items run there. It
             is not shut down.
-        pool: A `Pool` whose child processes run the items: they are warm, and stay so. `run_in` may be left out then.
-            Left out: processes of its own.
+        pool: A `Pool` or an `App` that runs, whose child processes run the items: they are warm, and stay so. `run_in`
+            may be left out then. Left out: processes of its own.
+        processes: These processes of its own: their number, or `Processes(...)` with an initializer, say. `run_in` may
+            be left out then.
     """
 
     workers: int | None
@@ -86,7 +89,8 @@ class BatchOptions(TypedDict, total=False):
     results: Results
     dead: str | os.PathLike[str] | None
     executor: Executor | None
-    pool: Pool | None
+    pool: Pool | App | None
+    processes: int | Processes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,7 @@ class Plan:
         results: Whether it keeps them.
         dead: The file for what failed; None: there is none.
         pool: Whose processes run it; None: its own.
+        processes: These, where it is its own that run it.
         executor: Where it runs, with this place.
     """
 
@@ -126,7 +131,8 @@ class Plan:
     version: str | None
     results: Results
     dead: str | os.PathLike[str] | None
-    pool: Pool | None
+    pool: Pool | App | None
+    processes: Processes | None
     executor: Executor | None
 
 
@@ -155,10 +161,14 @@ def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -
         if executor is None:  # which says where, as `run_in` does
             run_in = run_in or task.options_.run_in
     _check_function(fn)
-    pool = options.get("pool")
+    pool, processes = options.get("pool"), options.get("processes")
     if pool is not None and not hasattr(type(pool), "processes"):
-        raise InvalidOption("pool", "a Pool", pool)
-    if pool is not None and run_in is None and not is_async(fn):
+        raise InvalidOption("pool", "a Pool or an App", pool)
+    if processes is not None:
+        if pool is not None:
+            raise InvalidOption("processes", "left out", processes, remedy="the pool has its own")
+        processes = processes_of(processes)
+    if (pool is not None or processes is not None) and run_in is None and not is_async(fn):
         run_in = "process"
     place = _place(fn, run_in, executor)
     if place == "process":
@@ -169,13 +179,21 @@ def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -
         raise InvalidOption(
             "pool", "left out", pool, remedy='only its processes are used, by a function with run_in="process"'
         )
-    workers = options.get("workers")
+    elif processes is not None:
+        raise InvalidOption("processes", "left out", processes, remedy='they run functions with run_in="process"')
     timeout = options.get("timeout")
+    workers = None if (given := options.get("workers")) is None else positive("workers", given)
+    if place == "executor":
+        workers = _handed_over(executor, workers, timeout)
+    elif place == "process":
+        workers, processes = _children(pool, processes, workers)
+    elif workers is None:
+        workers = min(usable_processors() + 4, MOST_THREADS) if place == "thread" else LOOP_WORKERS
     chunk_size = options.get("chunk_size", "auto")
     return Plan(
         fn=fn,
         place=place,
-        workers=_workers(place, pool, executor, None if workers is None else positive("workers", workers), timeout),
+        workers=workers,
         chunk_size=None if chunk_size == "auto" else _chunk_size(chunk_size),
         timeout=None if timeout is None else seconds(timeout, "timeout"),
         retry=retry_of(options.get("retry")),
@@ -188,6 +206,7 @@ def plan_of(fn: Callable[[Any], Any], on_error: object, options: BatchOptions) -
         results=one_of("results", _with_checkpoint("results", options) or "json", ("json", "discard")),
         dead=options.get("dead"),
         pool=pool,
+        processes=processes,
         executor=executor,
     )
 
@@ -237,20 +256,25 @@ def _place(fn: Callable[[Any], Any], run_in: RunIn | None, executor: Executor | 
     return place
 
 
-def _workers(place: Place, pool: Pool | None, executor: Executor | None, given: int | None, timeout: object) -> int:
-    if place == "executor":
-        most = getattr(executor, "_max_workers", None)  # of those of the standard library
-        if not isinstance(most, int):
-            return given or LOOP_WORKERS
-        if timeout is None:
-            return given or 2 * most
-        return min(given or most, most)  # the time that an item has would also pass while it waits for its turn
-    if given is not None:
-        return given
-    processors = usable_processors()
-    if place == "process":
-        return processors if pool is None else pool.process_options.max_processes
-    return min(processors + 4, MOST_THREADS) if place == "thread" else LOOP_WORKERS
+def _handed_over(executor: Executor | None, given: int | None, timeout: object) -> int:
+    """Return how many chunks an executor has at a time."""
+    most = getattr(executor, "_max_workers", None)  # of those of the standard library
+    if not isinstance(most, int):
+        return given or LOOP_WORKERS
+    if timeout is None:
+        return given or 2 * most
+    return min(given or most, most)  # the time that an item has would also pass while it waits for its turn
+
+
+def _children(
+    pool: Pool | App | None, processes: Processes | None, workers: int | None
+) -> tuple[int, Processes | None]:
+    """Return how many processes run a batch, and the options of those that are its own."""
+    if pool is not None:
+        return workers or pool.process_options.max_processes, None
+    if processes is None:
+        processes = Processes(workers)
+    return workers or processes.max_processes, processes
 
 
 def _chunk_size(given: object) -> int:

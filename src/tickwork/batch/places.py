@@ -42,6 +42,7 @@ class Ended:
             must run again.
         is_unclear: Some item ended the chunk, and it is not known which: each must run alone.
         is_refused: Some item could not travel, and it is not known which; so none has run. Half of them go next.
+        is_final: Another attempt would not help against these failures.
     """
 
     values: list[Any] = field(default_factory=list)
@@ -51,6 +52,7 @@ class Ended:
     culprit: tuple[int, Exception] | None = None
     is_unclear: bool = False
     is_refused: bool = False
+    is_final: bool = False
 
 
 class Place(ABC):

@@ -13,6 +13,7 @@ from ..errors import InvalidPayload, ProcessDied, RemoteTraceback
 from ..runners.calls import encode_call, look_up, not_imported, outcome
 from .answers import unpacked
 from .chunks import FAR, Lengths
+from .pace import Turns
 from .places import Ended, Place, left, overran
 from .work import BEFORE, run_chunk
 
@@ -51,6 +52,7 @@ class ProcessPlace(Place):
         self._chunk_where, _ = look_up(run_chunk)
         self.lanes: int = 2 * workers
         self._timeout, self._runner, self._is_owner = timeout, runner, is_owner
+        self._turns = Turns()
         # A pool may have more children than this batch is to use.
         self._free: AbstractAsyncContextManager[None] = (
             asyncio.Semaphore(workers) if runner.max_processes > workers else nullcontext()
@@ -60,8 +62,9 @@ class ProcessPlace(Place):
         """See `Place.run`."""
         began = elapsed()
         args = (self._where, items, seconds, self._timeout is not None)
+        variables = self._runner.variables(self._name)
         try:
-            frame = encode_call(self._name, self._chunk_where, args, None, None, listening=False)
+            frame = encode_call(self._name, self._chunk_where, args, None, None, variables, listening=False)
         except InvalidPayload:
             return self._unpacked(items)
         packed = elapsed() - began
@@ -75,6 +78,8 @@ class ProcessPlace(Place):
         del frame
         if answer is None:
             return Ended(culprit=(watch.overran_at, overran(self._timeout)))
+        await asyncio.sleep(0)  # the chunk that lies ready goes to the child before this one is unpacked
+        await self._turns.take()
         arrived = elapsed()
         ended = await self._unpack(answer, items)
         ended.loop_seconds = packed + elapsed() - arrived
@@ -103,6 +108,8 @@ class ProcessPlace(Place):
         try:
             body, buffers, told, seconds = outcome(answer, run_chunk, self._name)
         except Exception as error:
+            if isinstance(error, InvalidPayload) and error.where.startswith("context variables "):
+                raise  # it is no item's fault
             if len(items) > 1:
                 is_refused = isinstance(error, InvalidPayload) and error.where.startswith("arguments ")
                 return Ended(is_refused=is_refused, is_unclear=not is_refused)

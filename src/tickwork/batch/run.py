@@ -119,11 +119,12 @@ class Batch:
     def _place(self) -> Place:
         plan = self.plan
         if plan.place == "process":
-            from ..runners.process import ProcessRunner  # most programs never start a process
-            from .process_place import ProcessPlace
+            from .process_place import ProcessPlace  # most programs never start a process
 
-            runner = ProcessRunner(plan.workers) if plan.pool is None else plan.pool.processes()
-            return ProcessPlace(plan.fn, plan.workers, plan.timeout, runner, is_owner=plan.pool is None)
+            if plan.processes is not None:
+                return ProcessPlace(plan.fn, plan.workers, plan.timeout, plan.processes.runner(), is_owner=True)
+            assert plan.pool is not None, "the plan has one of them"
+            return ProcessPlace(plan.fn, plan.workers, plan.timeout, plan.pool.processes(), is_owner=False)
         if plan.place == "executor":
             from .executor_place import ExecutorPlace  # likewise
 

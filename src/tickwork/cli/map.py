@@ -87,7 +87,9 @@ def add_map(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
         choices=("loop", "thread", "process"),
         help="where (coroutine functions on the loop, others in threads)",
     )
-    command.add_argument("--chunk-size", type=_number, metavar="N", help="how many go to a worker together (by time)")
+    command.add_argument(
+        "--chunk-size", type=_number_or_auto, metavar="N", help="how many go to a worker together (auto: by time)"
+    )
     command.add_argument("--timeout", metavar="LENGTH", help="for one item, such as 30s (none)")
     command.add_argument("--retry", type=_number, metavar="N", help="how often an item is tried (once)")
     command.add_argument("--max-deaths", type=_number, metavar="N", help="processes that may die under an item (3)")
@@ -112,6 +114,10 @@ def _number(word: str) -> int:
     if not word.isdecimal() or int(word) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {word!r}")
     return int(word)
+
+
+def _number_or_auto(word: str) -> int | str:
+    return word if word == "auto" else _number(word)
 
 
 def run_map(options: argparse.Namespace) -> int:

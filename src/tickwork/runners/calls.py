@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # What became of a call that did not come to its function, or not back from it, by the stage where it ended.
 _LOST_PAYLOADS = {
     "arguments": "they cannot be unpickled in the {place}: {kind}: {message}",
+    "context variables": "they cannot be set in the {place}: {kind}: {message}",
     "result": "a {kind} cannot be pickled in the {place}: {message}",
 }
 
@@ -43,20 +44,21 @@ def encode_call(
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None,
     context: dict[str, Any] | None,
+    variables: bytes | None = None,
     *,
     listening: bool,
 ) -> list[wire.Piece]:
-    """Return the frame of a call.
+    """Return the frame of a call. `variables` are those of `Variables.packed`.
 
     Raises:
         InvalidPayload: Something cannot be pickled; it is named.
     """
     args, kwargs = tuple(args), dict(kwargs or {})
+    encode = wire.encode_small if wire.is_small(args) and wire.is_small(kwargs.values()) else wire.encode
     try:
-        return wire.encode(wire.CALL, (where, args, kwargs, context, listening))
+        return encode(wire.CALL, (where, args, kwargs, context, variables, listening))
     except Exception as error:
-        encode = partial(wire.encode, wire.CALL)
-        raise unpicklable(name, (args, kwargs, context), error, encode) from error
+        raise unpicklable(name, (args, kwargs, context), error, partial(wire.encode, wire.CALL)) from error
 
 
 def unpicklable(

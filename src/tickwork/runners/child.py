@@ -19,12 +19,14 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..elapsed import elapsed
 from . import wire
 from .at_import import when_imported
-from .reference import MAIN_NAMES, Reference, import_main, resolve
+from .reference import MAIN_NAMES, Reference, import_main, resolve, resolve_any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +40,12 @@ NOTE_SECONDS = 0.25
 hundred thousand of them must not send each."""
 
 
+LOOK_SECONDS = 0.0002
+"""As long as calls follow answers within this time, the next one is looked for and not slept for: to be woken up takes
+50 us and more where the processor has nothing else to do. A child without calls sleeps."""
+CAN_LOOK = hasattr(socket, "MSG_DONTWAIT") and hasattr(os, "sched_yield")
+
+
 class _Child:
     """One child process: what it was started with, and its loop."""
 
@@ -47,6 +55,7 @@ class _Child:
         self.is_importing_main = False
         self.is_in_call = False  # whether the parent waits for an answer
         self._sock = sock
+        self._is_hurried = False  # the last call has come soon after an answer
         self._writing = threading.RLock()  # notes may come from threads of the job
         self._is_writing = False
         self._outgoing: deque[list[wire.Piece]] = deque()
@@ -58,7 +67,8 @@ class _Child:
         self._max_jobs: int | None = None
         self._max_memory: int | None = None
         self._jobs = 0
-        self._functions: dict[Reference, Callable[..., Any]] = {}
+        self._functions: dict[tuple[Any, ...], Callable[..., Any]] = {}  # by reference
+        self._variables: dict[Reference, ContextVar[Any]] = {}
         self._notes: deque[Callable[[], None]] = deque()  # that may wait
         self._sending = threading.Lock()
         self._has_notes: threading.Event | None = None
@@ -90,12 +100,30 @@ class _Child:
         if (frame := self._receiver.add(0)) is not None:
             return frame
         try:
-            while got := self._sock.recv_into(self._receiver.space()):
+            while got := self._read():
                 if (frame := self._receiver.add(got)) is not None:
                     return frame
         except OSError:
             return None  # a parent that died with unread data resets the connection: closed as well
         return None
+
+    def _read(self) -> int:
+        """Wait for bytes, and return how many have come; 0: the parent has closed.
+
+        Raises:
+            OSError: It has died.
+        """
+        space, began = self._receiver.space(), elapsed()
+        if self._is_hurried:
+            until = began + LOOK_SECONDS
+            while elapsed() < until:
+                try:
+                    return self._sock.recv_into(space, 0, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    os.sched_yield()
+        got = self._sock.recv_into(space)
+        self._is_hurried = CAN_LOOK and elapsed() - began < LOOK_SECONDS
+        return got
 
     def send(self, pieces: list[wire.Piece]) -> None:
         """Send a frame.
@@ -161,12 +189,17 @@ class _Child:
         stage = "arguments"
         try:
             body, buffers = frame.split()
-            where, args, kwargs, context, listening = pickle.loads(body, buffers=buffers)
+            where, args, kwargs, context, variables, listening = pickle.loads(body, buffers=buffers)
             del body, buffers
             if isinstance(frame.rest, memoryview):
                 frame.rest.release()  # a large frame is not kept while the job runs
             stage = "import"
-            function = self.find(Reference(*where))
+            function = self._functions.get(where)
+            if function is None:
+                function = self.find(Reference(*where))
+            if variables is not None:
+                stage = "context variables"
+                function = self._with_variables(function, variables)
             stage = "call"
             self.context, self.is_listening = context, listening
             try:
@@ -176,11 +209,22 @@ class _Child:
                 self.context, self.is_listening = None, False
             del args, kwargs
             stage = "result"
-            return wire.encode(wire.RESULT, result, self._flags())
+            encode = wire.encode_small if wire.is_small((result,)) else wire.encode
+            return encode(wire.RESULT, result, self._flags())
         except BaseException as error:
             kind = _class_name(type(result)) if stage == "result" else ""
             # SystemExit and KeyboardInterrupt too: how a function ends is its job's affair, not the child's.
             return _failure(stage, error, self._flags(), kind)
+
+    def _with_variables(self, function: Callable[..., Any], pickled: bytes) -> Callable[..., Any]:
+        """Return the function with context variables of the parent, for one call."""
+        context = copy_context()
+        for where, value in pickle.loads(pickled):
+            found = Reference(*where)
+            if found not in self._variables:
+                self._variables[found] = resolve_any(found)
+            context.run(self._variables[found].set, value)
+        return partial(context.run, function)
 
     def soon(self, send: Callable[[], None]) -> None:
         """Let a thread send a note, after a pause where it has just sent some; the end of the call is the latest."""
@@ -200,6 +244,8 @@ class _Child:
 
     def send_notes(self) -> None:
         """Send the notes that wait. One that another thread is just sending is sent when this returns."""
+        if self._has_notes is None:
+            return
         with self._sending, suppress(OSError):  # the parent is gone: so is this process, in a moment
             while self._notes:
                 self._notes.popleft()()

@@ -6,14 +6,16 @@ import inspect
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidOption
 from ..options import positive
 from .reference import reference
+from .variables import checked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from contextvars import ContextVar
 
     from .process import ProcessRunner
 
@@ -43,6 +45,8 @@ class Processes:
         max_jobs: A child is replaced after so many jobs, from 1; None: never.
         max_memory: Bytes. A child that has more memory resident when a job ends is replaced; none is killed in the
             middle of a job. Given as bytes from 1,000,000 on, or as text: "512MB" (10**6), "2GiB" (2**30). None: never.
+        contextvars: Context variables, at the top level of modules, that each job has in the child with the values that
+            it has here; what is not set here is not set there. The values must pickle.
 
     Raises:
         InvalidOption: An option of the wrong type or out of its range.
@@ -53,6 +57,7 @@ class Processes:
     initializer: Callable[[], object] | None
     max_jobs: int | None
     max_memory: int | None
+    contextvars: tuple[ContextVar[Any], ...]
 
     def __init__(
         self,
@@ -61,12 +66,14 @@ class Processes:
         initializer: Callable[[], object] | None = None,
         max_jobs: int | None = None,
         max_memory: int | str | None = None,
+        contextvars: Sequence[ContextVar[Any]] = (),
     ) -> None:
         count = usable_processors() if max_processes is None else positive("max_processes", max_processes)
         object.__setattr__(self, "max_processes", count)
         object.__setattr__(self, "initializer", None if initializer is None else _initializer(initializer))
         object.__setattr__(self, "max_jobs", None if max_jobs is None else positive("max_jobs", max_jobs))
         object.__setattr__(self, "max_memory", None if max_memory is None else _bytes(max_memory))
+        object.__setattr__(self, "contextvars", checked(contextvars) if contextvars != () else ())
 
     def runner(self) -> ProcessRunner:
         """Return a process runner with these options, which has not started anything."""
@@ -77,6 +84,7 @@ class Processes:
             initializer=self.initializer,
             max_jobs=self.max_jobs,
             max_memory=self.max_memory,
+            contextvars=self.contextvars,
         )
 
 

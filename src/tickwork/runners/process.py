@@ -32,9 +32,11 @@ from .children import CLOSE_SECONDS, Child, NotSent
 from .launch import launch
 from .logs import Levels, handle, in_context
 from .reference import main_module, reference
+from .variables import Variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextvars import Context, ContextVar
 
     from .children import Listener
     from .logs import LogListener
@@ -71,9 +73,10 @@ class ProcessRunner:
             its first job. When it raises, so does the `run` that waited for the child.
         max_jobs: A child is replaced after so many jobs; None: never.
         max_memory: A child is replaced when a job leaves it with more bytes resident; None: never.
+        contextvars: Context variables, found by import name, that go with each call.
 
     Raises:
-        InvalidOption: A number is out of range.
+        InvalidOption: A number is out of range, or a context variable is not found by name.
         NotImportable: The initializer cannot be found by name.
     """
 
@@ -84,6 +87,7 @@ class ProcessRunner:
         initializer: Callable[[], object] | None = None,
         max_jobs: int | None = None,
         max_memory: int | None = None,
+        contextvars: Sequence[ContextVar[Any]] = (),
     ) -> None:
         _check_count("max_processes", max_processes)
         for option, value in (("max_jobs", max_jobs), ("max_memory", max_memory)):
@@ -102,6 +106,7 @@ class ProcessRunner:
         # Not bounded here: each entry is a caller that waits in `run`, and whoever calls bounds those.
         self._waiting: deque[asyncio.Future[Child]] = deque()
         self._levels: Levels | None = None
+        self._variables = Variables(contextvars)
         self._look_up = lru_cache(MAX_KNOWN)(look_up)
 
     @property
@@ -119,6 +124,7 @@ class ProcessRunner:
         context: dict[str, Any] | None = None,
         on_message: Listener | None = None,
         on_log: LogListener | None = None,
+        variables: Context | None = None,
     ) -> Any:
         """Call `fn(*args, **kwargs)` in a child process and return what it returns.
 
@@ -138,6 +144,7 @@ class ProcessRunner:
                 before `run` returns. What it raises goes to the loop's exception handler.
             on_log: Called likewise with each record that the function logs; None: the logger of the same name handles
                 it, in the context variables of the caller.
+            variables: Where the context variables that go with each call have their values; None: the caller's.
 
         Raises:
             NotImportable: The name of `fn` does not lead to it, here or in the child.
@@ -156,10 +163,19 @@ class ProcessRunner:
         except TypeError:  # not hashable, so no function: this tells what it is
             where, name = look_up(fn)
         name = describe or name
-        frame = encode_call(name, where, args, kwargs, context, listening=on_message is not None)
+        packed = self._variables.packed(name, variables)
+        frame = encode_call(name, where, args, kwargs, context, packed, listening=on_message is not None)
         answer = await self._ask(frame, name, on_message, on_log or in_context(copy_context(), handle))
         del frame
         return outcome(answer, fn, name)
+
+    def variables(self, name: str) -> bytes | None:
+        """Return the context variables that go with a call of a function of this name, for `encode_call`.
+
+        Raises:
+            InvalidPayload: One of them cannot be pickled.
+        """
+        return self._variables.packed(name)
 
     async def send(self, frame: list[wire.Piece], name: str, on_child: Callable[[Child], None]) -> wire.Frame:
         """Send the frame of a call to a child and return its answer; see `run`, which does all of it.
@@ -183,11 +199,13 @@ class ProcessRunner:
         is_retry: bool = False,
     ) -> wire.Frame:
         child = await self._acquire()
+        while is_retry and not child.is_alive():
+            child = await self._acquire()
         try:
             if on_child is not None:
                 on_child(child)
             return await child.ask(self._with_levels(child, frame), name, on_message, on_log)
-        except NotSent:  # an idle child had just died; the next one is checked again, or new
+        except NotSent:  # an idle child had just died; the next one is asked about, or new
             if is_retry:
                 raise await child.death(name) from None
         finally:

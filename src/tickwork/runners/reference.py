@@ -85,17 +85,26 @@ def resolve(found: Reference) -> Callable[..., Any]:
         NotImportable: The module is there, but the name is not, or is no function.
         Exception: Whatever the import of the module raises.
     """
-    module = _load(found)
-    target: Any = module
+    target = _plain(resolve_any(found))
+    if not callable(target):
+        raise _refused(str(found), f"it is a {type(target).__name__}, which cannot be called")
+    return target  # type: ignore[no-any-return]
+
+
+def resolve_any(found: Reference) -> Any:
+    """Import the module and return what `found` leads to, whatever it is.
+
+    Raises:
+        NotImportable: The module is there, but the name is not.
+        Exception: Whatever the import of the module raises.
+    """
+    target: Any = _load(found)
     try:
         for name in (*found.qualname.split("."), *found.steps):
             target = getattr(target, name)
     except AttributeError as error:
         raise _refused(str(found), str(error)) from error
-    target = _plain(target)
-    if not callable(target):
-        raise _refused(str(found), f"it is a {type(target).__name__}, which cannot be called")
-    return target  # type: ignore[no-any-return]
+    return target
 
 
 def task_name(fn: Callable[..., Any]) -> str:
