@@ -18,7 +18,7 @@ from tickwork.payloads import ErrorInfo
 
 ROOT = Path(__file__).parent.parent
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="needs signals"), pytest.mark.one_python]
 
 
 # --- any moment --------------------------------------------------------------------------------------------------

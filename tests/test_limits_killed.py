@@ -14,7 +14,7 @@ from tickwork.clock import SystemClock
 from tickwork.jobs import JobRecord, NewJob, new_id
 from tickwork.stores.sqlite import SQLiteStore
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="needs signals"), pytest.mark.one_python]
 
 LIMITED = """
 from tickwork import Limit, Rate
@@ -48,7 +48,7 @@ def enqueue(fleet: Fleet, task: str, gate: str, hosts: list[str]) -> list[str]:
     return [record.id for record in fleet.ask(put)]
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(120)
 def test_four_processes_that_are_killed_never_run_more_than_the_limit_and_no_key_starves(tmp_path: Path) -> None:
     with Fleet(tmp_path, LIMITED) as fleet:
         hosts = [f"h{number}" for number in range(20)]

@@ -16,7 +16,7 @@ from cli.command import Running
 from fleet import Fleet, Line
 from tickwork.stores.base import Answer
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="needs signals"), pytest.mark.one_python]
 
 PERIOD = timedelta(milliseconds=200)
 
