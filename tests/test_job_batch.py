@@ -425,7 +425,7 @@ async def test_another_task_has_no_part_in_a_batch(work: Work) -> None:
 
 
 async def test_two_who_feed_one_batch_enqueue_each_item_once(work: Work) -> None:
-    count = 3 * PART_COUNT + 7
+    count = PART_COUNT + 7
     batches = await asyncio.gather(
         work.half.map(numbers(*range(count)), id="b"),
         work.half.map(range(count), id="b"),

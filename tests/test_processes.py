@@ -190,6 +190,7 @@ async def test_a_timeout_and_a_cancel_kill_only_the_child_of_their_job(tmp_path:
         both = app.processes().pids
         beside = await app.enqueue(wait_task, str(tmp_path / "go"))
         survivor = await running(tmp_path / "go")
+        assert await (await app.enqueue(pid_task)) != survivor  # so that the start takes none of the time below
 
         late = await app.enqueue(wait_briefly_task, str(tmp_path / "late"))
         (first,) = set(both) - {survivor}

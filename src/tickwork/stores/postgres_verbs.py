@@ -8,7 +8,7 @@ that others have locked.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -19,7 +19,7 @@ from ..errors import DuplicateJob, UnknownJob
 from ..jobs import JobRecord, JobState, NewJob, Progress, taken
 from ..records import changed
 from . import postgres_limits as limits
-from .base import after_attempt, after_death, attempt_of, lost_attempt
+from .base import Lease, after_attempt, after_death, attempt_of, lost_attempt
 from .instants import at_or_none, us, us_or_none
 from .postgres_link import spread
 from .rows import JOB, job_of, utf8
@@ -35,12 +35,14 @@ from .taking import take_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Container, Iterable, Iterator, Sequence
-    from datetime import datetime
 
     from ..jobs import Attempt
-    from .base import Finish, Fired, FireOutcome, Firing, Lease, ScheduleChange, ScheduleRow
+    from .base import Finish, Fired, FireOutcome, Firing, ScheduleChange, ScheduleRow
     from .postgres_link import Link
     from .views import Vitals
+
+Told = tuple[Lease, datetime | None, Progress | None]
+"""What a job tells: who writes, when its function was called, how far it is."""
 
 LOCKS = 128
 """Keys share so many locks, and so do schedules and batches: a transaction may be about ten thousand of them, and a
@@ -425,14 +427,36 @@ def extend(db: Link, now: datetime, lease: Lease, lease_seconds: float) -> bool:
 
 def progress(db: Link, lease: Lease, started_at: datetime | None, told: Progress | None) -> bool:
     """Record that a job's function has been called, and how far it is; False: it has another owner."""
-    done = db.execute(
-        """
-        UPDATE jobs SET started_at = coalesce(%s, started_at), progress = coalesce(%s, progress)
-        WHERE id = %s AND token = %s AND state = 'running'
-        """,
-        (us_or_none(started_at), None if told is None else told.to_json(), lease.job_id, lease.token),
+    return progress_all(db, [(lease, started_at, told)])[0]
+
+
+def progress_all(db: Link, told: Sequence[Told]) -> list[bool]:
+    """Record the same of many jobs; of one that is there twice, the later word."""
+    latest: dict[Lease, tuple[int | None, str | None]] = {}
+    for lease, started_at, how in told:
+        before = latest.get(lease, (None, None))
+        after = us_or_none(started_at), None if how is None else how.to_json()
+        latest[lease] = after[0] if before[0] is None or after[0] is not None else before[0], after[1] or before[1]
+    rows, values = spread(
+        "e",
+        {
+            "id": ("text", [lease.job_id for lease in latest]),
+            "token": ("bigint", [lease.token for lease in latest]),
+            "started_at": ("bigint", [started_at for started_at, _ in latest.values()]),
+            "progress": ("text", [how for _, how in latest.values()]),
+        },
     )
-    return done.rowcount > 0
+    found = db.all(
+        f"""
+        WITH e AS MATERIALIZED ({rows})
+        UPDATE jobs SET started_at = coalesce(e.started_at, jobs.started_at),
+            progress = coalesce(e.progress, jobs.progress)
+        FROM e WHERE jobs.id = e.id AND jobs.token = e.token AND state = 'running' RETURNING jobs.id, jobs.token
+        """,
+        values,
+    )
+    held = set(found)
+    return [tuple(lease) in held for lease, *_ in told]
 
 
 def finish(
