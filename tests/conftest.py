@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import logging
 import os
 import threading
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import psutil
 import pytest
 from blockbuster import BlockBuster
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 import tickwork.watchdog  # noqa: F401  # here, because an App made inside of a loop would import it there
+from postgres_server import QUICK, running
+from tickwork.stores.postgres_target import Target, target_of
 from tickwork.testing import virtual_loop_factory
 
 if TYPE_CHECKING:
@@ -27,16 +30,18 @@ REAL_LOOPS: dict[str, Backend] = {
     "asyncio": ("asyncio", {"debug": True}),
     "uvloop": ("asyncio", {"use_uvloop": True}),
 }
+WANTED_LOOP = os.environ.get("TICKWORK_TEST_LOOP") or "asyncio"
 VIRTUAL_LOOP: Backend = ("asyncio", {"loop_factory": virtual_loop_factory, "debug": True})
 
-LAST_SECONDS = 5.0
+LAST_SECONDS = 30.0
 """How long threads and processes of a test may take to be gone: they have been told to end, and usually are."""
 
 
-# The same commit must get the same answer of CI; what other examples show is found by everybody's own runs.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+# How long an example takes tells of the machine and what else it does. The same commit must get the same answer of CI;
+# what other examples show is found by everybody's own runs.
+settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("here"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -45,10 +50,26 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "blocks(reason): blocks the loop on purpose")
 
 
+def pytest_report_header() -> str | None:
+    return None if WANTED_LOOP == "asyncio" else f"loop: {WANTED_LOOP}, and only the tests that run on it"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what does not run on the loop that is wanted: it would be the same test once more.
+
+    That is what is not async, what runs on virtual time, and what chooses its loops itself.
+    """
+    if WANTED_LOOP == "asyncio":
+        return
+    others = [item for item in items if "real_backend" not in getattr(item, "fixturenames", ())]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if "real_backend" in getattr(item, "fixturenames", ())]
+
+
 @pytest.fixture(scope="session")
 def real_backend() -> Backend:
     """The real loop that TICKWORK_TEST_LOOP asks for."""
-    return REAL_LOOPS[os.environ.get("TICKWORK_TEST_LOOP") or "asyncio"]
+    return REAL_LOOPS[WANTED_LOOP]
 
 
 @pytest.fixture(scope="session")
@@ -63,14 +84,14 @@ def anyio_backend(real_backend: Backend) -> Backend:
 
 
 class WaitUntil(Protocol):
-    async def __call__(self, condition: Callable[[], object], timeout: float = 5) -> None: ...
+    async def __call__(self, condition: Callable[[], object], timeout: float = 30) -> None: ...
 
 
 @pytest.fixture(scope="session")
 def wait_until() -> WaitUntil:
     """`await wait_until(condition)`: real time passes, on a virtual loop too."""
 
-    async def wait(condition: Callable[[], object], timeout: float = 5) -> None:
+    async def wait(condition: Callable[[], object], timeout: float = 30) -> None:
         deadline = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > deadline:
@@ -135,3 +156,36 @@ def _expect_gone(find: Callable[[], list[Any]], what: str) -> None:
     while left := find():
         assert time.monotonic() < deadline, f"{what}: {left}"
         time.sleep(0.002)
+
+
+# --- PostgreSQL --------------------------------------------------------------------------------------------------
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of a database in which the tests may make schemas."""
+    given = os.environ.get("TICKWORK_TEST_POSTGRES")
+    if given:
+        yield given
+        return
+    with running(**QUICK) as server:
+        yield server.url
+
+
+@pytest.fixture
+def schema(postgres_url: str) -> Iterator[str]:
+    """The URL of a schema that does not exist yet; it goes with the test."""
+    import psycopg
+
+    name = f"tickwork_test_{os.getpid()}_{next(_numbers)}"
+    yield f"{postgres_url}{'&' if '?' in postgres_url else '?'}schema={name}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE")
+
+
+@pytest.fixture
+def target(schema: str) -> Target:
+    """The same, as a store takes it."""
+    return target_of(schema)

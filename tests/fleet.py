@@ -134,12 +134,15 @@ class Fleet:
 
         return asyncio.run(main())
 
-    def enqueue(self, *tasks: str, is_once: bool = False) -> list[str]:
+    def enqueue(self, *tasks: str, is_once: bool = False, queue: str = "default") -> list[str]:
         """Enqueue one job of each of these tasks, which take no argument, and return their ids."""
 
         async def put(store: SQLiteStore) -> list[JobRecord]:
             now = SystemClock().now()
-            new = [NewJob(id=new_id(now), task=task, payload="{}", run_at=now, is_once=is_once) for task in tasks]
+            new = [
+                NewJob(id=new_id(now), task=task, payload="{}", run_at=now, is_once=is_once, queue=queue)
+                for task in tasks
+            ]
             return await store.enqueue(new)
 
         return [record.id for record in self.ask(put)]

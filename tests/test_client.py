@@ -10,7 +10,7 @@ import pytest
 
 from fleet import Fleet
 from tickwork import App, events
-from tickwork.errors import JobFailed, NotRunning, QueueFull
+from tickwork.errors import JobFailed, NotRunning, QueueFull, UnknownSchedule
 from tickwork.jobs import JobState
 
 PROGRAM = """
@@ -50,9 +50,9 @@ async def main():
     async with app.client():
         say("client")
         jobs = [await double.enqueue(number) for number in range(20)]
-        say("sum", sum([await job.result(timeout=10) for job in jobs]))
+        say("sum", sum([await job.result(timeout=30) for job in jobs]))
         try:
-            await (await double.enqueue(-1)).result(timeout=10)
+            await (await double.enqueue(-1)).result(timeout=30)
         except JobFailed as error:
             say("failed", error)
         job = await wait.enqueue()
@@ -60,7 +60,7 @@ async def main():
             await asyncio.sleep(0.01)
         say("cancelling", await job.cancel())
         try:
-            await job.result(timeout=10)
+            await job.result(timeout=30)
         except JobCancelled:
             say("gone")
 
@@ -119,7 +119,7 @@ async def test_a_client_is_none_of_the_workers_and_opens_nothing_for_jobs(tmp_pa
             await app.start()
         with pytest.raises(NotRunning) as nothing_here:
             await app.enqueue_here(work, (), {})
-        with pytest.raises(NotRunning) as unscheduled:
+        with pytest.raises(UnknownSchedule) as unscheduled:
             await app.schedules["hourly"].pause()
         assert not (tmp_path / "jobs.db-workers").exists() or not list((tmp_path / "jobs.db-workers").iterdir())
         assert (await job.record()).state is JobState.QUEUED
@@ -129,7 +129,7 @@ async def test_a_client_is_none_of_the_workers_and_opens_nothing_for_jobs(tmp_pa
     assert heard == []
     assert str(twice.value) == "the app has started already; one app runs once at a time"
     assert str(nothing_here.value) == "a client runs no jobs; use app.enqueue(task, ...)"
-    assert str(unscheduled.value) == "the app's scheduler is not running"
+    assert str(unscheduled.value) == "no schedule named 'hourly'; known: none"
     with pytest.raises(NotRunning, match="no started app includes"):
         await work.enqueue()
 
@@ -193,4 +193,4 @@ async def test_who_waits_for_the_end_of_all_jobs_hears_of_those_of_others(tmp_pa
         go.set()
         with pytest.raises(JobFailed):
             await job
-        await asyncio.wait_for(idle, 5)
+        await asyncio.wait_for(idle, 30)

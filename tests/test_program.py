@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX"),
+    pytest.mark.timeout(120),  # up to a dozen processes start in one test, and some wait three seconds at their end
+]
 
 HEAD = """
 import asyncio, os, signal, sys, threading, time
@@ -34,8 +37,8 @@ from tickwork import App
 app = App(drain_seconds={drain}, cancel_seconds=0.2)
 """
 
-FAR_BELOW_THE_DRAIN = 5.0
-"""A drain of a minute that has not been hurried would be noticed."""
+FAR_BELOW_THE_DRAIN = 15.0
+"""A drain of a minute that has not been hurried would be noticed, and a busy machine is not."""
 
 
 def job(body: str, *, kind: str = "async def", options: str = "") -> str:
@@ -51,6 +54,14 @@ def write(folder: Path, text: str, drain: float = 0.2) -> None:
 def start(folder: Path, text: str, *words: str, drain: float = 0.2) -> Running:
     write(folder, text, drain)
     return Running("-m", "tickwork", "run", *words, "jobs.py", cwd=folder)
+
+
+def expect_no_error(err: str) -> None:
+    """Expect that no signal has made an error: the stacks of a forced exit may name one in the code that they show.
+
+    Python 3.13 may say that it ignored a signal, which is right.
+    """
+    assert re.findall("^(?:KeyboardInterrupt|RuntimeError).*", err, re.MULTILINE) == []
 
 
 # -- a drain that succeeds --------------------------------------------------------------------------------------------
@@ -135,7 +146,10 @@ async def begin():
 @app.task()
 async def work():
     print("began", flush=True)
-    await asyncio.sleep(0.3)
+    while app.is_running:
+        await asyncio.sleep(0.01)
+    for _ in range(1_000):  # turns of the loop, in which the others are given back
+        await asyncio.sleep(0)
 """
     with start(tmp_path, text) as running:
         running.wait_for("began")
@@ -192,7 +206,7 @@ def stuck(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Runnin
 
 @pytest.mark.parametrize("kind", STUCK)
 def test_job_that_does_not_end_is_cut_and_named(stuck: dict[str, Running], kind: str) -> None:
-    ended = stuck[kind].ended(within=0.2 + 0.2 + 5)
+    ended = stuck[kind].ended()
     stuck[kind].wait_alone()
 
     assert ended.status == 4
@@ -213,7 +227,7 @@ def test_stuck_task_of_a_finished_job_is_named(tmp_path: Path) -> None:
     with start(tmp_path, job("global task\n" + STUCK_TASK)) as running:
         running.wait_for("succeeded")
         running.send(signal.SIGTERM)
-        ended = running.ended(within=5)
+        ended = running.ended()
 
     assert ended.status == 4
     assert "left behind, because they ignore their cancellation: task work.<locals>.stuck" in ended.err
@@ -223,7 +237,7 @@ def test_stuck_thread_of_a_finished_job_does_not_hold_the_exit(tmp_path: Path) -
     with start(tmp_path, job("asyncio.get_running_loop().run_in_executor(None, time.sleep, 3600)")) as running:
         running.wait_for("succeeded")
         running.send(signal.SIGTERM)
-        ended = running.ended(within=6)
+        ended = running.ended()
 
     assert ended.status == 4
     assert "CRITICAL left behind: threads that do not end" in ended.err
@@ -255,7 +269,7 @@ def test_output_that_nobody_reads_does_not_hold_the_exit(tmp_path: Path) -> None
         os.close(writer)
         running.wait_until((tmp_path / "began").exists, "the start of the job")
         running.send(signal.SIGTERM)
-        ended = running.ended(within=0.2 + 0.2 + 7)
+        ended = running.ended()
     os.close(reader)
 
     assert ended.status == 4
@@ -279,12 +293,12 @@ def test_second_signal_means_now(tmp_path: Path, kind: str) -> None:
 
 
 def test_third_signal_does_not_wait_at_all(tmp_path: Path) -> None:
-    with start(tmp_path, job("time.sleep(3600)"), drain=60) as running:
+    with start(tmp_path, "\napp.cancel_seconds = 60\n" + job("time.sleep(3600)"), drain=60) as running:
         running.wait_for("began")
-        for _ in range(3):
+        while running.process.poll() is None:  # how many are heard, nobody knows: two at the same moment are one
             running.send(signal.SIGTERM)
-            time.sleep(0.05)  # two signals at the same moment are one: the system does not count them
-        ended = running.ended(within=2.5)
+            time.sleep(0.01)
+        ended = running.ended()
 
     assert ended.status == 4
     assert "cut: jobs.work job=" in ended.err
@@ -299,8 +313,7 @@ def test_signals_in_quick_succession_end_it_too(tmp_path: Path) -> None:
         ended = running.ended()
 
     assert ended.status == 4
-    for error in ("KeyboardInterrupt", "RuntimeError"):  # Python 3.13 may say that it ignored a signal, which is right
-        assert not re.search(rf"^{error}", ended.err, re.M)  # the stacks of a forced exit may name it in their code
+    expect_no_error(ended.err)
 
 
 def test_signal_after_the_end_changes_nothing(tmp_path: Path) -> None:
@@ -316,8 +329,7 @@ def test_signal_after_the_end_changes_nothing(tmp_path: Path) -> None:
         ended = running.ended()
 
     assert ended.status in (0, 4)  # 4: it came while the loop was being closed, and hurried that
-    for error in ("KeyboardInterrupt", "RuntimeError"):
-        assert error not in ended.err
+    expect_no_error(ended.err)
 
 
 # -- early signals ----------------------------------------------------------------------------------------------------
@@ -356,7 +368,7 @@ def test_signal_during_a_start_that_blocks_ends_it_by_force(tmp_path: Path) -> N
     with start(tmp_path, body) as running:
         running.wait_for("began")
         running.send(signal.SIGTERM)
-        ended = running.ended(within=6)
+        ended = running.ended()
 
     assert ended.status == 4
     assert "cut: no job: something else holds it" in ended.err
@@ -421,7 +433,7 @@ def test_app_run_with_a_stuck_thread_of_the_users_ends_with_the_interpreter(tmp_
     with Running("jobs.py", cwd=tmp_path) as running:
         running.wait_for("began")
         running.send(signal.SIGTERM)
-        ended = running.ended(within=7)
+        ended = running.ended()
 
     assert (ended.status, ended.out) == (4, "began\nstatus 4\n")
 
@@ -469,7 +481,7 @@ asyncio.run(main())
 """
         write(tmp_path, STUCK[kind] + text)
         with Running("jobs.py", cwd=tmp_path) as running:
-            ended = running.ended(within=5)
+            ended = running.ended()
 
         assert (ended.status, ended.out) == (0, "began\nstopped\n"), ended.err
 
@@ -496,7 +508,7 @@ async def test_cancelled_stop_hurries_and_leaves_nothing() -> None:
 
     stop.cancel()
     with pytest.raises(asyncio.CancelledError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             await stop
 
     assert told == ["cancelled"]

@@ -34,17 +34,19 @@ from .durations import seconds
 from .errors import DuplicateName, InvalidOption, InvalidPayload, NotRunning, StoreUnavailable, UnknownTask
 from .events import AppStarted, AppStopping, Event, Events, JobFailed, LoopHeld
 from .handle import Job
-from .health import Health, staleness
+from .health import Health, fleet_problems, staleness
 from .jobs import JobState, NewJob, new_id
 from .options import as_executor, positive
 from .policies import MAX_DEATHS
 from .retention import Retention, retention
+from .roles import queues_of, role_of
 from .runners.options import processes_of
 from .scheduler import Entry, Scheduler
 from .schedules import Schedules
 from .shield import is_meant_for_us, to_its_end
 from .siblings import warn_of_workers
 from .stores.memory import MemoryStore
+from .stores.views import Vitals
 from .tasks import Declarations, EnqueueOptions, ScheduleSpec, Task, check_batch_id
 from .workers import Workers
 from .zones import zone_key
@@ -63,10 +65,12 @@ if TYPE_CHECKING:
     from .job_batch import JobBatch
     from .job_list import Jobs
     from .jobs import JobRecord
+    from .roles import Role
     from .runners.executor import ExecutorRunner
     from .runners.options import Processes
     from .runners.process import ProcessRunner
     from .stores.base import ScheduleRow, Store
+    from .stores.postgres_target import Target
     from .tasks import AnyTask
     from .testing import Testing
     from .watchdog import Watchdog
@@ -104,8 +108,8 @@ class App(Declarations):
     """Tasks and schedules, a scheduler and N workers.
 
     Args:
-        url: Where jobs are kept: "sqlite:///jobs.db", a file that processes on one host share; None: in memory. A
-            relative path is resolved now.
+        url: Where jobs are kept: "sqlite:///jobs.db", a file that processes on one host share, its path resolved now;
+            "postgresql://user@host/database", which processes on many hosts share; None: in memory.
         tasks: Modules and tasks to include.
         workers: How many jobs run at the same time.
         timezone: The zone of cron expressions and times of day that name none; an IANA key.
@@ -120,6 +124,9 @@ class App(Declarations):
         processes: The process pool: how many child processes, or `Processes(...)`; None: one for each processor.
         executor: Where tasks with `run_in="executor"` run: any `concurrent.futures.Executor`, such as a Dask client's
             `get_executor()`. The app does not shut it down. A `lifespan` may set `app.executor` instead.
+        role: What this process does: "all"; "worker": it fires no schedules; "scheduler": it runs no jobs; "client": it
+            only enqueues and awaits what others run, as in `client`. In tests it does all.
+        queues: From which queues it claims jobs; None: from all.
         block_warn_seconds: How long something may hold the event loop before a warning names its line, at least 10 ms;
             None: nobody looks who holds it, and no late start is explained.
         clock: Tells the time; None: the real one.
@@ -145,11 +152,16 @@ class App(Declarations):
         keep_ledger: float | str | timedelta = "30d",
         processes: int | Processes | None = None,
         executor: Executor | None = None,
+        role: str = "all",
+        queues: Iterable[str] | None = None,
         block_warn_seconds: float | str | timedelta | None = 0.25,
         clock: Clock | None = None,
     ) -> None:
-        self._path: Path | None = None if url is None else sqlite_path(url)
+        self._target: Target | None = None if url is None else _postgres_target(url)
+        self._path: Path | None = None if url is None or self._target is not None else sqlite_path(url)
         self.workers: int = positive("workers", workers)
+        self.role: Role = role_of(role, is_shared=url is not None)
+        self.queues: tuple[str, ...] | None = queues_of(queues, is_shared=url is not None)
         self.timezone: str = zone_key(timezone)
         self.drain_seconds: float = seconds(drain_seconds, "drain_seconds", allow_zero=True)
         self.cancel_seconds: float = seconds(cancel_seconds, "cancel_seconds", allow_zero=True)
@@ -524,17 +536,27 @@ class App(Declarations):
         told = self._dispatcher.progress_of(record.id)
         return replace(record, started_at=begun, progress=told or record.progress)
 
-    async def health(self) -> Health:
+    async def health(self, *, max_wait: float | str | timedelta | None = None) -> Health:
         """Return whether the app does what it should: its scheduler turns, its schedules succeed when expected.
 
+        Where processes share a store, it tells that of all of them, in whichever it is asked.
+
+        Args:
+            max_wait: Up to how long jobs may be due before they begin; None: nobody looks, for it takes a count of all
+                that wait.
+
         Raises:
+            InvalidOption: `max_wait` is no length of time.
             NotRunning: The app is not running.
         """
         store, now, scheduler, dispatcher = self._store_now(), self._clock.now(), self._scheduler, self._dispatcher
+        wait = None if max_wait is None else seconds(max_wait, "max_wait", allow_zero=True)
         rows: dict[str, ScheduleRow] = {}
+        fleet: dict[str, Any] = {}
         store_error: BaseException | None = None
         try:
             rows = {row.name: row for row in await store.schedules(list(self._entries))}
+            fleet = await self._look_at_fleet(store, wait)
         except BaseException as error:
             if is_meant_for_us(error):
                 raise
@@ -548,24 +570,80 @@ class App(Declarations):
             for entry in self._entries.values()
             if entry.name in rows and entry.policies.expect_within is not None
         ]
+        age, most = self._scheduler_age()
         return Health(
-            scheduler_age=None
-            if scheduler is None or scheduler.last_pass_at is None
-            else (now - scheduler.last_pass_at).total_seconds(),
-            max_scheduler_age=2 * self._clock.max_sleep_seconds if scheduler and scheduler.has_plans else math.inf,
+            scheduler_age=age,
+            max_scheduler_age=most,
             stale=tuple(found for name, row, within in expected if (found := staleness(name, row, within, now))),
             broken=tuple(entry.name for entry in self._entries.values() if entry.broken is not None),
             died=None if self._failed is None or not self._failed.done() else self._failed.result(),
             store_error=store_error,
             running=len(self.running),
+            **fleet,
         )
+
+    async def _look_at_fleet(self, store: Store, max_wait: float | None) -> dict[str, Any]:
+        """Return what the store tells of the other processes, and of the jobs that wait."""
+        found: dict[str, Any] = {"max_wait_seconds": max_wait}
+        now = self._clock.now()
+        if store.capabilities.multi_process:
+            workers = await store.workers()
+            problems = fleet_problems(workers, now, has_schedules=bool(self._entries))
+            found |= {"workers": tuple(workers), "fleet": tuple(problems)}
+        if max_wait is not None:
+            dues = [queue.oldest_due_at for queue in await store.queues() if queue.paused_at is None]
+            ages = [(now - due).total_seconds() for due in dues if due is not None]
+            found["oldest_due_seconds"] = max(ages, default=None)
+        return found
+
+    def _vitals(self) -> Vitals:
+        """Return how this process does, as far as the app knows."""
+        age, most = self._scheduler_age()
+        if age is None and self._scheduler is not None:  # it is about to look for the first time
+            age = 0.0
+        return Vitals(
+            running=len(self.running), scheduler_age=age, max_scheduler_age=None if math.isinf(most) else most
+        )
+
+    def _scheduler_age(self) -> tuple[float | None, float]:
+        """Return how long ago the scheduler here last looked, None where there is none; and up to when that is well."""
+        scheduler = self._scheduler
+        if scheduler is None or scheduler.last_pass_at is None:
+            return None, math.inf
+        age = (self._clock.now() - scheduler.last_pass_at).total_seconds()
+        return age, 2 * self._clock.max_sleep_seconds if scheduler.has_plans else math.inf
 
     # -- life -------------------------------------------------------------------------------------------------------
 
+    def assign(
+        self, *, role: str | None = None, queues: Iterable[str] | None = None, workers: int | None = None
+    ) -> None:
+        """Say what this process does where that is not what `App(...)` says: what `tickwork run --role` does.
+
+        Args:
+            role: See `App`; None: as it is.
+            queues: See `App`; None: as they are.
+            workers: How many jobs run at the same time; None: as many as before.
+
+        Raises:
+            InvalidOption: An option out of its range, or one that makes no sense for an app in memory.
+            NotRunning: The app has started.
+        """
+        self._expect_stopped()
+        is_shared = self.is_durable
+        self.role = self.role if role is None else role_of(role, is_shared=is_shared)
+        self.queues = self.queues if queues is None else queues_of(queues, is_shared=is_shared)
+        self.workers = self.workers if workers is None else positive("workers", workers)
+
     @property
     def path(self) -> Path | None:
-        """The file in which jobs are kept; None: they are in memory."""
+        """The file in which jobs are kept; None: they are in memory, or in a database."""
         return self._path
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether jobs and schedules outlive the process; else they are in memory."""
+        return self._path is not None or self._target is not None
 
     @property
     def executor(self) -> Executor | None:
@@ -644,23 +722,20 @@ class App(Declarations):
         Raises:
             NotRunning: The app has started, or keeps its jobs in memory, where no other process runs them.
         """
-        if self._path is None:
+        if not self.is_durable:
             raise NotRunning(
                 "an app in memory has no clients: no other process could run what they enqueue; let it keep its jobs: "
                 'App("sqlite:///jobs.db")'
             )
         self._expect_stopped()
-        self._is_client = True
+        await self._begin(self._start_client())
         try:
-            await self._begin(self._start_client())
-            try:
-                yield {"tickwork": self}
-            finally:
-                await self.stop()
+            yield {"tickwork": self}
         finally:
-            self._is_client = False
+            await self.stop()
 
     async def _start_client(self) -> None:
+        self._is_client = True
         store = self._make_store()
         await store.open()
         self._store = store
@@ -668,22 +743,41 @@ class App(Declarations):
         for task in self._tasks.values():
             task.bind(self)
 
-    async def start(self, *, schedules: bool = True, claims: bool = True) -> None:
-        """Open the store and the user's resources, start workers and scheduler.
+    async def start(self, *, schedules: bool | None = None, claims: bool | None = None) -> None:
+        """Open the store and the user's resources, start workers and scheduler, as the role of this process says.
 
         Args:
-            schedules: Fire schedules too; without, the app only runs what is enqueued.
+            schedules: Fire schedules too; without, the app only runs what is enqueued. None: as the role says.
             claims: Run what anybody has enqueued; without, only what `enqueue_here` gets. In memory, where nobody else
-                could run the rest, everything is run.
+                could run the rest, everything is run. None: as the role says.
 
         Raises:
             NotRunning: It has started already.
             Exception: Whatever the user's lifespan or an `on_start` function raises; everything is closed again.
         """
         self._expect_stopped()
+        role = "all" if self._testing is not None else self.role
+        if role == "client" and schedules is None and claims is None:
+            await self._begin(self._start_client())
+            return
+        if schedules is None:
+            schedules = role in ("all", "scheduler")
+        if claims is None:
+            claims = role in ("all", "worker")
         await self._begin(self._start(schedules, claims))
         self._events.emit(AppStarted())
-        logger.info("started: %d tasks, %d schedules, %d workers", len(self._tasks), len(self._entries), self.workers)
+        logger.info(
+            "started: %d tasks, %d schedules, %d workers%s",
+            len(self._tasks),
+            len(self._entries),
+            self.workers,
+            self._described_part(),
+        )
+
+    def _described_part(self) -> str:
+        """Return what this process does, where it does not do all."""
+        queues = "" if self.queues is None else f", from {', '.join(self.queues)}"
+        return queues + ("" if self.role == "all" else f"; role {self.role}")
 
     def _expect_stopped(self) -> None:
         if self._loop is not None:
@@ -715,7 +809,8 @@ class App(Declarations):
         if not claims and store.capabilities.multi_process:
             self._dispatcher.only = set()
         else:
-            await store.register(self._worker, self._fingerprints(store))
+            self._dispatcher.queues = None if self._testing is not None else self.queues
+            await store.register(self._worker, self._fingerprints(store), queues=self._dispatcher.queues)
         store.listen(self._dispatcher)
         self._watchdog = self._dispatcher.watchdog = self._make_watchdog(self._dispatcher)
         if self._user_lifespan is not None:
@@ -743,6 +838,10 @@ class App(Declarations):
             self._supervise(self._scheduler.run(), "scheduler")
             if self._entries and self._testing is None and not store.capabilities.multi_process:
                 warn_of_workers(os.environ, len(self._entries))
+        if store.capabilities.multi_process:
+            from .pulse import pulse  # what an app in memory never needs
+
+            self._supervise(pulse(store, self._worker, self._clock, self._vitals), "pulse")
         for hook in self._start_hooks:
             if inspect.isawaitable(made := hook()):
                 await made
@@ -869,16 +968,11 @@ class App(Declarations):
         if self._path is not None:
             from .stores.sqlite import SQLiteStore  # many apps keep their jobs in memory
 
-            return SQLiteStore(
-                self._path,
-                self._clock,
-                worker=self._worker,
-                max_queued=self.max_queued,
-                max_deaths=self.max_deaths,
-                keep_results=self.retention.results,
-                keep_jobs=self.retention.jobs,
-                keep_ledger=self.retention.ledger,
-            )
+            return SQLiteStore(self._path, self._clock, **self._store_options())
+        if self._target is not None:
+            from .stores.postgres import PostgresStore
+
+            return PostgresStore(self._target, self._clock, **self._store_options())
         return MemoryStore(
             self._clock,
             max_queued=self.max_queued,
@@ -886,6 +980,17 @@ class App(Declarations):
             is_held=self._handles.__contains__,
             is_batch_held=self._batches.__contains__,
         )
+
+    def _store_options(self) -> dict[str, Any]:
+        """Return what stores in a file and in a database have in common."""
+        return {
+            "worker": self._worker,
+            "max_queued": self.max_queued,
+            "max_deaths": self.max_deaths,
+            "keep_results": self.retention.results,
+            "keep_jobs": self.retention.jobs,
+            "keep_ledger": self.retention.ledger,
+        }
 
     def _make_executor(self) -> ExecutorRunner:
         from .runners.executor import ExecutorRunner  # most apps have none
@@ -960,7 +1065,7 @@ class App(Declarations):
         self._scheduler = None
         if dispatcher is not None:
             dispatcher.changed.set()
-        if not self._is_client:
+        if not (is_client := self._is_client):
             self._events.emit(AppStopping())
         await self._end_loops("scheduler", "feeder")
         unstarted, cut = 0, []
@@ -987,9 +1092,10 @@ class App(Declarations):
                         await store.close()
                 finally:
                     self._store = self._loop = self._worker = None
+                    self._is_client = False
                     for entry in self._entries.values():
                         entry.row = entry.next_at = None
-        level = logging.DEBUG if self._is_client else logging.WARNING if cut else logging.INFO
+        level = logging.DEBUG if is_client else logging.WARNING if cut else logging.INFO
         logger.log(level, "stopped: %d unstarted jobs given back, %d cut%s", unstarted, len(cut), _listed(cut))
         return Stopped(unstarted, cut)
 
@@ -1059,6 +1165,17 @@ def _ignore(context: Context, error: BaseException) -> None:
     """Nobody wants to hear at once."""
 
 
+def _postgres_target(url: str) -> Target | None:
+    """Return the database that a URL names; None: it names a file."""
+    if not str(url).startswith("postgres"):
+        return None
+    from .stores.postgres_target import target_of  # most apps have none
+
+    target = target_of(url)
+    logger.info("jobs are kept in %s, schema %s", target.where, target.schema)
+    return target
+
+
 def sqlite_path(url: str) -> Path:
     """Return the file that a URL names: "sqlite:///jobs.db" is relative, "sqlite:////var/jobs.db" absolute.
 
@@ -1067,7 +1184,7 @@ def sqlite_path(url: str) -> Path:
     """
     from pathlib import Path  # which an app in memory can do without
 
-    expected = '"sqlite:///jobs.db" (relative) or "sqlite:////var/lib/jobs.db" (absolute)'
+    expected = '"sqlite:///jobs.db" (relative), "sqlite:////var/lib/jobs.db" (absolute) or "postgresql://..."'
     if not str(url).startswith("sqlite:///") or url in ("sqlite:///", "sqlite:////"):
         raise InvalidOption("url", expected, url, remedy="leave it out to keep jobs in memory")
     if "?" in url:

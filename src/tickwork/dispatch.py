@@ -33,7 +33,7 @@ from .stores.base import Finish, Lease
 from .workers import FAIR_SECONDS, WAITING, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
     from .clock import Clock, Timer
@@ -58,6 +58,9 @@ costs nothing. When the process dies before, nobody knows whether they had begun
 
 MAX_REFILLS = 20
 """How often workers claim for themselves between two turns of the feeder; on a virtual clock, no time limits that."""
+
+STOPPED = "the app stopped before it had ended"
+"""What becomes of a job, for those who wait for it here."""
 
 PATIENT_TURNS = 20
 """For so many turns of the loop, ends are put off while jobs in memory begin: a thousand of them begin meanwhile."""
@@ -234,6 +237,8 @@ class Dispatcher:
         """Hears the name of a schedule when a job of it has ended, or was cancelled before it began."""
         self.on_schedules_changed: Callable[[], object] = _ignore_all
         """Hears that another process has changed schedules."""
+        self.queues: Collection[str] | None = None
+        """From which queues jobs are claimed; None: from all."""
         self.only: set[str] | None = None
         """The ids of the only jobs that are claimed; None: any."""
         self.on_checkpoint: Callable[[Context, str], None] | None = None
@@ -258,6 +263,8 @@ class Dispatcher:
         self._suspect: JobRun | None = None
         self._suspects: deque[JobRun] = deque()
         self._waiters: dict[str, Waiter] = {}
+        self._has_stopped = False
+        """Whether those who waited were told that the app has stopped."""
         self._outbox: list[tuple[Finish, JobRecord]] = []
         self._leases_back: list[Lease] = []
         self._written = asyncio.Event()
@@ -307,7 +314,9 @@ class Dispatcher:
             self._refills_left, self._refill_until = MAX_REFILLS, self._clock.monotonic() + FAIR_SECONDS
 
     async def _claim(self, room: int) -> list[JobRecord]:
-        records = await self._store.claim(worker=self._name, tasks=self._tasks.keys(), limit=room, jobs=self.only)
+        records = await self._store.claim(
+            worker=self._name, tasks=self._tasks.keys(), limit=room, queues=self.queues, jobs=self.only
+        )
         self.claim_error = None
         self._is_drained = len(records) < room
         return records
@@ -346,20 +355,29 @@ class Dispatcher:
         The feeder claims it again for further attempts, and in `only` nothing else. Returns the job, or the
         unfinished one that has its key.
         """
-        if self.only is not None:
-            self.only.add(job.id)
         # What is asked of a store in the same turn of the loop is one transaction, or the next best thing.
-        (taken,), records = await asyncio.gather(
-            self._store.enqueue([job]),
-            self._store.claim(worker=self._name, tasks=self._tasks.keys(), limit=1, jobs={job.id}),
-        )
-        for record in records:
-            run = self._admit(record)
-            if run is not None and not self._set_apart(run):
-                await self._workers.buffer.put(run)
+        (taken,), _ = await asyncio.gather(self._store.enqueue([job]), self.claim_now([job.id]))
         if self.only is not None:
             self.only.add(taken.id)  # it may be another one, with the same key, that nobody runs yet
         return taken
+
+    async def claim_now(self, job_ids: Collection[str]) -> list[str]:
+        """Claim these jobs as far as they are due, without waiting for the feeder; return the ids of those it got.
+
+        The feeder claims the others when they are due, further attempts too, and in `only` nothing else.
+        """
+        if not job_ids:
+            return []
+        if self.only is not None:
+            self.only.update(job_ids)
+        records = await self._store.claim(
+            worker=self._name, tasks=self._tasks.keys(), limit=len(job_ids), jobs=set(job_ids)
+        )
+        runs = [run for record in records if (run := self._admit(record)) is not None]
+        for run in runs:
+            if not self._set_apart(run):
+                await self._workers.buffer.put(run)
+        return [run.record.id for run in runs]
 
     def _room(self) -> int:
         """Return how many jobs may be claimed; none when it is not above zero."""
@@ -885,6 +903,8 @@ class Dispatcher:
             JobError: What this process knows sooner than the store.
             UnknownJob: There is no such job.
         """
+        if self._has_stopped:
+            return await self._end_before_the_stop(job_id), None
         finished = self._store.finished(job_id)
         waiter = self._waiters.get(job_id)
         if waiter is None:
@@ -899,14 +919,22 @@ class Dispatcher:
             if not finished.cancel() and not finished.cancelled():
                 finished.exception()  # it is seen, also when this was cancelled at the same moment
 
+    async def _end_before_the_stop(self, job_id: str) -> JobRecord:
+        """Return a job that has ended. Of another's end nobody here would hear: waiting for it would be for ever."""
+        record = await self._store.job(job_id)
+        if not record.has_ended:
+            raise JobCancelled(job_id, record.task, STOPPED)
+        return record
+
     def end_waiting(self) -> None:
         """Tell everybody who still waits that this app has stopped."""
+        self._has_stopped = True
         self._reports.close()
         if self._mark_timer is not None:
             self._mark_timer.cancel()
             self._mark_timer = None
         for job_id, waiter in self._waiters.items():
-            waiter.tell(JobCancelled(job_id, "?", "the app stopped before it had ended"))
+            waiter.tell(JobCancelled(job_id, "?", STOPPED))
 
 
 def fingerprint(task: AnyTask) -> str:

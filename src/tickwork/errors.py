@@ -43,6 +43,7 @@
     │   ├── ForeignEntry (ValueError)               the entry is not ours, or edited by hand
     │   ├── InvalidEntry (ValueError)               an id or a word that no entry can carry
     │   ├── UnsupportedSchedule (ValueError)        a schedule that it cannot say exactly
+    │   ├── PlanRefused (ValueError)                several of an app
     │   └── CrontabCorrupt (ValueError)             markers that do not balance
     └── JobError                            what `await job.result()` raises
         ├── JobFailed                       cause: the original, where it is in this process
@@ -777,6 +778,23 @@ class UnsupportedSchedule(SystemSchedulerError, ValueError):
     def __init__(self, schedule: object, where: str, reason: str) -> None:
         self.schedule, self.reason = schedule, reason
         super().__init__(f"{where} cannot say {short(schedule)} exactly: {reason}")
+
+
+class PlanRefused(SystemSchedulerError, ValueError):
+    """Schedules of an app that the scheduler of the operating system cannot have; nothing was changed.
+
+    Attributes:
+        refused: Why not, for each by its id.
+    """
+
+    refused: dict[str, str]
+
+    def __init__(self, where: str, refused: dict[str, str]) -> None:
+        self.refused = refused
+        told = [f"{id} ({reason})" for id, reason in list(refused.items())[:3]]
+        told += [f"{len(refused) - 3} more"] if len(refused) > 3 else []
+        remedy = "leave them out with skip_unsupported=True (--skip-unsupported), and let the app run them"
+        super().__init__(f"{where} cannot have all of them, and nothing was changed: {'; '.join(told)}; {remedy}")
 
 
 class CrontabCorrupt(SystemSchedulerError, ValueError):

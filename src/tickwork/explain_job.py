@@ -31,6 +31,7 @@ Reason = Literal[
     "queue_paused",
     "no_worker",
     "unknown_task",
+    "unclaimed_queue",
     "limit",
     "in_line",
     "claimed",
@@ -129,6 +130,10 @@ def _queued(facts: JobFacts, job: JobRecord) -> _Told:
         live = _listed(facts.workers)
         told = f"{since} and waits: no live worker knows its task ({live}); start one whose app includes {job.task!r}"
         return told, "unknown_task", None, job.task
+    if not any(job.task in worker.tasks and worker.claims_from(job.queue) for worker in facts.workers):
+        live = _listed(facts.workers)
+        told = f"{since} and waits: no live worker that knows its task claims from its queue {job.queue!r} ({live})"
+        return f"{told}; start one with --queues {job.queue}", "unclaimed_queue", None, job.queue
     if standing.gate is not None:
         return _at_gate(since, standing.gate, facts)
     return f"{since} and waits for a free worker: {_ahead(standing)} before it", "in_line", None, None

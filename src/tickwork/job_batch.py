@@ -12,6 +12,7 @@ who waits is woken by the store, also when other processes run the jobs.
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
@@ -24,7 +25,7 @@ from .options import one_of
 from .stores.batches import UNFINISHED
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
     from datetime import datetime, timedelta
 
     from .app import App
@@ -194,7 +195,8 @@ class JobBatch(Generic[R]):
 
         Cancelling the wait cancels nothing but the wait.
         """
-        return counts_of(await self._within(timeout, lambda: self._when(lambda row: row.is_over)))
+        with self._told_of_the_stop():
+            return counts_of(await self._within(timeout, lambda: self._when(lambda row: row.is_over)))
 
     @overload
     async def results(
@@ -248,7 +250,7 @@ class JobBatch(Generic[R]):
 
         A job that is retried after its outcome was given is not given again.
         """
-        return self._in_order() if ordered else self._as_they_end()
+        return self._until_the_stop(self._in_order() if ordered else self._as_they_end())
 
     async def cancel(self) -> int:
         """Cancel all jobs that have not ended, or are parked, and return how many those were.
@@ -287,7 +289,13 @@ class JobBatch(Generic[R]):
 
     # -- outcomes ---------------------------------------------------------------------------------------------------
 
-    async def _in_order(self) -> AsyncIterator[JobOutcome[R]]:
+    async def _until_the_stop(self, outcomes: AsyncGenerator[JobOutcome[R], None]) -> AsyncIterator[JobOutcome[R]]:
+        with self._told_of_the_stop():
+            async with aclosing(outcomes):
+                async for outcome in outcomes:
+                    yield outcome
+
+    async def _in_order(self) -> AsyncGenerator[JobOutcome[R], None]:
         index, limit = 0, FEW
         while True:
             page = await self._store.batch_jobs(self.id, first=index, limit=limit)
@@ -322,11 +330,11 @@ class JobBatch(Generic[R]):
         except JobError as error:  # what this process knows before the store does; or the app stops
             found = await self._store.job(job.id)
             if not found.has_ended and self._app._stopping is not None:
-                raise NotRunning(f"the app stopped before batch {self.id!r} had ended") from error
+                raise self._stopped() from error
             return JobOutcome(index, job.id, None, error)
         return self._outcome(index, ended, original)
 
-    async def _as_they_end(self) -> AsyncIterator[JobOutcome[R]]:
+    async def _as_they_end(self) -> AsyncGenerator[JobOutcome[R], None]:
         given, end = bytearray(), 0
         while True:
             row = await self._store.batch(self.id)
@@ -377,6 +385,20 @@ class JobBatch(Generic[R]):
                     news.result()
             finally:
                 news.cancel()
+
+    @contextmanager
+    def _told_of_the_stop(self) -> Iterator[None]:
+        """Say what the stop of the app means for who waits here, whichever part of it noticed that first."""
+        assert self._store is not None, "one that never ran has said so"
+        try:
+            yield
+        except NotRunning:
+            if self._app.is_running:
+                raise
+            raise self._stopped() from None
+
+    def _stopped(self) -> NotRunning:
+        return NotRunning(f"the app stopped before batch {self.id!r} had ended")
 
     async def _within(self, timeout: float | str | timedelta | None, work: Callable[[], Any]) -> Any:
         if timeout is None:

@@ -239,7 +239,7 @@ def due(
         return None
     second = trigger.next(first)
     is_alone = second is None or second > now
-    if is_alone and not _is_too_late(first, now, policies) and not _is_let_pass(first, now, policies):
+    if is_alone and not is_too_late(first, now, policies) and not _is_let_pass(first, now, policies):
         return Due(runs=(first,), watermark=first, known=(first, second))  # what nearly every pass finds
     first, last, count = latest(trigger, row.watermark, now)
     if first is None or last is None:
@@ -277,7 +277,7 @@ def _runs(
         found = (last,)
     if policies.grace is None:
         return found, decided_by
-    within = tuple(fire_time for fire_time in found if not _is_too_late(fire_time, now, policies))
+    within = tuple(fire_time for fire_time in found if not is_too_late(fire_time, now, policies))
     if len(within) < len(found):
         decided_by = ("grace",) if not within else (*decided_by, "grace")
     return within, decided_by
@@ -288,7 +288,7 @@ def _is_let_pass(fire_time: datetime, now: datetime, policies: Policies) -> bool
     return policies.catch_up == "none" and now - fire_time > timedelta(seconds=PROMPT_SECONDS)
 
 
-def _is_too_late(fire_time: datetime, now: datetime, policies: Policies) -> bool:
+def is_too_late(fire_time: datetime, now: datetime, policies: Policies) -> bool:
     """Return whether no jitter could save a fire time from its grace; the exact limit is that of the jitter drawn."""
     return policies.grace is not None and now - fire_time > timedelta(seconds=policies.grace + policies.jitter)
 
@@ -297,7 +297,7 @@ def _due_after_end(trigger: Trigger, row: ScheduleRow, now: datetime, policies: 
     at = following(trigger, row, policies)
     if at is None or at > now:
         return None
-    if not _is_too_late(at, now, policies):
+    if not is_too_late(at, now, policies):
         return Due(runs=(at,), watermark=at)
     return Due(
         runs=(),

@@ -118,7 +118,8 @@ class Program:
 
     async def _start(self) -> int | None:
         """Start the app, and return the status of the program where that is its end."""
-        start = asyncio.ensure_future(self._app.start(schedules=not self._alone, claims=not self._alone))
+        part = False if self._alone else None  # as the role of this process says
+        start = asyncio.ensure_future(self._app.start(schedules=part, claims=part))
         stop = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait({start, stop}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()

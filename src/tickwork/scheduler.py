@@ -200,21 +200,12 @@ class Scheduler:
         rows = await self._store.schedules([entry.name])  # the end of a job may have changed it just now
         now = self._clock.now()
         try:
-            first, last, count = passed_in_pause(entry.trigger, rows[0] if rows else None, entry.policies, now)
+            return resumption(entry, rows[0] if rows else None, now)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
             self._set_aside(entry, error)
             return None
-        return Pause(
-            name=entry.name,
-            paused=False,
-            passed_first=first,
-            passed_last=last,
-            passed_count=count,
-            next_at=policies.first_after_end(entry.trigger, entry.policies, now),
-            watermark=now,
-        )
 
     async def run_now(self, name: str) -> Fired:
         """Make a job now. Overlap applies; the schedule's own fire times do not move."""
@@ -581,6 +572,20 @@ class Scheduler:
 
 async def _nothing() -> None:
     """Nothing is put off."""
+
+
+def resumption(entry: Entry, row: ScheduleRow | None, now: datetime) -> Pause:
+    """Return the change that resumes a schedule now, with what passed in the pause. Raises what the trigger does."""
+    first, last, count = passed_in_pause(entry.trigger, row, entry.policies, now)
+    return Pause(
+        name=entry.name,
+        paused=False,
+        passed_first=first,
+        passed_last=last,
+        passed_count=count,
+        next_at=policies.first_after_end(entry.trigger, entry.policies, now),
+        watermark=now,
+    )
 
 
 def passed_in_pause(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 from .errors import InvalidOption, UnknownJob, UnknownSchedule
 from .explain import MINUTE, Facts, Why, read_time, sought, why
 from .options import positive
-from .scheduler import passed_in_pause
-from .stores.base import Answer
+from .scheduler import passed_in_pause, resumption
+from .stores.base import Answer, Pause
 from .tasks import ScheduleSpec, policies_of
 from .triggers import Trigger, read_instant, upcoming
 
@@ -88,17 +88,44 @@ class Schedule:
         """Return the next `n` fire times (UTC), fewer when the trigger ends; a pause is not looked at."""
         return upcoming(self._entry.trigger, self._app._clock.now(), positive("n", n))
 
-    async def pause(self) -> None:
-        """Let fire times pass until `resume`. A job under way goes on."""
-        await self._app._scheduler_now().pause(self.name, paused=True)
+    async def pause(self) -> bool:
+        """Let fire times pass until `resume`, in all processes that share the store, and return whether that is news.
 
-    async def resume(self) -> None:
-        """Fire again, from now on: what was due while it was paused is not made up for.
+        A job under way goes on.
+
+        Raises:
+            NotRunning: The app is not running.
+            UnknownSchedule: No process that fires it has declared it in the store yet.
+        """
+        return await self._set_paused(True)
+
+    async def resume(self) -> bool:
+        """Fire again, from now on, and return whether it was paused. What was due meanwhile is not made up for.
 
         One whose trigger has raised goes on where that was, and `catch_up` decides about what has passed since. While
         the trigger still raises, the schedule stays as it is; `error` tells.
+
+        Raises:
+            NotRunning: The app is not running.
+            UnknownSchedule: No process that fires it has declared it in the store yet.
+            Exception: What the trigger raises, where this process fires no schedules.
         """
-        await self._app._scheduler_now().pause(self.name, paused=False)
+        return await self._set_paused(False)
+
+    async def _set_paused(self, paused: bool) -> bool:
+        scheduler, store = self._app._scheduler, self._app._store_now()
+        if scheduler is not None:
+            was = self.is_paused
+            await scheduler.pause(self.name, paused=paused)
+            return was is not paused
+        if not store.capabilities.multi_process:
+            self._app._scheduler_now()  # raises: nobody fires it
+        row = await self._row()
+        if row is not None and row.paused is paused:
+            return False
+        now = self._app._clock.now()
+        await store.set_schedule([Pause(name=self.name, paused=True) if paused else resumption(self._entry, row, now)])
+        return True
 
     async def run_now(self) -> Job[Any] | None:
         """Make a job now, beside the fire times, and return it.

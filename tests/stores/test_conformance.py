@@ -10,6 +10,8 @@ import pytest
 
 from tickwork.stores.base import Store
 from tickwork.stores.memory import MemoryStore
+from tickwork.stores.postgres import PostgresStore
+from tickwork.stores.postgres_target import Target
 from tickwork.stores.sqlite import SQLiteStore
 from tickwork.testing import HandClock, StoreConformance
 
@@ -35,4 +37,14 @@ class TestSQLite(OurLoop):
     def make_store(self, tmp_path: Path) -> MakeStore:
         return lambda clock, max_queued: SQLiteStore(
             tmp_path / "jobs.db", clock, worker=self.worker, max_queued=max_queued, keeps_house=False
+        )
+
+
+class TestPostgres(OurLoop):
+    forget_seconds = 31 * 86_400.0
+
+    @pytest.fixture
+    def make_store(self, target: Target) -> MakeStore:
+        return lambda clock, max_queued: PostgresStore(
+            target, clock, worker=self.worker, max_queued=max_queued, keeps_house=False
         )

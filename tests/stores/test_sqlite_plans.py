@@ -19,11 +19,12 @@ from tickwork.stores import sqlite_people as people
 from tickwork.stores import sqlite_verbs as verbs
 from tickwork.stores.base import Answer
 from tickwork.stores.batches import BatchPart
-from tickwork.stores.sqlite_attempts import attempts
+from tickwork.stores.instants import at
+from tickwork.stores.sql_attempts import attempts
+from tickwork.stores.sql_schedules import write_answer
 from tickwork.stores.sqlite_limits import blocker
 from tickwork.stores.sqlite_limits import declare as declare_limits
 from tickwork.stores.sqlite_schema import migrate
-from tickwork.stores.sqlite_values import at
 from tickwork.stores.views import JobQuery
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -112,7 +113,7 @@ def verbs_of(db: sqlite3.Connection, clock: HandClock) -> Iterator[tuple[str, Ca
     yield "fire", lambda: fired.append(verbs.fire(db, now, firing(clock, 1, overlap="queue", job=late)))
     yield (
         "answer",
-        lambda: verbs.write_answer(
+        lambda: write_answer(
             db,
             Answer(
                 schedule="s",

@@ -6,7 +6,8 @@ One day at a time, on clocks that do not change. A duration is taken with its en
 from __future__ import annotations
 
 import calendar
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
 
 from tickwork.system.task_model import (
     ByDay,
@@ -20,6 +21,7 @@ from tickwork.system.task_model import (
 )
 
 DAY = timedelta(days=1)
+SECOND = timedelta(seconds=1)
 
 
 def starts_on(triggers: tuple[TaskTrigger, ...], day: date) -> list[datetime]:
@@ -87,3 +89,51 @@ def _is_named(days: Days, trigger: CalendarTrigger, day: date) -> bool:
     assert isinstance(days, ByMonthWeekday)
     is_named = (day.day - 1) // 7 + 1 in days.weeks or ("last" in days.weeks and day.day + 7 > length)
     return day.month in days.months and weekday in days.weekdays and is_named
+
+
+# --- where clocks change ------------------------------------------------------------------------------------------
+
+
+def instants_on(triggers: tuple[TaskTrigger, ...], day: date, zone: ZoneInfo) -> list[datetime]:
+    """Return the starts on a day in a zone (UTC, in order), each as often as there are triggers for it.
+
+    As Windows documents it: what clocks skip starts when they have, what they show twice starts the first time, and
+    repetitions count elapsed time from there.
+    """
+    begin, end = instant_of(datetime.combine(day, time()), zone), instant_of(datetime.combine(day + DAY, time()), zone)
+    found: list[datetime] = []
+    for trigger in triggers:
+        found += _instants(trigger, day, zone, begin, end)
+    return sorted(found)
+
+
+def _instants(trigger: TaskTrigger, day: date, zone: ZoneInfo, begin: datetime, end: datetime) -> list[datetime]:
+    if isinstance(trigger, TimeTrigger):
+        start = instant_of(trigger.start, zone)
+        assert trigger.repetition is not None
+        step = timedelta(seconds=trigger.repetition.interval_seconds)
+        moment = start + max(0, -((start - begin) // step)) * step
+        return [moment + number * step for number in range((end - moment - SECOND) // step + 1)]
+    if not _is_named(trigger.days, trigger, day):
+        return []
+    first = instant_of(datetime.combine(day, trigger.start.time()), zone)
+    if trigger.repetition is None:
+        return [first]
+    interval, duration = trigger.repetition.interval_seconds, trigger.repetition.duration_seconds
+    assert duration is not None
+    return [first + timedelta(seconds=after) for after in range(0, duration, interval)]
+
+
+def instant_of(wall: datetime, zone: ZoneInfo) -> datetime:
+    """Return when clocks show a wall time, or have skipped it."""
+    found = wall.replace(tzinfo=zone).astimezone(UTC)
+    if found.astimezone(zone).replace(tzinfo=None) == wall:
+        return found
+    low, high = found - DAY, found  # an instant is skipped: the first one at which the later offset holds
+    while high - low > SECOND:
+        middle = low + (high - low) // SECOND // 2 * SECOND
+        if middle.astimezone(zone).utcoffset() == high.astimezone(zone).utcoffset():
+            high = middle
+        else:
+            low = middle
+    return high

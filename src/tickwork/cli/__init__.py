@@ -15,14 +15,22 @@ from .. import __version__
 from ..errors import TickworkError
 from ..program import OK, USAGE
 from .crontab import add_crontab
+from .fleet import add_fleet
 from .map import add_map
 from .preview import add_preview
+from .schtasks import add_schtasks
 from .store import add_store
+from .system_sync import VERBS
+from .trigger import add_trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_SECOND_WORDS = {"jobs": ("show", "retry", "cancel", "delete", "batch"), "crontab": ("doctor", "list")}
+_SECOND_WORDS = {
+    "jobs": ("show", "retry", "cancel", "delete", "batch"),
+    "crontab": (*VERBS, "doctor"),
+    "schtasks": VERBS,
+}
 
 EPILOG = """\
 TARGET is module:app, module, or path/file.py (imported by its stem, its folder first on sys.path);
@@ -91,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
 
     run = add("run", "Run the app until SIGINT or SIGTERM, then drain.")
     run.add_argument("--until-idle", action="store_true", help="end when no job is queued or running")
+    run.add_argument("--role", metavar="ROLE", help="all, worker (no schedules), scheduler (no jobs), client")
+    run.add_argument("--queues", metavar="A,B", help="claim jobs of these queues only")
+    run.add_argument("--workers", type=_count, metavar="N", help="how many jobs run at the same time (the app's)")
     run.add_argument("--reload", action="store_true", help="start anew when a Python file below the folder changes")
     run.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)  # what --reload starts
     run.add_argument("--uvloop", action="store_true", help="run on uvloop (extra 'uvloop')")
@@ -131,11 +142,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_jobs(add)
     add_store(add)
     add_crontab(add)
+    add_fleet(add)
+    add_schtasks(add)
     add_map(add)
 
-    trigger = add("trigger", "Run a task once, here and now, and print its result as JSON.")
-    trigger.add_argument("name", metavar="NAME", help="a task or schedule; its last part will do where it is unique")
-    trigger.add_argument("--args", default="[]", metavar="JSON", help="a list of arguments, or an object of named ones")
+    add_trigger(add)
     return parser
 
 
@@ -172,10 +183,12 @@ def _add_jobs(add: Callable[..., argparse.ArgumentParser]) -> None:
     for command in (listing, show, retry, cancel, delete, batch, queues):
         command.add_argument("--json", action="store_true", help="as JSON")
     for name, summary in (
-        ("pause", "Let no process claim jobs of a queue, until it is resumed."),
-        ("resume", "Let jobs of a queue be claimed again."),
+        ("pause", "Let no process claim jobs of a queue, or fire a schedule, until it is resumed."),
+        ("resume", "Let jobs of a queue be claimed again, or a schedule fire."),
     ):
-        add(name, summary).add_argument("queue", metavar="QUEUE", help="its name")
+        what = add(name, summary).add_mutually_exclusive_group(required=True)
+        what.add_argument("queue", metavar="QUEUE", nargs="?", help="the queue's name")
+        what.add_argument("--schedule", metavar="NAME", help="a schedule instead, by its name")
 
 
 def _joined(words: Sequence[str]) -> list[str]:

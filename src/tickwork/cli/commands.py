@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import inspect
-import json
-import logging
 import sys
 from datetime import UTC
-from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from ..clock import SystemClock
 from ..durations import format_seconds
-from ..errors import InvalidOption, InvalidPayload, JobError, JobFailed
-from ..program import CUT, JOB_FAILED, OK, leave
-from ..program import run as run_program
+from ..errors import InvalidOption
+from ..program import JOB_FAILED, OK
 from ..triggers import Cron, upcoming
 from ..zones import clock_change, zone_key
 from .batches import run_jobs_batch as run_jobs_batch
+from .crontab import run_crontab as run_crontab
+from .crontab import run_crontab_diff as run_crontab_diff
 from .crontab import run_crontab_doctor as run_crontab_doctor
+from .crontab import run_crontab_install as run_crontab_install
 from .crontab import run_crontab_list as run_crontab_list
+from .crontab import run_crontab_sync as run_crontab_sync
+from .crontab import run_crontab_uninstall as run_crontab_uninstall
+from .fleet import run_health as run_health
+from .fleet import run_workers as run_workers
 from .history import run_history as run_history
 from .history import run_why as run_why
 from .jobs import run_jobs as run_jobs
@@ -29,14 +31,21 @@ from .jobs import run_jobs_delete as run_jobs_delete
 from .jobs import run_jobs_retry as run_jobs_retry
 from .jobs import run_jobs_show as run_jobs_show
 from .map import run_map as run_map
-from .names import task_to_run
 from .output import as_json, log_to_stderr, table
 from .preview import run_preview as run_preview
 from .queues import run_pause as run_pause
 from .queues import run_queues as run_queues
 from .queues import run_resume as run_resume
+from .running import run_app
+from .schtasks import run_schtasks as run_schtasks
+from .schtasks import run_schtasks_diff as run_schtasks_diff
+from .schtasks import run_schtasks_install as run_schtasks_install
+from .schtasks import run_schtasks_list as run_schtasks_list
+from .schtasks import run_schtasks_sync as run_schtasks_sync
+from .schtasks import run_schtasks_uninstall as run_schtasks_uninstall
 from .store import run_store as run_store
 from .target import load
+from .trigger import run_trigger as run_trigger
 
 if TYPE_CHECKING:
     import argparse
@@ -47,8 +56,6 @@ if TYPE_CHECKING:
     from ..app import App
     from ..schedules import Schedule
     from ..tasks import AnyTask
-
-logger: logging.Logger = logging.getLogger("tickwork.program")
 
 
 def run_run(options: argparse.Namespace) -> int:
@@ -64,21 +71,17 @@ def run_run(options: argparse.Namespace) -> int:
 
         end_with_supervisor()
     app = load(options.target, show_traceback=options.verbose)
+    app.assign(
+        role=options.role or ("all" if app.role == "client" else None),  # what a web process does is not for this one
+        queues=None if options.queues is None else options.queues.split(","),
+        workers=options.workers,
+    )
 
     async def until_idle() -> int:
         await app.wait_idle()
         return JOB_FAILED if app.failed_count else OK
 
-    return _run(app, work=until_idle if options.until_idle else None, loop_factory=factory)
-
-
-def _run(app: App, **settings: Any) -> int:
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # what jobs print is seen when they print it
-    status = run_program(app, is_last=True, **settings)
-    if status == CUT:
-        leave(status)  # a thread that was left behind must not hold the exit
-    return status
+    return run_app(app, work=until_idle if options.until_idle else None, loop_factory=factory)
 
 
 def _uvloop() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -174,58 +177,6 @@ def run_check(options: argparse.Namespace) -> int:
     from .check import run_check  # it knows the process pool, which the other commands do not need
 
     return run_check(options)
-
-
-def run_trigger(options: argparse.Namespace) -> int:
-    """Run a task once, here."""
-    log_to_stderr(verbose=options.verbose)
-    app = load(options.target, show_traceback=options.verbose)
-    task = task_to_run(app, options.name)
-    args, kwargs = _arguments(task, options.args)  # what does not fit is said before anything starts
-
-    async def once() -> int:
-        job = await app.enqueue_here(task, args, kwargs)
-        try:
-            value = await job.result()
-        except InvalidPayload:
-            return OK  # it succeeded; that its result cannot be shown has been logged
-        except JobError as error:
-            cause = error.__cause__ if isinstance(error, JobFailed) else None
-            if isinstance(error, JobFailed) and task.codec.has_secrets:  # which the store's text does not show
-                logger.error("%s\n%s", error, error.traceback.rstrip())
-            else:
-                logger.error("%s", error, exc_info=cause)
-            return JOB_FAILED
-        print(task.codec.encode_result(value))
-        return OK
-
-    return _run(app, work=once, alone=True)
-
-
-def _arguments(task: AnyTask, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Read arguments by the hints of the task: a path, a date or a dataclass is written as its JSON."""
-    try:
-        given = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidOption("--args", "JSON", text, remedy=str(error)) from None
-    if isinstance(given, list):
-        names = _positional(task)
-        payload: dict[str, Any] = dict(zip(names, given, strict=False))
-        if len(given) > len(names):
-            payload["*"] = given[len(names) :]
-    elif isinstance(given, dict):
-        payload = given
-    else:
-        raise InvalidOption("--args", "a JSON list of arguments or an object of named ones", text)
-    return task.codec.decode(json.dumps(payload))
-
-
-def _positional(task: AnyTask) -> list[str]:
-    try:
-        parameters = list(inspect.signature(task.fn).parameters.values())[task.wants_context :]
-    except (TypeError, ValueError):  # one that tells nothing of its parameters
-        return []
-    return [entry.name for entry in parameters if entry.kind in (entry.POSITIONAL_ONLY, entry.POSITIONAL_OR_KEYWORD)]
 
 
 def _place(task: AnyTask) -> str:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from ..durations import format_about, format_seconds
-from ..errors import InvalidOption, UnknownSchedule
+from ..errors import InvalidOption
 from ..program import OK
 from ..zones import zone_key
 from .jobs import why_data
+from .names import schedule_named
 from .output import as_json, lines, table
 from .target import load
 
@@ -21,14 +22,13 @@ if TYPE_CHECKING:
 
     from ..app import App
     from ..explain_job import JobWhy
-    from ..schedules import Schedule
     from ..stores.base import Answer
 
 
 def run_history(options: argparse.Namespace) -> int:
     """Show the newest rows of a schedule's ledger."""
     app = load(options.target, show_traceback=options.verbose)
-    schedule = _find(app, options.name)
+    schedule = schedule_named(app, options.name)
 
     async def read() -> list[Answer]:
         async with app.looking():
@@ -50,7 +50,7 @@ def run_why(options: argparse.Namespace) -> int:
     app = load(options.target, show_traceback=options.verbose)
     if options.time is None:
         return _why_job(app, options)
-    schedule = _find(app, options.name)
+    schedule = schedule_named(app, options.name)
 
     async def ask() -> Any:
         async with app.looking():
@@ -80,16 +80,6 @@ def _why_job(app: App, options: argparse.Namespace) -> int:
     else:
         lines([why.sentence])
     return OK
-
-
-def _find(app: App, name: str) -> Schedule:
-    """Return the schedule of this name, or the only one whose last part it is."""
-    if name in app.schedules:
-        return app.schedules[name]
-    ending = [key for key in app.schedules if key.endswith(f".{name}")]
-    if len(ending) == 1:
-        return app.schedules[ending[0]]
-    raise UnknownSchedule(name, ending or list(app.schedules))
 
 
 def _as_data(answer: Answer) -> dict[str, Any]:

@@ -1,15 +1,16 @@
-"""Which task a person means who names one on the command line."""
+"""Which task or schedule a person means who names one on the command line."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import UnknownTask
+from ..errors import UnknownSchedule, UnknownTask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..app import App
+    from ..schedules import Schedule
     from ..tasks import AnyTask
 
 
@@ -36,6 +37,20 @@ async def task_of_jobs(app: App, name: str) -> str:
     if name not in app._names and (await app.jobs.list(task=name, limit=1)).jobs:
         return name
     return _find(app, name, ()).name
+
+
+def schedule_named(app: App, name: str) -> Schedule:
+    """Return the schedule of this name, or the only one whose last part it is.
+
+    Raises:
+        UnknownSchedule: There is none, or several names end so.
+    """
+    if name in app.schedules:
+        return app.schedules[name]
+    ending = [key for key in app.schedules if key.endswith(f".{name}")]
+    if len(ending) == 1:
+        return app.schedules[ending[0]]
+    raise UnknownSchedule(name, ending or list(app.schedules))
 
 
 def _find(app: App, name: str, others: Iterable[str]) -> AnyTask:

@@ -1,4 +1,4 @@
-"""`tickwork queues`, `pause` and `resume`: how the queues of an app stand, and who may claim from them."""
+"""`tickwork queues`, `pause` and `resume`: how the queues of an app stand, who may claim from them, and what fires."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .target import load
 if TYPE_CHECKING:
     import argparse
 
+    from ..app import App
     from ..stores.views import QueueRow
 
 INSTEAD = "await app.jobs.queues()"
@@ -59,17 +60,19 @@ def _as_data(queue: QueueRow) -> dict[str, Any]:
 
 
 def run_pause(options: argparse.Namespace) -> int:
-    """Let nobody claim from a queue."""
+    """Let nobody claim from a queue, or fire a schedule."""
     return _set(options, paused=True)
 
 
 def run_resume(options: argparse.Namespace) -> int:
-    """Let jobs be claimed from a queue again."""
+    """Let jobs be claimed from a queue again, or a schedule fire."""
     return _set(options, paused=False)
 
 
 def _set(options: argparse.Namespace, *, paused: bool) -> int:
     app = load(options.target, show_traceback=options.verbose)
+    if options.schedule is not None:
+        return _set_schedule(app, options.schedule, paused=paused)
     name: str = options.queue
 
     async def change() -> tuple[bool, QueueRow]:
@@ -92,4 +95,19 @@ def _set(options: argparse.Namespace, *, paused: bool) -> int:
         wait = f"{queue.queued:,} job{' waits' if queue.queued == 1 else 's wait'} in it"
         runs = f"; {queue.running:,} in the hands of workers go on" if paused and queue.running else ""
         lines([f"queue {name!r} is {word}: {wait}{runs}"])
+    return OK
+
+
+def _set_schedule(app: App, name: str, *, paused: bool) -> int:
+    schedule = app.schedules[name]
+
+    async def change() -> bool:
+        async with app.looking('await app.schedules["name"].pause() or .resume()'):
+            return await (schedule.pause() if paused else schedule.resume())
+
+    if not asyncio.run(change()):
+        lines([f"schedule {name!r} {'is paused already' if paused else 'was not paused'}"])
+    else:
+        word = "paused: its fire times pass until it is resumed" if paused else "resumed: it fires again from now on"
+        lines([f"schedule {name!r} is {word}"])
     return OK

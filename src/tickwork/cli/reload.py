@@ -33,6 +33,7 @@ def run_reloading(options: argparse.Namespace) -> int:
     folder = folder_of(options.target)
     command = [sys.executable, "-m", "tickwork", "run", options.target, "--supervised"]
     command += [f"--{name.replace('_', '-')}" for name in ("until_idle", "uvloop", "verbose") if getattr(options, name)]
+    command += [f"--{name}={value}" for name in ("role", "queues", "workers") if (value := getattr(options, name))]
     return asyncio.run(_Supervisor(command, folder).run())
 
 

@@ -73,6 +73,8 @@ async def _opened(word: str, *, makes: bool = False, verbose: bool = False) -> A
     from ..stores.sqlite import SQLiteStore
 
     app = App(word) if "://" in word else load(word, show_traceback=verbose)
+    if app.path is None and app.is_durable:
+        raise InvalidTarget(word, "its jobs are in PostgreSQL: use that server's own tools; this command is for files")
     if app.path is None:
         raise InvalidTarget(word, "this app keeps its jobs in memory, which no other process can reach")
     if not makes and not app.path.exists():

@@ -34,25 +34,41 @@ def load(target: str, *, show_traceback: bool = False) -> App:
         InvalidTarget: It cannot be imported (the cause is what the import raised), or holds no app, or several and
             none is named.
     """
+    return load_exact(target, show_traceback=show_traceback)[0]
+
+
+def load_exact(target: str, *, folder: str = "", show_traceback: bool = False) -> tuple[App, str]:
+    """Return the app and what names it from anywhere: the name of the app is there, the path of a file is absolute.
+
+    Args:
+        target: As for `load`.
+        folder: The current folder under the name that the path is to have, where that holds a link; "": its own.
+        show_traceback: As for `load`.
+
+    Raises:
+        InvalidTarget: As for `load`.
+    """
     from ..app import App
 
     where, name = _split(target)
     module = _import(target, where, show_traceback)
+    exact = os.path.abspath(os.path.join(folder, where)) if _is_path(where) else where
     apps = {key: value for key, value in vars(module).items() if isinstance(value, App)}
     if name:
         if name in apps:
-            return apps[name]
+            return apps[name], f"{exact}:{name}"
         found = getattr(module, name, None)
         if found is not None:
             raise InvalidTarget(target, f"{name!r} is a {type(found).__name__}, not a tickwork.App")
         near = nearest(name, list(apps))
         raise InvalidTarget(target, f"no {name!r} in it" + (f"; did you mean {near!r}?" if near else ""))
-    distinct = {id(app): key for key, app in apps.items()}
+    distinct = {id(app): key for key, app in reversed(apps.items())}  # by its first name
     if len(distinct) == 1:
-        return next(iter(apps.values()))
+        ((key, app),) = ((key, apps[key]) for key in distinct.values())
+        return app, f"{exact}:{key}"
     if not apps:
         raise InvalidTarget(target, "no tickwork.App in it; make one at its top level: app = App()")
-    names = ", ".join(f"{where}:{key}" for key in distinct.values())
+    names = ", ".join(f"{where}:{key}" for key in reversed(distinct.values()))
     raise InvalidTarget(target, f"it holds several apps; name one: {names}")
 
 
@@ -98,6 +114,24 @@ def folder_of(target: str) -> Path:
     """
     where, _ = _split(target)
     return _file(target, where).parent if _is_path(where) else Path.cwd()
+
+
+def identity_of(target: str, app: App, folder: str) -> str:
+    """Return a text that is the same for every spelling of a target: where its code lies, and the name of its app.
+
+    Symbolic links stay, so that `/srv/app/current` is the same app after a deployment.
+
+    Args:
+        target: What was loaded from it is `app`.
+        app: The app.
+        folder: The absolute path of the folder in which that was.
+    """
+    where, name = _split(target)
+    is_path = _is_path(where)
+    module = sys.modules[Path(where).stem if is_path else where]
+    name = next((key for key, value in vars(module).items() if value is app), name)
+    path = where.removesuffix(".py") if is_path else where.replace(".", os.sep)
+    return f"{os.path.normpath(os.path.join(folder, path))}:{name}"
 
 
 def _split(target: str) -> tuple[str, str]:

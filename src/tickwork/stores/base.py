@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..limits import Limits
     from ..policies import OverlapPolicy
     from .batches import BatchPart, BatchRow
-    from .views import JobQuery, Page, QueueRow, Standing, WorkerRow
+    from .views import JobQuery, Page, QueueRow, Standing, Vitals, WorkerRow
 
 FireOutcome = Literal["ran", "skipped", "missed", "merged", "paused", "not_started"]
 """What became of a fire time: a job that ran; none, because the last was unfinished; let pass; taken up by a job that
@@ -529,7 +529,9 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def register(self, worker: str, tasks: Mapping[str, str]) -> list[JobRecord]:
+    async def register(
+        self, worker: str, tasks: Mapping[str, str], *, queues: Collection[str] | None = None
+    ) -> list[JobRecord]:
         """Record which tasks a worker process knows, and queue the jobs again that were parked as misfits of others.
 
         A job that was parked with `Finish.misfit` is queued again when the worker knows its task with a fingerprint
@@ -538,6 +540,7 @@ class Store(ABC):
         Args:
             worker: Its name.
             tasks: The names of its tasks, with the fingerprints of their signatures.
+            queues: From which queues it claims; None: from all.
 
         Returns:
             The jobs that are queued again.
@@ -548,8 +551,8 @@ class Store(ABC):
         """Return the worker processes that live, in the order of their start."""
 
     @abstractmethod
-    async def beat(self, worker: str) -> None:
-        """Record that a worker process lives."""
+    async def beat(self, worker: str, vitals: Vitals | None = None) -> None:
+        """Record that a worker process lives, and how it does; None: nothing new about that."""
 
     # -- waiting --------------------------------------------------------------------------------------------------
 
@@ -569,7 +572,8 @@ class Store(ABC):
     def finished(self, job_id: str) -> asyncio.Future[JobRecord]:
         """Return a future of a job's record once that is finished or parked; of UnknownJob where there is none.
 
-        It is the caller's own: who waits no more cancels it, or sets what is known sooner.
+        It is the caller's own: who waits no more cancels it, or sets what is known sooner. When the store is closed,
+        it raises NotRunning.
         """
 
     async def wait_finished(self, job_id: str) -> JobRecord:

@@ -28,12 +28,12 @@ from ..errors import NotRunning, StoreUnavailable
 from ..shield import to_its_end
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Awaitable, Callable, Sequence
 
 logger: logging.Logger = logging.getLogger("tickwork.stores")
 
 A = TypeVar("A")
+C = TypeVar("C")
 T = TypeVar("T")
 
 MAX_BATCH = 1_000
@@ -58,14 +58,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
-class _Request(Generic[A, T]):
+class _Request(Generic[C, A, T]):
     """One argument of a verb, and who waits for its value."""
 
     __slots__ = ("argument", "error", "future", "is_answered", "is_taken", "is_withdrawn", "value", "verb")
 
-    def __init__(
-        self, verb: Callable[[sqlite3.Connection, list[A]], Sequence[T]], argument: A, future: asyncio.Future[T]
-    ) -> None:
+    def __init__(self, verb: Callable[[C, list[A]], Sequence[T]], argument: A, future: asyncio.Future[T]) -> None:
         self.verb = verb
         self.argument = argument
         self.future = future
@@ -86,7 +84,7 @@ class _Request(Generic[A, T]):
             self.future.set_result(self.value)
 
 
-class Committer:
+class Committer(Generic[C]):
     """Runs functions in transactions, in a thread of its own.
 
     Args:
@@ -102,10 +100,10 @@ class Committer:
     def __init__(
         self,
         *,
-        connect: Callable[[], sqlite3.Connection],
-        transaction: Callable[[sqlite3.Connection, list[Callable[[sqlite3.Connection], Any]]], list[Any]],
-        idle: Callable[[sqlite3.Connection], float],
-        disconnect: Callable[[sqlite3.Connection], None],
+        connect: Callable[[], C],
+        transaction: Callable[[C, list[Callable[[C], Any]]], list[Any]],
+        idle: Callable[[C], float],
+        disconnect: Callable[[C], None],
         name: str,
     ) -> None:
         self._connect = connect
@@ -113,9 +111,9 @@ class Committer:
         self._idle = idle
         self._disconnect = disconnect
         self._name = name
-        self._asked: list[tuple[_Request[Any, Any], bool]] = []
-        self._waiting: deque[_Request[Any, Any]] = deque()
-        self._urgent: deque[_Request[Any, Any]] = deque()
+        self._asked: list[tuple[_Request[Any, Any, Any], bool]] = []
+        self._waiting: deque[_Request[Any, Any, Any]] = deque()
+        self._urgent: deque[_Request[Any, Any, Any]] = deque()
         self._wake = threading.Condition()
         self._is_closing = False
         self._is_over = False
@@ -162,7 +160,7 @@ class Committer:
 
     async def run(
         self,
-        work: Callable[[sqlite3.Connection], T],
+        work: Callable[[C], T],
         *,
         undo: Callable[[T], Awaitable[object]] | None = None,
         urgent: bool = False,
@@ -181,7 +179,7 @@ class Committer:
 
     async def share(
         self,
-        verb: Callable[[sqlite3.Connection, list[A]], Sequence[T]],
+        verb: Callable[[C, list[A]], Sequence[T]],
         argument: A,
         *,
         undo: Callable[[T], Awaitable[object]] | None = None,
@@ -203,7 +201,7 @@ class Committer:
             raise NotRunning("the store is closed")
         if self.is_forked:
             raise NotRunning(f"the store was opened by process {self._pid}; a forked child must open its own")
-        request: _Request[A, T] = _Request(verb, argument, self._loop.create_future())
+        request: _Request[C, A, T] = _Request(verb, argument, self._loop.create_future())
         if not self._asked:
             # What is asked in the same turn of the loop goes to the thread together, and so into one transaction.
             self._loop.call_soon(self._hand_over)
@@ -227,7 +225,7 @@ class Committer:
                 return
         _refuse([request for request, _ in asked])
 
-    async def _undo(self, request: _Request[A, T], undo: Callable[[T], Awaitable[object]] | None) -> None:
+    async def _undo(self, request: _Request[C, A, T], undo: Callable[[T], Awaitable[object]] | None) -> None:
         """Wait for the end of what has begun, and undo it. What goes wrong there is told, not raised."""
         if not request.is_answered:
             request.future = asyncio.get_running_loop().create_future()
@@ -242,7 +240,7 @@ class Committer:
         except Exception:
             logger.exception("a call to the store was cancelled, and what it had done could not be undone")
 
-    def _withdraw(self, request: _Request[Any, Any]) -> bool:
+    def _withdraw(self, request: _Request[Any, Any, Any]) -> bool:
         """Call off what has not begun, and return whether that was so."""
         with self._wake:
             request.is_withdrawn = not request.is_taken
@@ -266,7 +264,7 @@ class Committer:
         finally:
             self._leave(connection)
 
-    def _work(self, connection: sqlite3.Connection) -> None:
+    def _work(self, connection: C) -> None:
         pause, is_troubled = 0.0, False
         while True:
             batch = self._take(pause)
@@ -282,7 +280,7 @@ class Committer:
                     logger.error("the store failed to look around; it goes on trying: %s", error, exc_info=trace)
                 pause, is_troubled = TROUBLE_SECONDS, True
 
-    def _leave(self, connection: sqlite3.Connection) -> None:
+    def _leave(self, connection: C) -> None:
         """Close the connection, and tell whoever still waits that nothing comes."""
         try:
             self._disconnect(connection)
@@ -296,12 +294,12 @@ class Committer:
         self._tell(_refuse, left)
         self._tell(_settle, self._ended, None)
 
-    def _take(self, pause: float) -> list[_Request[Any, Any]]:
+    def _take(self, pause: float) -> list[_Request[Any, Any, Any]]:
         """Return what waits, the urgent first; wait for it `pause` seconds at the most."""
         with self._wake:
             if not self._urgent and not self._waiting and not self._is_closing:
                 self._wake.wait(pause)
-            batch: list[_Request[Any, Any]] = []
+            batch: list[_Request[Any, Any, Any]] = []
             for line in (self._urgent, self._waiting):
                 while line and len(batch) < MAX_BATCH:
                     request = line.popleft()
@@ -310,14 +308,14 @@ class Committer:
                         batch.append(request)
             return batch
 
-    def _answer(self, connection: sqlite3.Connection, batch: list[_Request[Any, Any]]) -> None:
+    def _answer(self, connection: C, batch: list[_Request[Any, Any, Any]]) -> None:
         is_done = self._try(connection, batch)
         if not is_done and len(batch) > 1 and not isinstance(batch[0].error, StoreUnavailable):
             for request in batch:
                 self._try(connection, [request])
         self._tell(_deliver, batch)
 
-    def _try(self, connection: sqlite3.Connection, batch: list[_Request[Any, Any]]) -> bool:
+    def _try(self, connection: C, batch: list[_Request[Any, Any, Any]]) -> bool:
         try:
             values = chain.from_iterable(self._transaction(connection, _works(batch)))
         except BaseException as error:
@@ -340,12 +338,12 @@ class Committer:
         self._tell(call, *args)
 
 
-def _each(connection: sqlite3.Connection, works: list[Callable[[sqlite3.Connection], T]]) -> list[T]:
+def _each(connection: C, works: list[Callable[[C], T]]) -> list[T]:
     """Call functions one after the other: the verb of those that have none of their own."""
     return [work(connection) for work in works]
 
 
-def _works(batch: list[_Request[Any, Any]]) -> list[Callable[[sqlite3.Connection], Sequence[Any]]]:
+def _works(batch: list[_Request[C, Any, Any]]) -> list[Callable[[C], Any]]:
     """Return a function for each verb, neighbours that ask for the same one together."""
     return [
         partial(_call, verb, [request.argument for request in requests])
@@ -353,9 +351,7 @@ def _works(batch: list[_Request[Any, Any]]) -> list[Callable[[sqlite3.Connection
     ]
 
 
-def _call(
-    verb: Callable[[sqlite3.Connection, list[A]], Sequence[T]], arguments: list[A], connection: sqlite3.Connection
-) -> Sequence[T]:
+def _call(verb: Callable[[C, list[A]], Sequence[T]], arguments: list[A], connection: C) -> Sequence[T]:
     return verb(connection, arguments)
 
 
@@ -368,13 +364,13 @@ def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
         future.set_exception(error)
 
 
-def _refuse(requests: list[_Request[Any, Any]]) -> None:
+def _refuse(requests: list[_Request[Any, Any, Any]]) -> None:
     for request in requests:
         request.error = NotRunning("the store is closed")
         request.settle()
 
 
-def _deliver(batch: list[_Request[Any, Any]]) -> None:
+def _deliver(batch: list[_Request[Any, Any, Any]]) -> None:
     for request in batch:
         request.settle()
 

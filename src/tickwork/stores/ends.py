@@ -6,6 +6,8 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..errors import NotRunning
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -49,3 +51,8 @@ class Ends:
         for ended in self._waiting.pop(job_id, ()):
             if not ended.done():
                 ended.set_exception(error)
+
+    def close(self) -> None:
+        """Tell everybody who still waits that the store is closed."""
+        for job_id in self:
+            self.fail(job_id, NotRunning(f"the app stopped before job {job_id} had ended"))

@@ -14,6 +14,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from .._version import __version__
 from ..errors import DuplicateJob, IllegalMove, NotRunning, QueueFull, UnknownBatch, UnknownJob, UnknownSchedule
 from ..jobs import JobRecord, JobState, NewJob, taken
 from ..policies import MAX_DEATHS, grace_of, overlap
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from .base import FireOutcome, Firing, Lease, ScheduleChange
     from .batches import BatchPart, BatchRow
     from .memory_batches import Batches
-    from .views import JobQuery, Page, QueueRow
+    from .views import JobQuery, Page, QueueRow, Vitals
 
 KEEP = 1000
 """Finished jobs kept, and ledger rows for each schedule: enough to look back at, a few megabytes at the most."""
@@ -120,11 +121,12 @@ class MemoryStore(Store):
         """Nothing to connect to."""
 
     async def close(self) -> None:
-        """Set no more alarms, and let nobody wait for room any longer."""
+        """Set no more alarms, and let nobody wait for anything any longer."""
         while self._room:
             turn, _ = self._room.popleft()
             if not turn.done():
                 turn.set_exception(NotRunning("the app stopped while this waited for room; nothing was enqueued"))
+        self._ends.close()
         if self._made_batches is not None:
             self._made_batches.waits.close()
         if self._alarm is not None:
@@ -740,11 +742,20 @@ class MemoryStore(Store):
         self._place(moved)
         return moved
 
-    async def register(self, worker: str, tasks: Mapping[str, str]) -> list[JobRecord]:
+    async def register(
+        self, worker: str, tasks: Mapping[str, str], *, queues: Collection[str] | None = None
+    ) -> list[JobRecord]:
         """See `Store.register`."""
         now = self._clock.now()
         self._workers[worker] = WorkerRow(
-            name=worker, host="", pid=os.getpid(), started_at=now, beat_at=now, tasks=dict(tasks)
+            name=worker,
+            host="",
+            pid=os.getpid(),
+            started_at=now,
+            beat_at=now,
+            tasks=dict(tasks),
+            version=__version__,
+            queues=None if queues is None else tuple(sorted(queues)),
         )
         fit = [
             self._jobs[job_id]
@@ -758,8 +769,10 @@ class MemoryStore(Store):
         """See `Store.workers`: they live as long as this process does."""
         return list(self._workers.values())
 
-    async def beat(self, worker: str) -> None:
-        """There is one worker process: this one."""
+    async def beat(self, worker: str, vitals: Vitals | None = None) -> None:
+        """See `Store.beat`. There is one worker process: this one."""
+        if (row := self._workers.get(worker)) is not None:
+            self._workers[worker] = changed(row, beat_at=self._clock.now(), vitals=vitals or row.vitals)
 
     # -- waiting --------------------------------------------------------------------------------------------------
 

@@ -16,13 +16,20 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UnknownJob
 from ..jobs import JobRecord, JobState
 from . import sqlite_limits as limits
-from .sqlite_values import at, at_or_none, us
-from .sqlite_verbs import JOB, UNFINISHED, _job, _marks, cancel, moved_to, unfinished_of
-from .views import MAX_AHEAD, RETRIABLE, WAITING, Page, QueueRow, Standing, WorkerRow, cursor_of, place_of
+from .instants import at, at_or_none, us
+from .rows import JOB
+from .rows import job_of as _job
+from .sql_people import paused_queues as paused_queues
+from .sql_people import set_queue as set_queue
+from .sql_people import workers as workers
+from .sql_people import write_tasks
+from .sql_schedules import reopen
+from .sqlite_verbs import UNFINISHED, _marks, cancel, moved_to, unfinished_of
+from .views import MAX_AHEAD, RETRIABLE, WAITING, Page, QueueRow, Standing, cursor_of, place_of
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from datetime import datetime
 
     from .views import JobQuery
@@ -156,21 +163,8 @@ def retry(db: sqlite3.Connection, now: datetime, job_id: str, seen: JobState | N
         """,
         (us(now), job_id),
     ).fetchone()
-    _reopen(db, job_id)
+    reopen(db, job_id)
     return _job(moved)
-
-
-def _reopen(db: sqlite3.Connection, job_id: str) -> None:
-    """Let the row of the ledger say that its job is unfinished again."""
-    db.execute(
-        """
-        UPDATE ledger SET finished_at = NULL, state = NULL, started_at = NULL,
-            decided_by = iif(outcome IN ('not_started', 'missed'), '', decided_by),
-            outcome = iif(outcome IN ('not_started', 'missed'), 'ran', outcome)
-        WHERE job_id = ?
-        """,
-        (job_id,),
-    )
 
 
 def delete(db: sqlite3.Connection, now: datetime, job_id: str) -> JobRecord | None:
@@ -185,18 +179,6 @@ def delete(db: sqlite3.Connection, now: datetime, job_id: str) -> JobRecord | No
 
 
 # -- queues ---------------------------------------------------------------------------------------------------------
-
-
-def set_queue(db: sqlite3.Connection, now: datetime, name: str, *, paused: bool) -> bool:
-    """Pause or resume a queue; see `Store.set_queue`."""
-    if paused:
-        return bool(db.execute("INSERT OR IGNORE INTO queues VALUES (?, ?)", (name, us(now))).rowcount)
-    return bool(db.execute("DELETE FROM queues WHERE name = ?", (name,)).rowcount)
-
-
-def paused_queues(db: sqlite3.Connection) -> dict[str, datetime]:
-    """Return the queues that are paused, by name; see `Store.paused_queues`."""
-    return {name: at(paused_at) for name, paused_at in db.execute("SELECT name, paused_at FROM queues ORDER BY name")}
 
 
 def queues(db: sqlite3.Connection, now: datetime) -> list[QueueRow]:
@@ -224,9 +206,11 @@ def queues(db: sqlite3.Connection, now: datetime) -> list[QueueRow]:
 # -- workers --------------------------------------------------------------------------------------------------------
 
 
-def register(db: sqlite3.Connection, now: datetime, worker: str, tasks: Mapping[str, str]) -> list[JobRecord]:
+def register(
+    db: sqlite3.Connection, now: datetime, worker: str, tasks: Mapping[str, str], queues: Collection[str] | None = None
+) -> list[JobRecord]:
     """Record which tasks a worker knows, and unpark what fits one of them; see `Store.register`."""
-    db.execute("UPDATE workers SET tasks = ?, beat_at = ? WHERE name = ?", (json.dumps(dict(tasks)), us(now), worker))
+    write_tasks(db, now, worker, tasks, queues)
     return unpark(db, tasks)
 
 
@@ -255,16 +239,5 @@ def unpark(db: sqlite3.Connection, tasks: Mapping[str, str]) -> list[JobRecord]:
             (task, tasks[task]),
         ).fetchall()
     for entry in found:
-        _reopen(db, entry[1])
+        reopen(db, entry[1])
     return [_job(entry) for entry in sorted(found)]
-
-
-def workers(db: sqlite3.Connection) -> list[WorkerRow]:
-    """Return the workers that are registered, in the order of their start, whether they live or not."""
-    found = db.execute("SELECT name, host, pid, started_at, beat_at, tasks FROM workers ORDER BY started_at, name")
-    return [
-        WorkerRow(
-            name=name, host=host, pid=pid, started_at=at(started_at), beat_at=at(beat_at), tasks=json.loads(tasks)
-        )
-        for name, host, pid, started_at, beat_at, tasks in found
-    ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import StoreUnavailable
+from .sql_batches import STATES
 
 if TYPE_CHECKING:
     import sqlite3
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x7469636B
 """`PRAGMA application_id`: "tick" in ASCII, so that a file of something else is not taken for one of ours."""
-
-STATES = ("scheduled", "queued", "running", "succeeded", "failed", "cancelled", "parked")
-"""The states of version 2; a later one that has more must add a column to `batches`."""
 
 
 def _recount(*, old: str | None = None, new: str | None = None) -> str:
@@ -319,6 +317,12 @@ VERSIONS: list[list[str]] = [
             UPDATE jobs SET batch_end = (SELECT ends FROM batches WHERE id = NEW.batch) WHERE seq = NEW.seq;
         END
         """,
+    ],
+    [
+        # How worker processes do, as they tell: JSON of `Vitals`; and JSON lists of the queues they claim from.
+        "ALTER TABLE workers ADD COLUMN version TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE workers ADD COLUMN queues TEXT",
+        "ALTER TABLE workers ADD COLUMN vitals TEXT",
     ],
 ]
 """For each version the statements that make it of the one before."""

@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..errors import StoreUnavailable
-from .sqlite_schema import STATES
-from .sqlite_values import at_or_none, us
+from .instants import at_or_none, us
+from .sql_batches import STATES
 from .sqlite_verbs import UNFINISHED, counts, moved_to
 
 if TYPE_CHECKING:

@@ -8,128 +8,50 @@ from __future__ import annotations
 import json
 import sqlite3
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DuplicateJob, UnknownJob, UnknownSchedule
+from ..errors import DuplicateJob, UnknownJob
 from ..jobs import JobRecord, JobState, NewJob, Progress, taken
-from ..policies import grace_of, overlap
 from . import sqlite_limits as limits
 from .base import (
-    Answer,
-    Declare,
     Finish,
     Fired,
-    Pause,
-    Remove,
     ScheduleRow,
     after_attempt,
     after_death,
     attempt_of,
     lost_attempt,
 )
-from .sqlite_attempts import write_attempts
-from .sqlite_values import at as _at
-from .sqlite_values import at_or_none as _at_or_none
-from .sqlite_values import us as us
-from .sqlite_values import us_or_none as _us
+from .instants import at_or_none as _at_or_none
+from .instants import us as us
+from .instants import us_or_none as _us
+from .rows import JOB
+from .rows import job_of as _job
+from .rows import utf8 as _text
+from .sql_attempts import write_attempts
+from .sql_schedules import JobVerbs, amend, cancelled, job_ended
+from .sql_schedules import answer_of as answer_of
+from .sql_schedules import change_schedule as change_by
+from .sql_schedules import fire as fire_by
+from .sql_schedules import ledger as ledger
+from .sql_schedules import schedules as schedules
+from .taking import take_in
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Container, Iterable, Iterator, Sequence
     from datetime import datetime
 
     from ..jobs import Attempt
     from .base import FireOutcome, Firing, Lease, ScheduleChange
+    from .views import Vitals
 
 _AMONG = "IN (SELECT value FROM json_each(?))"
-_STATES = {str(state): state for state in JobState}
-
 UNFINISHED = "state IN ('queued', 'scheduled', 'running')"
-
-JOB = """seq, id, task, payload, run_at, queue, priority, schedule, fire_time, start_by, is_once, state, enqueued_at,
-    attempt, deaths, token, worker, lease_expires_at, started_at, finished_at, result, error, cancel_requested, lost,
-    progress, key, gate1, gate2, batch, batch_index"""
-ROW = """name, task, trigger, fingerprint, version, watermark, declared_at, paused, runs, after_seconds, next_at,
-    succeeded_at"""
-ANSWER = """schedule, first, last, count, outcome, answered_at, job_id, blocked_by, decided_by, late_because, wanted_at,
-    started_at, finished_at, state"""
-
-
-def _text(json: str | None) -> str | None:
-    """Return JSON that can be written as UTF-8: what stands for no character is written as JSON's escape of it."""
-    return json if json is None or json.isascii() else json.encode("utf-8", "backslashreplace").decode()
 
 
 def _array(texts: Iterable[str]) -> str:
     return json.dumps(list(texts))
-
-
-def _job(found: tuple[Any, ...]) -> JobRecord:
-    return JobRecord(
-        id=found[1],
-        task=found[2],
-        payload=found[3],
-        run_at=_at(found[4]),
-        queue=found[5],
-        priority=found[6],
-        schedule=found[7],
-        fire_time=_at_or_none(found[8]),
-        start_by=_at_or_none(found[9]),
-        is_once=bool(found[10]),
-        state=_STATES[found[11]],
-        enqueued_at=_at(found[12]),
-        attempt=found[13],
-        deaths=found[14],
-        token=found[15],
-        worker=found[16],
-        lease_expires_at=_at_or_none(found[17]),
-        started_at=_at_or_none(found[18]),
-        finished_at=_at_or_none(found[19]),
-        result=found[20],
-        error=found[21],
-        cancel_requested=bool(found[22]),
-        lost=found[23],
-        progress=None if found[24] is None else Progress.from_json(found[24]),
-        key=found[25],
-        gates=() if found[26] is None else (found[26],) if found[27] is None else (found[26], found[27]),
-        batch=found[28],
-        batch_index=found[29],
-    )
-
-
-def _row(found: tuple[Any, ...]) -> ScheduleRow:
-    return ScheduleRow(
-        name=found[0],
-        task=found[1],
-        trigger=found[2],
-        fingerprint=found[3],
-        version=found[4],
-        watermark=_at(found[5]),
-        declared_at=_at(found[6]),
-        paused=bool(found[7]),
-        runs=found[8],
-        after_seconds=found[9],
-        next_at=_at_or_none(found[10]),
-        succeeded_at=_at_or_none(found[11]),
-    )
-
-
-def _answer(found: tuple[Any, ...]) -> Answer:
-    return Answer(
-        schedule=found[0],
-        first=_at(found[1]),
-        last=_at(found[2]),
-        count=found[3],
-        outcome=found[4],
-        answered_at=_at(found[5]),
-        job_id=found[6],
-        blocked_by=found[7],
-        decided_by=found[8],
-        late_because=found[9],
-        wanted_at=_at_or_none(found[10]),
-        started_at=_at_or_none(found[11]),
-        finished_at=_at_or_none(found[12]),
-        state=None if found[13] is None else JobState(found[13]),
-    )
 
 
 # -- producers ------------------------------------------------------------------------------------------------------
@@ -143,48 +65,12 @@ def waiting_count(db: sqlite3.Connection) -> int:
 def enqueue(
     db: sqlite3.Connection, now: datetime, asked: Sequence[Sequence[NewJob]], max_queued: int
 ) -> list[list[JobRecord] | None]:
-    """Take jobs in, for each who asks all or none; None: there is no room for them.
-
-    A job whose key an unfinished one has is not taken in: that one stands in its place, and needs no room.
-    """
-    room = max_queued - waiting_count(db)
-    answers: list[list[JobRecord] | None] = []
-    new: list[tuple[JobRecord, int]] = []
-    by_key: dict[tuple[str, str], JobRecord] = {}
-    for jobs in asked:
-        records = [taken(job, now) for job in jobs]
-        fresh = records
-        if any(record.key is not None for record in records):
-            records, fresh = _keyed(db, records, by_key)
-        has_room = not fresh or len(fresh) <= room  # what was fired may have taken more than there is
-        answers.append(records if has_room else None)
-        if has_room:
-            room -= len(fresh)
-            new += [(record, 0) for record in fresh]
-            by_key.update({(record.task, record.key): record for record in fresh if record.key is not None})
-    _insert(db, new)
-    if any(record.gates for record, _ in new):
+    """Take jobs in, for each who asks all or none; see `take_in`."""
+    answers, new = take_in(asked, now, max_queued - waiting_count(db), partial(unfinished_of, db))
+    _insert(db, [(record, 0) for record in new])
+    if any(record.gates for record in new):
         limits.settle(db, us(now), limits.due(db, us(now)))
     return answers
-
-
-def _keyed(
-    db: sqlite3.Connection, records: Sequence[JobRecord], by_key: Mapping[tuple[str, str], JobRecord]
-) -> tuple[list[JobRecord], list[JobRecord]]:
-    """Return what stands for each of these jobs, and those that are new, with regard to their keys."""
-    known = dict(by_key)
-    answers, fresh = [], []
-    for record in records:
-        if record.key is not None:
-            name = record.task, record.key
-            held = known.get(name) or unfinished_of(db, *name)
-            known[name] = held or record
-            if held is not None:
-                answers.append(held)
-                continue
-        answers.append(record)
-        fresh.append(record)
-    return answers, fresh
 
 
 def unfinished_of(db: sqlite3.Connection, task: str, key: str) -> JobRecord | None:
@@ -262,83 +148,7 @@ def withdraw(db: sqlite3.Connection, job_ids: Iterable[str]) -> list[str]:
 
 def fire(db: sqlite3.Connection, now: datetime, firing: Firing) -> Fired:
     """Answer fire times of a schedule; see `Store.fire`."""
-    row = schedule(db, firing.schedule)
-    if row is None:
-        return Fired(outcome=None, row=None)
-    if firing.version is not None:
-        if row.version != firing.version or row.paused:
-            return Fired(outcome=None, row=row)
-        assert firing.watermark is not None
-        row = _row(
-            db.execute(
-                f"""
-                UPDATE schedules SET version = version + 1, watermark = ?, next_at = ? WHERE name = ? RETURNING {ROW}
-                """,
-                (us(firing.watermark), _us(firing.next_at), row.name),
-            ).fetchone()
-        )
-        if firing.job is not None and _is_answered(db, row.name, firing.job.fire_time):
-            return Fired(outcome=None, row=_row(_next_after(db, now, row)))
-    if firing.missed_first is not None:
-        answer = Answer(
-            schedule=row.name,
-            first=firing.missed_first,
-            last=firing.missed_last or firing.missed_first,
-            count=firing.missed_count,
-            outcome="missed",
-            answered_at=now,
-            decided_by=firing.decided_by,
-            late_because=firing.late_because,
-        )
-        write_answer(db, answer)
-    if firing.job is None:
-        return Fired(outcome="missed", row=row)
-    return _fire_job(db, now, firing, firing.job, row)
-
-
-def _is_answered(db: sqlite3.Connection, name: str, fire_time: datetime | None) -> bool:
-    found = db.execute("SELECT 1 FROM ledger WHERE schedule = ? AND first = ?", (name, _us(fire_time)))
-    return found.fetchone() is not None
-
-
-def _next_after(db: sqlite3.Connection, now: datetime, row: ScheduleRow) -> tuple[Any, ...]:
-    """Give a schedule that goes by the ends of its jobs another fire time, though no job was made."""
-    found: tuple[Any, ...] = db.execute(
-        f"""
-        UPDATE schedules SET next_at = ? + CAST(round(after_seconds * 1000000) AS INTEGER) WHERE name = ?
-        RETURNING {ROW}
-        """,
-        (us(now), row.name),
-    ).fetchone()
-    return found
-
-
-def _fire_job(db: sqlite3.Connection, now: datetime, firing: Firing, job: NewJob, row: ScheduleRow) -> Fired:
-    unfinished = _unfinished(db, row.name)
-    verdict = overlap(firing.overlap, unfinished)
-    for job_id in verdict.cancel:
-        cancel(db, now, job_id)
-    record = insert(db, now, job, verdict.behind) if verdict.outcome == "ran" else None
-    if job.fire_time is not None:
-        if record is not None:
-            found = db.execute(f"UPDATE schedules SET runs = runs + 1 WHERE name = ? RETURNING {ROW}", (row.name,))
-            row = _row(found.fetchone())
-        answer = Answer(
-            schedule=row.name,
-            first=job.fire_time,
-            last=job.fire_time,
-            count=1,
-            outcome=verdict.outcome,
-            answered_at=now,
-            job_id=None if record is None else record.id,
-            blocked_by=verdict.blocked_by,
-            decided_by="" if record is not None else f'overlap="{firing.overlap}"',
-            late_because=firing.late_because,
-            wanted_at=None if record is None else record.run_at,
-        )
-        write_answer(db, answer)
-    running = tuple(entry.id for entry in unfinished if entry.id in verdict.cancel and entry.id in verdict.behind)
-    return Fired(outcome=verdict.outcome, row=row, job=record, blocked_by=verdict.blocked_by, cancelled=running)
+    return fire_by(db, now, firing, JobVerbs(_unfinished, cancel, insert))
 
 
 def _unfinished(db: sqlite3.Connection, name: str) -> list[JobRecord]:
@@ -349,126 +159,9 @@ def _unfinished(db: sqlite3.Connection, name: str) -> list[JobRecord]:
     return [_job(entry) for entry in found]
 
 
-def write_answer(db: sqlite3.Connection, answer: Answer) -> None:
-    """Write a row of the ledger, or join it to the last one."""
-    found = db.execute(
-        f"SELECT seq, {ANSWER} FROM ledger WHERE schedule = ? ORDER BY seq DESC LIMIT 1", (answer.schedule,)
-    ).fetchone()
-    if found is not None and (last := _answer(found[1:])).shares_row_with(answer):
-        joined = last.joined(answer)
-        db.execute(
-            "UPDATE ledger SET last = ?, count = ?, answered_at = ?, late_because = ? WHERE seq = ?",
-            (us(joined.last), joined.count, us(joined.answered_at), joined.late_because, found[0]),
-        )
-        return
-    db.execute(
-        f"INSERT INTO ledger ({ANSWER}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (schedule, first) DO NOTHING",
-        (
-            answer.schedule,
-            us(answer.first),
-            us(answer.last),
-            answer.count,
-            answer.outcome,
-            us(answer.answered_at),
-            answer.job_id,
-            answer.blocked_by,
-            answer.decided_by,
-            answer.late_because,
-            _us(answer.wanted_at),
-            _us(answer.started_at),
-            _us(answer.finished_at),
-            answer.state,
-        ),
-    )
-
-
-# -- schedules ------------------------------------------------------------------------------------------------------
-
-
-def schedule(db: sqlite3.Connection, name: str) -> ScheduleRow | None:
-    """Return the row of a schedule, or None."""
-    found = db.execute(f"SELECT {ROW} FROM schedules WHERE name = ?", (name,)).fetchone()
-    return None if found is None else _row(found)
-
-
-def schedules(db: sqlite3.Connection, names: Collection[str] | None) -> list[ScheduleRow]:
-    """Return the rows of schedules; see `Store.schedules`."""
-    if names is None:
-        return [_row(found) for found in db.execute(f"SELECT {ROW} FROM schedules ORDER BY name")]
-    return [row for name in sorted(names) if (row := schedule(db, name)) is not None]
-
-
 def change_schedule(db: sqlite3.Connection, now: datetime, change: ScheduleChange) -> ScheduleRow | None:
     """Apply a change; see `Store.set_schedule`."""
-    row = schedule(db, change.name)
-    match change:
-        case Remove():
-            db.execute("DELETE FROM schedules WHERE name = ?", (change.name,))
-            db.execute("DELETE FROM ledger WHERE schedule = ?", (change.name,))
-            note_schedule_change(db)
-            return None
-        case Pause():
-            if row is None:
-                known = [name for (name,) in db.execute("SELECT name FROM schedules")]
-                raise UnknownSchedule(change.name, known)
-            return row if row.paused == change.paused else _pause(db, now, change, row)
-        case Declare():
-            if row is not None and row.fingerprint == change.fingerprint and row.task == change.task:
-                return row
-            return _declare(db, now, change, row)
-
-
-def _pause(db: sqlite3.Connection, now: datetime, change: Pause, row: ScheduleRow) -> ScheduleRow:
-    watermark = row.watermark if change.paused else max(row.watermark, change.watermark or now)
-    next_at = row.next_at if change.paused or row.next_at is None else change.next_at
-    found = db.execute(
-        f"""
-        UPDATE schedules SET paused = ?, version = version + 1, watermark = ?, next_at = ? WHERE name = ?
-        RETURNING {ROW}
-        """,
-        (change.paused, us(watermark), _us(next_at), row.name),
-    ).fetchone()
-    if not change.paused and change.passed_first is not None:
-        answer = Answer(
-            schedule=row.name,
-            first=change.passed_first,
-            last=change.passed_last or change.passed_first,
-            count=change.passed_count,
-            outcome="paused",
-            answered_at=now,
-        )
-        write_answer(db, answer)
-    note_schedule_change(db)
-    return _row(found)
-
-
-def _declare(db: sqlite3.Connection, now: datetime, change: Declare, row: ScheduleRow | None) -> ScheduleRow:
-    # Never back: a clock that was set back must not bring fire times a second time.
-    watermark = now if row is None else max(row.watermark, now)
-    found = db.execute(
-        f"""
-        INSERT INTO schedules (name, task, trigger, fingerprint, version, watermark, declared_at, after_seconds,
-            next_at)
-        VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?)
-        ON CONFLICT (name) DO UPDATE SET task = excluded.task, trigger = excluded.trigger,
-            fingerprint = excluded.fingerprint, version = version + 1, watermark = excluded.watermark,
-            declared_at = excluded.declared_at, after_seconds = excluded.after_seconds, next_at = excluded.next_at
-        RETURNING {ROW}
-        """,
-        (
-            change.name,
-            change.task,
-            change.trigger,
-            change.fingerprint,
-            us(watermark),
-            us(now),
-            change.after_seconds,
-            _us(change.next_at),
-        ),
-    ).fetchone()
-    note_schedule_change(db)
-    return _row(found)
+    return change_by(db, now, change, note_schedule_change)
 
 
 def note_schedule_change(db: sqlite3.Connection) -> None:
@@ -541,6 +234,14 @@ def claim(
     if gated:
         limits.claimed(db, us(now), gated)
     return [_job(entry) for entry in found] + [record for record in missed if record is not None]
+
+
+def claim_next(
+    db: sqlite3.Connection, now: datetime, *, limit: int, **asked: Any
+) -> tuple[list[JobRecord], datetime | None]:
+    """Take due jobs, and return them with the time when the next one is due, where all that were ready are taken."""
+    found = claim(db, now, limit=limit, **asked)
+    return found, None if len(found) >= limit else next_claim(db)[1]
 
 
 def _marks(values: Collection[str]) -> str:
@@ -619,7 +320,7 @@ def finish(
     ends = [record for _, _, record in moved if record.has_ended]
     for _, ended, record in moved:
         if record.fire_time is not None:
-            _amend(db, record.id, record.state, _us(record.started_at), ended.late_because)
+            amend(db, record.id, record.state, _us(record.started_at), ended.late_because)
         if record.state is JobState.PARKED:
             _note_misfit(db, record.id, ended.misfit)
     frees = len(ends) < len(moved) or any(record.gates for record in ends)
@@ -642,20 +343,6 @@ def _note_misfit(db: sqlite3.Connection, job_id: str, fingerprint: str | None) -
         )
 
 
-def _amend(
-    db: sqlite3.Connection, job_id: str, state: str, started_at: int | None, late_because: str | None = None
-) -> None:
-    """Write into the ledger how the first start of a job went, or that there was none."""
-    db.execute(
-        """
-        UPDATE ledger SET started_at = ?, late_because = coalesce(?, late_because),
-            outcome = CASE WHEN ? THEN 'not_started' ELSE outcome END
-        WHERE job_id = ? AND started_at IS NULL
-        """,
-        (started_at, late_because, started_at is None and state == JobState.CANCELLED, job_id),
-    )
-
-
 def _ended(db: sqlite3.Connection, now: datetime, job_id: str, state: JobState, name: str | None) -> bool:
     """Write the end of a job where it belongs, ledger and schedule, and return whether a job waited for it."""
     if name is None:
@@ -663,18 +350,7 @@ def _ended(db: sqlite3.Connection, now: datetime, job_id: str, state: JobState, 
     followers = db.execute("DELETE FROM behind WHERE before_id = ? RETURNING job_id", (job_id,)).fetchall()
     if followers:
         db.executemany("UPDATE jobs SET held = held - 1 WHERE id = ?", followers)
-    db.execute("UPDATE ledger SET finished_at = ?, state = ? WHERE job_id = ?", (us(now), state, job_id))
-    if state is JobState.SUCCEEDED:
-        db.execute("UPDATE schedules SET succeeded_at = ? WHERE name = ?", (us(now), name))
-    moved = db.execute(
-        """
-        UPDATE schedules SET version = version + 1, next_at = ? + CAST(round(after_seconds * 1000000) AS INTEGER)
-        WHERE name = ? AND after_seconds IS NOT NULL AND next_at IS NULL
-        """,
-        (us(now), name),
-    ).rowcount
-    if moved:
-        note_schedule_change(db)
+    job_ended(db, now, job_id, state, name, note_schedule_change)
     return bool(followers)
 
 
@@ -721,7 +397,7 @@ def _rescued(db: sqlite3.Connection, now: datetime, record: JobRecord, max_death
         (state, deaths, error, us(now) if state.is_finished else None, record.id),
     ).fetchone()
     if record.fire_time is not None:
-        _amend(db, record.id, state, _us(record.started_at))
+        amend(db, record.id, state, _us(record.started_at))
     if record.started_at is not None:
         write_attempts(db, [(record.id, lost_attempt(record, now))])
     if state is JobState.PARKED:
@@ -749,9 +425,7 @@ def cancel(
     if record.state is JobState.RUNNING:
         changed = db.execute(f"UPDATE jobs SET cancel_requested = 1 WHERE id = ? RETURNING {JOB}", (job_id,))
         return _job(changed.fetchone())
-    if record.fire_time is not None and not record.attempt and not record.deaths:
-        decided_by = grace_of(record) if outcome == "missed" else ""
-        db.execute("UPDATE ledger SET outcome = ?, decided_by = ? WHERE job_id = ?", (outcome, decided_by, job_id))
+    cancelled(db, record, outcome)
     moved = db.execute(
         f"UPDATE jobs SET state = 'cancelled', finished_at = ? WHERE id = ? RETURNING {JOB}", (us(now), job_id)
     ).fetchone()
@@ -788,24 +462,6 @@ def jobs(db: sqlite3.Connection, state: JobState | None, name: str | None, limit
 def counts(db: sqlite3.Connection) -> dict[JobState, int]:
     """Return how many jobs there are in each state."""
     return {JobState(state): count for state, count in db.execute("SELECT state, count FROM counts")}
-
-
-def ledger(db: sqlite3.Connection, name: str, limit: int, at: datetime | None) -> list[Answer]:
-    """Return rows of the ledger, the newest first; see `Store.ledger`."""
-    if at is None:
-        found = db.execute(f"SELECT {ANSWER} FROM ledger WHERE schedule = ? ORDER BY seq DESC LIMIT ?", (name, limit))
-    else:
-        found = db.execute(
-            f"SELECT {ANSWER} FROM ledger WHERE schedule = ? AND first <= ? AND last >= ? ORDER BY first DESC LIMIT ?",
-            (name, us(at), us(at), limit),
-        )
-    return [_answer(entry) for entry in found]
-
-
-def answer_of(db: sqlite3.Connection, name: str, job_id: str) -> Answer | None:
-    """Return the row of the ledger that made a job, or None."""
-    found = db.execute(f"SELECT {ANSWER} FROM ledger WHERE job_id = ? AND schedule = ?", (job_id, name)).fetchone()
-    return None if found is None else _answer(found)
 
 
 def prune(
@@ -905,9 +561,10 @@ def renew(db: sqlite3.Connection, now: datetime, worker: str, lease_seconds: flo
     beat(db, now, worker)
 
 
-def beat(db: sqlite3.Connection, now: datetime, worker: str) -> None:
-    """Record that a worker lives."""
-    db.execute("UPDATE workers SET beat_at = ? WHERE name = ?", (us(now), worker))
+def beat(db: sqlite3.Connection, now: datetime, worker: str, vitals: Vitals | None = None) -> None:
+    """Record that a worker lives, and how it does."""
+    told = None if vitals is None else vitals.to_json()
+    db.execute("UPDATE workers SET beat_at = ?, vitals = coalesce(?, vitals) WHERE name = ?", (us(now), told, worker))
 
 
 def leave(db: sqlite3.Connection, worker: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidOption
@@ -117,6 +118,35 @@ class QueueRow:
     per_minute: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """How a worker process did when it last said that it lives.
+
+    Attributes:
+        running: How many attempts were under way.
+        rss_bytes: How much memory it held.
+        lag_seconds: By how much a timer of its loop was late.
+        scheduler_age: Seconds since its scheduler had last looked at what is due; None: it runs none.
+        max_scheduler_age: Up to how many that is well; None: any number, for nothing is planned.
+    """
+
+    running: int = 0
+    rss_bytes: int | None = None
+    lag_seconds: float | None = None
+    scheduler_age: float | None = None
+    max_scheduler_age: float | None = None
+
+    def to_json(self) -> str:
+        """Return it as a store keeps it."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Vitals:
+        """Return what a process of this version or a later one has told; what is not known here is left out."""
+        told = json.loads(text)
+        return cls(**{name: told[name] for name in cls.__slots__ if name in told})
+
+
 @record
 class WorkerRow:
     """A worker process that lives.
@@ -128,6 +158,9 @@ class WorkerRow:
         started_at: Since when (UTC).
         beat_at: When it last said that it lives (UTC).
         tasks: The names of the tasks that it knows, with the fingerprints of their signatures.
+        version: Which tickwork it runs.
+        queues: From which queues it claims; None: from all.
+        vitals: How it did then; None: it has not told.
     """
 
     name: str
@@ -136,6 +169,13 @@ class WorkerRow:
     started_at: datetime
     beat_at: datetime
     tasks: Mapping[str, str]
+    version: str = ""
+    queues: tuple[str, ...] | None = None
+    vitals: Vitals | None = None
+
+    def claims_from(self, queue: str) -> bool:
+        """Return whether it claims jobs from a queue."""
+        return self.queues is None or queue in self.queues
 
     def __str__(self) -> str:
         return f"{self.name} (pid {self.pid}{f' on {self.host}' if self.host else ''})"

@@ -12,6 +12,12 @@
     await st.create_daily("report", [sys.executable, "C:/srv/report.py", "--day", "1"], at="03:30")
     await st.delete("report")
 
+The schedules of an app are brought into either, and kept in step:
+
+    plan = await tab.plan(app, "billing.jobs:app")
+    print(plan)
+    await tab.apply(plan)
+
 Names are loaded when they are first used.
 """
 
@@ -20,8 +26,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .cron_daemon import CronDaemon as CronDaemon
     from .cron_doctor import Check as Check
-    from .cron_doctor import CronDaemon as CronDaemon
     from .cron_doctor import CrontabReport as CrontabReport
     from .cron_doctor import doctor as doctor
     from .cron_entry import CronEntry as CronEntry
@@ -32,6 +38,8 @@ if TYPE_CHECKING:
     from .scheduled_task import ScheduledTask as ScheduledTask
     from .scheduled_task import TaskEntry as TaskEntry
     from .schtasks import Schtasks as Schtasks
+    from .sync import Plan as Plan
+    from .sync import Step as Step
     from .task_model import ByDay as ByDay
     from .task_model import ByMonth as ByMonth
     from .task_model import ByMonthWeekday as ByMonthWeekday
@@ -49,15 +57,20 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "crontab_text": ("CronLine", "Owner"),
     "scheduled_task": ("ScheduledTask", "TaskEntry"),
     "schtasks": ("Schtasks",),
+    "sync": ("Plan", "Step"),
     "task_model": (
         *("ByDay", "ByMonth", "ByMonthWeekday", "ByWeek"),
         *("CalendarTrigger", "Definition", "Repetition", "TimeTrigger"),
     ),
     "task_triggers": ("to_task_triggers",),
-    "cron_doctor": ("Check", "CronDaemon", "CrontabReport", "doctor"),
+    "cron_daemon": ("CronDaemon",),
+    "cron_doctor": ("Check", "CrontabReport", "doctor"),
 }
 
 __all__ = [
+    # both
+    "Plan",
+    "Step",
     # crontab
     "Check",
     "CronDaemon",

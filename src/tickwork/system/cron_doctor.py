@@ -20,6 +20,7 @@ from ..clock import outside, running_clock
 from ..durations import format_about, seconds
 from ..errors import EntryNotFound, SystemSchedulerError
 from ..shield import to_its_end
+from .cron_daemon import NO_DAEMON, CronDaemon, find_daemons
 from .cron_entry import CronEntry
 from .crontab_lock import wait
 
@@ -28,33 +29,10 @@ if TYPE_CHECKING:
     from .crontab import Crontab
     from .crontab_text import Table
 
-__all__ = ["Check", "CronDaemon", "CrontabReport", "doctor", "find_daemons"]
+__all__ = ["Check", "CrontabReport", "doctor"]
 
 _PROBE = re.compile(r"tickwork-doctor-([0-9]+)")
 _POLL_SECONDS = 0.2
-_PROGRAMS = {
-    "cron": "cron (Vixie's, as in Debian)",
-    "crond": "crond (cronie, or one like it)",
-    "busybox": "crond of busybox",
-    "fcron": "fcron",
-    "bcron-sched": "bcron",
-}
-_START = "start it: `systemctl enable --now cron` (or crond), `service cron start`; in a container, run `cron -f`"
-
-
-@dataclass(frozen=True, slots=True)
-class CronDaemon:
-    """A cron daemon that runs.
-
-    Attributes:
-        kind: Which one, in words.
-        pid: Its process id.
-        user: As whom it runs.
-    """
-
-    kind: str
-    pid: int
-    user: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,22 +115,6 @@ async def doctor(tab: Crontab, *, probe: bool = True, timeout: float | str = 75)
     return CrontabReport(tuple(checks), daemons, user, took)
 
 
-def find_daemons() -> tuple[CronDaemon, ...]:
-    """Return the cron daemons among the processes that this one can see. It blocks for some milliseconds."""
-    import psutil  # 20 ms that only this needs
-
-    found: list[CronDaemon] = []
-    for process in psutil.process_iter(["name", "pid", "username", "exe", "cmdline", "status"]):
-        seen = process.info
-        program = os.path.basename(seen["exe"] or seen["name"] or "")
-        words = [os.path.basename(word) for word in (seen["cmdline"] or [])[:2]]
-        is_daemon = "crond" in words if program == "busybox" else program in _PROGRAMS
-        parent = process.ppid() if is_daemon else 0
-        if is_daemon and seen["status"] != psutil.STATUS_ZOMBIE and parent not in [one.pid for one in found]:
-            found.append(CronDaemon(_PROGRAMS[program], seen["pid"], seen["username"] or "?"))
-    return tuple(found)
-
-
 def _describe(table: Table, tab: Crontab) -> Check:
     ours = [line for line in table.lines() if line.is_managed]
     others = len(table.lines()) - len(ours)
@@ -165,7 +127,7 @@ def _describe(table: Table, tab: Crontab) -> Check:
 
 def _daemon_check(daemons: tuple[CronDaemon, ...]) -> Check:
     if not daemons:
-        return Check("daemon", "problem", f"no cron daemon runs, so that no entry will; {_START}")
+        return Check("daemon", "problem", NO_DAEMON)
     shown = "; ".join(f"{one.kind}, pid {one.pid}, as {one.user}" for one in daemons)
     return Check("daemon", "ok", shown)
 

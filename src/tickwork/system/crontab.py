@@ -10,6 +10,7 @@ The last two steps go on to their end when the caller is cancelled. A killed pro
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import sys
@@ -30,19 +31,27 @@ from ..errors import (
     SchedulerDenied,
 )
 from ..shield import to_its_end
+from .app_sync import AppSync, Seen, check_unchanged, make_log_folder
 from .command import Completed, read, write
+from .cron_daemon import NO_DAEMON, may_lack_daemon
 from .cron_entry import CronEntry
+from .cron_sync import change_table, look, render
 from .crontab_lock import default_folder, keep_backup, locked, open_folder, seconds_to_wait, wait
 from .crontab_text import NO_APP, CronLine, Owner, Table, check_id
-from .machine import check_files, is_root, machine_zone, own_name, prepare_log, user_name
+from .machine import check_files, check_place, is_root, machine_zone, own_name, prepare_log, user_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..triggers import Trigger
+    from .app_entries import Wanted
+    from .sync import Plan, Want
 
 __all__ = ["Crontab"]
 
+logger: logging.Logger = logging.getLogger("tickwork.system")
+
+Wants: TypeAlias = "list[Want]"
 Lines: TypeAlias = list[CronLine]  # inside of a class with a method `list`, the word means that
 
 _WRITE_SECONDS = 10.0
@@ -55,7 +64,7 @@ _NONE_YET = re.compile(rb"no crontab for |can't open '[^']*': No such file")
 _DENIED = re.compile(rb"not allowed|must be privileged|Operation not permitted|[Pp]ermission denied|not authorized")
 
 
-class Crontab:
+class Crontab(AppSync):
     """The crontab of a user: jobs of everybody are listed, and those of ours are added and removed by their ids.
 
     Args:
@@ -92,6 +101,10 @@ class Crontab:
         self._argv = (*command, *(("-u", self._name) if self._is_other else ()))
         self._state = None if state is None else Path(state)
         self._clock = clock
+        self._has_looked = False
+        """Whether it has been seen that a daemon runs."""
+
+    _noun = "lines"
 
     def __repr__(self) -> str:
         return f"Crontab(user={self.user!r})"
@@ -133,7 +146,8 @@ class Crontab:
     ) -> CronLine:
         """Put an entry into the crontab, and return how it stands there.
 
-        The log file is made where it is missing, readable by its owner only; cron would let everybody read it.
+        The log file is made where it is missing, readable by its owner only; cron would let everybody read it. Where
+        no cron daemon runs, the log says so.
 
         Args:
             entry: The job.
@@ -170,6 +184,7 @@ class Crontab:
             return there is not None and there.raw == line and not there.is_edited
 
         table = await self.edit(change, is_done)
+        await self._warn()
         found = table.get(entry.id, owner.app)
         assert found is not None
         return found
@@ -267,6 +282,40 @@ class Crontab:
 
         await self.edit(change, lambda table: not find(table))
         return found
+
+    # --- the schedules of an app -----------------------------------------------------------------------------------
+
+    def _render(self, wanted: Sequence[Wanted], owner: Owner) -> Wants:
+        return render(wanted, machine_zone())
+
+    def _check_place(self, python: str, dir: str) -> None:
+        check_place(python, dir, is_strict=is_root() or self._is_other)
+
+    async def _look(self, app_id: str) -> Seen:
+        return look(await self.table(), app_id)
+
+    async def _carry_out(self, plan: Plan) -> None:
+        app = plan.request.owner.app or ""
+        with outside():
+            await asyncio.to_thread(make_log_folder, plan.request, self.other_user)
+
+        def change(table: Table) -> Table:
+            return change_table(table, check_unchanged(plan, self._planned(plan.request, look(table, app))))
+
+        await self.edit(change, lambda table: not self._planned(plan.request, look(table, app)).changes)
+
+    @property
+    def _log_user(self) -> str | None:
+        return self.other_user
+
+    async def _warn(self) -> None:
+        """Say in the log that no cron daemon runs; what is there has been looked at once."""
+        if self._has_looked:
+            return
+        self._has_looked = True
+        with outside():
+            if await asyncio.to_thread(may_lack_daemon):
+                logger.warning("%s", NO_DAEMON)
 
     # --- reading and writing ---------------------------------------------------------------------------------------
 

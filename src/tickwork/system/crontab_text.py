@@ -1,6 +1,6 @@
 """A crontab as bytes: what stands in which line, which lines are ours, and how one is added or taken away.
 
-    # >>> tickwork app=billing v1 dir=/srv/billing >>> managed by tickwork
+    # >>> tickwork app=billing v1 target=billing.jobs:app dir=/srv/billing >>> managed by tickwork
     # tickwork id=report sha=3b1f0c9d2e44
     30 3 * * 1-5 /srv/billing/.venv/bin/python /srv/billing/report.py
     # <<< tickwork app=billing <<<
@@ -26,14 +26,16 @@ from ..errors import CrontabCorrupt, InvalidEntry
 from .cron_quote import check_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 __all__ = ["ID", "NO_APP", "CronLine", "Owner", "Table", "check_id", "fingerprint"]
 
 ID = r"[a-z0-9][a-z0-9._-]{0,63}"
 """What an id, and an app's, looks like: so that none can be taken for an option, a pattern or a path."""
 
-_BEGIN = re.compile(rb"# >>> tickwork(?: app=(%b))? v1(?: dir=([^\n]*?))? >>>(?: .*)?" % ID.encode())
+_BEGIN = re.compile(
+    rb"# >>> tickwork(?: app=(%b))? v1(?: target=([^\n]*?))?(?: dir=([^\n]*?))? >>>(?: .*)?" % ID.encode()
+)
 _END = re.compile(rb"# <<< tickwork(?: app=(%b))? <<<" % ID.encode())
 _ENTRY = re.compile(rb"# tickwork id=(%b) sha=([0-9a-f]{12})" % ID.encode())
 _OURS = re.compile(rb"[ \t]*#[ \t]*(?:>>>|<<<)[ \t]*tickwork\b")
@@ -50,17 +52,21 @@ class Owner:
     Attributes:
         app: The id of an app; None: entries that were added one by one.
         dir: The folder of the app; "": not told.
+        target: What its entries run, such as "billing.jobs:app"; "": not told.
     """
 
     app: str | None = None
     dir: str = ""
+    target: str = ""
 
     def __post_init__(self) -> None:
         if self.app is not None:
             check_id(self.app, "app")
-        check_text(self.dir, "dir")
-        if " >>>" in self.dir:
-            raise InvalidEntry("dir", self.dir, 'it holds " >>>", which ends it in the marker')
+        for part, text, ends in (("dir", self.dir, (" >>>",)), ("target", self.target, (" >>>", " dir="))):
+            check_text(text, part)
+            for end in ends:
+                if end in text:
+                    raise InvalidEntry(part, text, f'it holds "{end}", which ends it in the marker')
 
 
 NO_APP = Owner()
@@ -161,25 +167,53 @@ class Table:
 
         A block that is not there yet is made at the top of the file. A block whose folder is another gets the new one.
         """
-        lines = list(self._lines)
-        pair = [b"# tickwork id=%b sha=%b" % (id.encode(), fingerprint(line)), line]
-        block = self._blocks.get(owner.app)
-        if block is None:
-            return _made([_begin(owner), *pair, _end(owner), *lines])
-        if id in block.entries:
-            lines[self._span(id, block)] = pair
-        else:
-            lines[block.end : block.end] = pair
-        if block.owner != owner:
-            lines[block.begin] = _begin(owner)
-        return _made(lines)
+        return self.update({id: line}, (), owner)
 
     def drop(self, id: str, app: str | None = None) -> Table:
         """Return the table without an entry, and without its block when nothing else stands in it."""
-        block = self._blocks[app]
-        lines = list(self._lines)
-        del lines[self._span(id, block)]
-        return _made(_without_empty(lines))
+        return self.update({}, (id,), self._blocks[app].owner)
+
+    def update(self, puts: Mapping[str, bytes], drops: Collection[str], owner: Owner) -> Table:
+        """Return the table with some entries put, as `put` does, and others dropped, as `drop` does."""
+        block = self._blocks.get(owner.app)
+        if block is None:
+            pairs = [part for id, line in puts.items() for part in _pair(id, line)]
+            return _made([_begin(owner), *pairs, _end(owner), *self._lines]) if pairs else self
+        owner = Owner(owner.app, owner.dir, owner.target or block.owner.target)
+        lines: list[bytes] = list(self._lines[: block.begin])
+        lines.append(_begin(owner) if block.owner != owner else self._lines[block.begin])
+        index = block.begin + 1
+        entries = {comment: id for id, comment in block.entries.items()}
+        while index < block.end:
+            id = entries.get(index)
+            if id is None:
+                lines.append(self._lines[index])
+                index += 1
+                continue
+            after = index + 1 + (index + 1 < block.end and index + 1 not in entries)
+            if id in puts:
+                lines += _pair(id, puts[id])
+            elif id not in drops:
+                lines += self._lines[index:after]
+            index = after
+        lines += [part for id, line in puts.items() if id not in block.entries for part in _pair(id, line)]
+        return _made(_without_empty([*lines, *self._lines[block.end :]]))
+
+    def without_block(self, app: str | None) -> Table:
+        """Return the table without the markers of a block that holds no entry of ours; what else is in it stays."""
+        block = self._blocks.get(app)
+        if block is None or block.entries:
+            return self
+        return _made([line for index, line in enumerate(self._lines) if index not in (block.begin, block.end)])
+
+    def count_others(self, app: str | None) -> int:
+        """Return how many lines that are not blank are neither the app's entries nor the markers of its block."""
+        block = self._blocks.get(app)
+        ours = 0
+        if block is not None:
+            spans = (self._span(id, block) for id in block.entries)
+            ours = 2 + sum(bool(line.strip()) for span in spans for line in self._lines[span])
+        return sum(bool(line.strip()) for line in self._lines) - ours
 
     def drop_lines(self, numbers: Sequence[int]) -> Table:
         """Return the table without some lines (counted from 1); those of entries of ours go with their comments."""
@@ -209,7 +243,7 @@ class Table:
         """Return where an entry stands: its comment, and the line below unless that has been taken away."""
         comment = block.entries[id]
         below = comment + 1
-        has_line = below < block.end and below not in block.entries.values()
+        has_line = below < block.end and not _ENTRY.fullmatch(self._lines[below])
         return slice(comment, comment + 1 + has_line)
 
 
@@ -246,10 +280,14 @@ def _made(lines: Sequence[bytes]) -> Table:
     return Table(b"\n".join(lines))
 
 
+def _pair(id: str, line: bytes) -> list[bytes]:
+    return [b"# tickwork id=%b sha=%b" % (id.encode(), fingerprint(line)), line]
+
+
 def _begin(owner: Owner) -> bytes:
     app = "" if owner.app is None else f" app={owner.app}"
-    folder = f" dir={owner.dir}" if owner.dir else ""
-    return os.fsencode(f"# >>> tickwork{app} v1{folder} >>> managed by tickwork, which notices what is edited here")
+    place = (f" target={owner.target}" if owner.target else "") + (f" dir={owner.dir}" if owner.dir else "")
+    return os.fsencode(f"# >>> tickwork{app} v1{place} >>> managed by tickwork, which notices what is edited here")
 
 
 def _end(owner: Owner) -> bytes:
@@ -303,7 +341,7 @@ def _find_blocks(lines: Sequence[bytes]) -> dict[str | None, _Block]:
 
 def _owner(start: re.Match[bytes], index: int) -> Owner:
     try:
-        return Owner(_text(start[1]), os.fsdecode(start[2] or b""))
+        return Owner(_text(start[1]), os.fsdecode(start[3] or b""), os.fsdecode(start[2] or b""))
     except InvalidEntry as error:
         raise CrontabCorrupt(index + 1, f"a marker of tickwork with a folder that none can have: {error}") from None
 

@@ -10,7 +10,7 @@ from ..errors import InvalidEntry, InvalidOption, SchedulerDenied
 from ..zones import zone_key
 from .cron_quote import check_text
 
-__all__ = ["check_files", "is_root", "machine_zone", "own_name", "prepare_log", "user_name"]
+__all__ = ["check_files", "check_place", "is_root", "machine_zone", "own_name", "prepare_log", "user_name"]
 
 
 def machine_zone() -> str | None:
@@ -44,6 +44,20 @@ def check_files(program: str, script: str, *, is_strict: bool) -> None:
         if is_strict and (writable := _writable_by_all(path)):
             reason = f"everybody may write {writable}, and so say what runs as somebody else; take that right away"
             raise InvalidEntry(part, path, reason)
+
+
+def check_place(program: str, folder: str, *, is_strict: bool) -> None:
+    """Refuse an interpreter that is not there; with `is_strict` also one, and a folder, that everybody may write.
+
+    Raises:
+        InvalidEntry: One of them is so.
+    """
+    check_files(program, program, is_strict=is_strict)
+    if not os.access(program, os.X_OK):
+        raise InvalidEntry("python", program, "it cannot be started: it is not executable")
+    if is_strict and os.stat(folder).st_mode & stat.S_IWOTH:  # with the sticky bit, too: a new module is enough
+        reason = "everybody may write there, and so say what runs as somebody else; take that right away"
+        raise InvalidEntry("dir", folder, reason)
 
 
 def _writable_by_all(path: str) -> str | None:

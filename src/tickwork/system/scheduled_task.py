@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import quote, unquote
 
 from ..durations import seconds
 from ..errors import InvalidEntry, InvalidOption
@@ -27,7 +28,8 @@ __all__ = ["ScheduledTask", "TaskEntry", "describe", "find_entry"]
 _INSTANCES: Final = {"skip": "IgnoreNew", "queue": "Queue", "replace": "StopExisting", "allow": "Parallel"}
 _LOGONS: Final = {"interactive": "InteractiveToken", "s4u": "S4U"}
 _APP: Final = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
-_MARK: Final = rf"tickwork v1(?: app=({_APP}))? id=(\S+) sha=([0-9a-f]{{12}})"
+_MARK: Final = rf"tickwork v1(?: app=({_APP}))? id=(\S+) sha=([0-9a-f]{{12}})(?: dir=(\S+))?(?: target=(\S+))?"
+_PLAIN: Final = r"\/:.,;()[]{}@+=~!&'"  # what stands in the description as it is, beside letters and digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class ScheduledTask:
             user's network; making it takes an administrator, or the right to log on as a batch job.
         is_elevated: Whether it runs with all rights of the user; making it takes an administrator.
         app: Who owns it, where several apps share a machine: letters, digits and `. _ : -`.
+        dir: The folder of that app, to tell it from another one of its name; "": not told. Nothing runs in it.
+        target: What the task runs of that app, such as "billing.jobs:app"; "": not told.
     """
 
     name: str
@@ -58,6 +62,8 @@ class ScheduledTask:
     logon: Literal["interactive", "s4u"] = "interactive"
     is_elevated: bool = False
     app: str | None = None
+    dir: str = ""
+    target: str = ""
 
     def define(self, *, timezone: str | None = None, now: datetime | None = None) -> Definition:
         """Return what Task Scheduler is to keep.
@@ -122,6 +128,8 @@ class TaskEntry:
         is_edited: Whether it was made by tickwork and changed by somebody else since. Switched off is not changed.
         is_enabled: Whether it starts when it is due.
         app: Who owns it, or None.
+        dir: The folder of that app, or "".
+        target: What it runs of that app, or "".
         sha: Twelve characters of the definition it was made with, or "".
         description: As it is.
         definition: What it does and when; None where it holds what tickwork never writes.
@@ -133,15 +141,25 @@ class TaskEntry:
     is_edited: bool
     is_enabled: bool
     app: str | None
+    dir: str
+    target: str
     sha: str
     description: str
     definition: Definition | None
 
 
-def describe(name: str, app: str | None, definition: Definition) -> str:
-    """Return the description that tells whose task it is: `tickwork v1 app=billing id=report sha=3b1f0c9d2e44`."""
-    owner = "" if app is None else f" app={app}"
-    return f"tickwork v1{owner} id={name} sha={fingerprint(definition)}"
+def describe(task: ScheduledTask, definition: Definition) -> str:
+    """Return the description that tells whose task it is: `tickwork v1 app=billing id=report sha=3b1f0c9d2e44`.
+
+    A folder and a target follow where they are told, in ASCII: what is beyond may come back as question marks.
+    """
+    owner = "" if task.app is None else f" app={task.app}"
+    place = "".join(
+        f" {key}={quote(value, _PLAIN, errors='surrogatepass')}"
+        for key, value in (("dir", task.dir), ("target", task.target))
+        if value
+    )
+    return f"tickwork v1{owner} id={task.name} sha={fingerprint(definition)}{place}"
 
 
 def find_entry(task: Element, path: str, folder: str) -> TaskEntry:
@@ -151,6 +169,11 @@ def find_entry(task: Element, path: str, folder: str) -> TaskEntry:
     name = path[len(folder) + 1 :] if inside else ""
     mark = re.fullmatch(_MARK, description)
     is_managed = mark is not None and mark[2] == name.lower()
-    app, sha = (mark[1], mark[3]) if mark is not None and is_managed else (None, "")
+    app, sha, place = (
+        (mark[1], mark[3], mark.groups("")[3:]) if mark is not None and is_managed else (None, "", ("", ""))
+    )
     is_edited = is_managed and (definition is None or fingerprint(definition) != sha)
-    return TaskEntry(path, name, is_managed, is_edited, is_enabled, app, sha, description, definition)
+    folder_of_app, target = (unquote(text, errors="surrogatepass") for text in place)
+    return TaskEntry(
+        path, name, is_managed, is_edited, is_enabled, app, folder_of_app, target, sha, description, definition
+    )

@@ -19,7 +19,7 @@ import shutil
 import sys
 import tempfile
 from datetime import date, datetime, time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..clock import SystemClock, outside
 from ..durations import seconds
@@ -35,12 +35,15 @@ from ..errors import (
 from ..shield import to_its_end
 from ..triggers import Every
 from ..zones import zone_key
+from .app_sync import AppSync, Seen, check_unchanged, make_log_folder
 from .calendar_words import as_tuple, read_day, read_times, read_weekdays
 from .command import Completed, read, write
 from .scheduled_task import ScheduledTask, TaskEntry, describe, find_entry
 from .task_codes import failure, is_missing
 from .task_model import ANCHOR, ByDay, ByMonth, ByMonthWeekday, ByWeek, CalendarTrigger, Days, Last
 from .task_reading import Unreadable, decode, read_all
+from .task_sync import look
+from .task_sync import render as render_wanted
 from .task_words import check_folder, check_name
 from .task_xml import encode, render
 
@@ -49,13 +52,18 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from ..clock import Clock
+    from .app_entries import Wanted
+    from .crontab_text import Owner
+    from .sync import Plan, Want
 
 __all__ = ["Schtasks"]
+
+Wants: TypeAlias = "list[Want]"  # inside of a class with a method `list`, the word means that
 
 _NO_XML = "it printed no XML of a task; is this the schtasks.exe of Windows?"
 
 
-class Schtasks:
+class Schtasks(AppSync):
     r"""The tasks in one folder of Task Scheduler, for the user who runs this.
 
     Args:
@@ -90,6 +98,13 @@ class Schtasks:
         self._timezone = None if timezone is None else zone_key(timezone)
         self._codec = _known_codec(codec or ("oem" if sys.platform == "win32" else "utf-8"))
         self._clock = clock or SystemClock()
+
+    _noun = "tasks"
+
+    @property
+    def where(self) -> str:
+        r"""Where its tasks stand, for messages: "the folder \tickwork of Task Scheduler"."""
+        return f"the folder {self._folder} of Task Scheduler"
 
     # --- reading ------------------------------------------------------------------------------------------
 
@@ -144,11 +159,12 @@ class Schtasks:
         if not isinstance(task, ScheduledTask):
             raise InvalidOption("task", "a ScheduledTask", task)
         definition = task.define(timezone=self._timezone, now=self._clock.now())
-        description = describe(task.name, task.app, definition)
+        description = describe(task, definition)
         present = await self._find(task.name)
         if present is not None:
             self._refuse_to_replace(present, task, replace=replace or force, force=force)
-        data = encode(render(definition, description=description))
+        is_enabled = present is None or present.is_enabled  # whoever has switched it off has meant the task
+        data = encode(render(definition, description=description, is_enabled=is_enabled))
         completed = await to_its_end(self._send(task.name, data, replace=present is not None))
         if completed.returncode != 0:
             if present is None and await self._find(task.name) is not None:
@@ -284,6 +300,26 @@ class Schtasks:
             SystemSchedulerError: The program is missing, fails, or takes too long.
         """
         await self._change("/run", check_name(name), f"to run the task {name!r}")
+
+    # --- the schedules of an app ----------------------------------------------------------------------------
+
+    def _render(self, wanted: Sequence[Wanted], owner: Owner) -> Wants:
+        return render_wanted(wanted, owner, timezone=self._timezone, now=self._clock.now())
+
+    async def _look(self, app_id: str) -> Seen:
+        return look(await self.list(), app_id)
+
+    async def _carry_out(self, plan: Plan) -> None:
+        app = plan.request.owner.app or ""
+        await _in_thread(make_log_folder, plan.request)
+        now = check_unchanged(plan, self._planned(plan.request, await self._look(app)))
+        tasks = {want.id: want.payload for want in plan.request.wants}
+        for step in now.changes:
+            if step.kind == "remove":
+                await self.delete(rf"{app}\{step.id}")
+            else:
+                is_there = step.kind == "change"
+                await self.create(tasks[step.id], replace=is_there, force=is_there)
 
     # --- the program --------------------------------------------------------------------------------------
 

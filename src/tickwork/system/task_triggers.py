@@ -10,8 +10,9 @@ A task has up to 48 triggers, and each of them fires on its own: where two name 
 twice. So the groups that come out of one schedule must not meet, and what has two answers for one day, such as "the
 13th or a Friday", is refused.
 
-The triggers stand for the same wall times as the schedule. On the nights on which clocks change a trigger that repeats
-through the change counts elapsed time; those that repeat round the clock do so without end, and stay on their minutes.
+On the nights on which clocks change a trigger that repeats counts elapsed time. So none repeats through a change: times
+are cut there, and refused where a schedule follows the wall clock through it. Those that repeat round the clock do so
+without end, and stay on their minutes. See clock_changes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ..errors import UnsupportedSchedule
 from ..triggers import At, Between, Cron, Every, Exclusion, Trigger, Union
 from ..zones import get_zone
+from .clock_changes import ClockChange, cut, find_changes, touching
 from .progressions import Progression, cover
 from .task_model import (
     ANCHOR,
@@ -56,7 +58,9 @@ _ALL_DAYS = frozenset(range(1, 32))
 # the end of a duration counts or not. Less than the shortest interval.
 _SPARE_SECONDS = 30
 
-_Times = dict[tuple[Days, int], set[int]]  # the minutes of the day, for each group of days and second of the minute
+_Times = dict[tuple[Days, int], dict[int, bool]]
+"""For each group of days and second of the minute the minutes of the day, and whether they follow the wall clock
+through a change of clocks."""
 
 
 def to_task_triggers(
@@ -77,13 +81,12 @@ def to_task_triggers(
         UnsupportedSchedule: Task Scheduler cannot say it exactly; the reason tells why not.
         UnknownTimezone: There is no such zone.
     """
-    step = None if timezone is None else _smallest_shift(timezone)
     parts = trigger.triggers if isinstance(trigger, Union) else (trigger,)
     if all(isinstance(part, Cron) for part in parts):
-        times: _Times = defaultdict(set)
+        times: _Times = defaultdict(dict)
         for part in parts:
             _add_times(times, part, timezone)
-        return _calendar_triggers(trigger, times, step or 60)
+        return _calendar_triggers(trigger, times, timezone)
     if all(isinstance(part, At) for part in parts):
         return _at_most(trigger, [_instant_trigger(part, now) for part in parts])
     if isinstance(trigger, Every):
@@ -138,12 +141,14 @@ def _add_times(times: _Times, trigger: Any, timezone: str | None) -> None:
     (second,) = parts.seconds
     minutes = {hour * 60 + minute for hour in parts.hours for minute in parts.minutes}
     for days in _find_days(trigger, parts):
-        times[days, second] |= minutes
+        there = times[days, second]
+        there.update({minute: there.get(minute, False) or trigger.follows_wall_clock for minute in minutes})
 
 
 def _check_zone(trigger: Cron, timezone: str | None) -> None:
     if trigger.timezone is not None and timezone is None:
-        reason = f'the zone of this machine is not known; say so if it is this one: timezone="{trigger.timezone}"'
+        known = f'timezone="{trigger.timezone}" (--timezone)'
+        reason = f"the zone of this machine is not known; say so if it is this one: {known}"
         raise UnsupportedSchedule(trigger, _WHERE, reason)
     if trigger.timezone is not None and get_zone(trigger.timezone).key != timezone:
         reason = f"it reads the machine's clock, which is in {timezone}; let the app run to have another zone"
@@ -211,19 +216,67 @@ def _weeks(trigger: Cron, numbers: set[int | str]) -> tuple[int | Last, ...]:
 # --- cron: triggers ---------------------------------------------------------------------------------------
 
 
-def _calendar_triggers(trigger: Trigger, times: _Times, shift: int) -> tuple[TaskTrigger, ...]:
+def _calendar_triggers(trigger: Trigger, times: _Times, timezone: str | None) -> tuple[TaskTrigger, ...]:
     groups = list(_joined(times).items())
     for number, (key, minutes) in enumerate(groups):
         for other, others in groups[number + 1 :]:
-            if key[1] == other[1] and minutes & others and _may_meet(key[0], other[0]):
+            if key[1] == other[1] and minutes.keys() & others.keys() and _may_meet(key[0], other[0]):
                 reason = "two of its parts may name one day, on which it would start twice; make a task of each part"
                 raise UnsupportedSchedule(trigger, _WHERE, reason)
+    changes, shift = find_changes(timezone), _smallest_shift(timezone)
     found = [
-        _one_trigger(days, second, progression, shift)
+        _one_trigger(days, second, progression, is_endless=is_endless)
         for (days, second), minutes in groups
-        for progression in cover(minutes)
+        for progression, is_endless in _progressions(trigger, days, minutes, touching(changes, days), shift, timezone)
     ]
     return _at_most(trigger, found)
+
+
+def _progressions(
+    trigger: Trigger,
+    days: Days,
+    minutes: dict[int, bool],
+    changes: Sequence[ClockChange],
+    shift: int,
+    timezone: str | None,
+) -> list[tuple[Progression, bool]]:
+    """Return the minutes of a group of days as progressions, and whether each goes on from day to day without end."""
+    # Clocks move by whole steps: what repeats without end stays on the minutes that the schedule names.
+    endless = [
+        progression
+        for progression in cover(minutes)
+        if days == ByDay()
+        and progression.is_circle
+        and shift % progression.step == 0
+        and (not changes or all(minutes[minute] for minute in progression.minutes))
+    ]
+    gone = {minute for progression in endless for minute in progression.minutes}
+    rest = {minute: follows for minute, follows in minutes.items() if minute not in gone}
+    for change in changes:
+        _refuse_in_change(trigger, rest, minutes, change, timezone)
+    parts = cut(rest, changes) if changes else [set(rest)]
+    found = [(progression, True) for progression in endless]
+    found += [(progression, False) for part in parts if part for progression in cover(part)]
+    return sorted(found)
+
+
+def _refuse_in_change(
+    trigger: Trigger, rest: dict[int, bool], minutes: dict[int, bool], change: ClockChange, timezone: str | None
+) -> None:
+    """Refuse times that are not those of the schedule when clocks change."""
+    inside = [minute for minute in rest if change.start <= minute < change.end]
+    if not inside:
+        return
+    where = f"in {timezone} clocks change" if timezone else "clocks may change"
+    if any(rest[minute] for minute in inside):
+        reason = f"{where} between {change.text}, through which it follows the wall clock, and a task cannot"
+    elif change.is_gap and sum(change.start <= minute <= change.end for minute in minutes) > 1:
+        reason = f"{where} between {change.text}, after which several of its times would come at once"
+    else:
+        return  # one start, after the gap or in the first pass: as cron does
+    known = "name times that keep clear of that, or let the app run it"
+    unknown = 'say the zone of the machine, where they may change at another time: timezone="Europe/Berlin"'
+    raise UnsupportedSchedule(trigger, _WHERE, f"{reason}; {known if timezone else unknown}")
 
 
 def _at_most(trigger: Trigger, found: Sequence[TaskTrigger]) -> tuple[TaskTrigger, ...]:
@@ -235,16 +288,17 @@ def _at_most(trigger: Trigger, found: Sequence[TaskTrigger]) -> tuple[TaskTrigge
 
 def _joined(times: _Times) -> _Times:
     """Make one group of the weekdays that share their times, so that "Monday | Thursday at nine" is one trigger."""
-    weekly: dict[tuple[int, frozenset[int]], set[int]] = defaultdict(set)
+    weekly: dict[tuple[int, frozenset[tuple[int, bool]]], set[int]] = defaultdict(set)
     joined: _Times = {}
     for (days, second), minutes in times.items():
         if isinstance(days, ByWeek):
-            weekly[second, frozenset(minutes)].update(days.weekdays)
+            weekly[second, frozenset(minutes.items())].update(days.weekdays)
         else:
             joined[days, second] = minutes
     for (second, shared), weekdays in weekly.items():
         days = ByDay() if len(weekdays) == 7 else ByWeek(tuple(sorted(weekdays)))
-        joined[days, second] = joined.get((days, second), set()) | shared
+        there = joined.setdefault((days, second), {})
+        there.update({minute: there.get(minute, False) or follows for minute, follows in shared})
     return joined
 
 
@@ -257,19 +311,20 @@ def _may_meet(days: Days, others: Days) -> bool:
     return True
 
 
-def _one_trigger(days: Days, second: int, progression: Progression, shift: int) -> TaskTrigger:
+def _one_trigger(days: Days, second: int, progression: Progression, *, is_endless: bool) -> TaskTrigger:
     start = ANCHOR.replace(hour=progression.start // 60, minute=progression.start % 60, second=second)
     if progression.size == 1:
         return CalendarTrigger(start, days)
     interval = progression.step * 60
-    # Clocks move by whole steps: what repeats without end stays on the minutes that the schedule names.
-    if days == ByDay() and progression.is_circle and shift % progression.step == 0:
+    if is_endless:
         return TimeTrigger(start, Repetition(interval))
     return CalendarTrigger(start, days, Repetition(interval, (progression.size - 1) * interval + _SPARE_SECONDS))
 
 
-def _smallest_shift(timezone: str) -> int:
+def _smallest_shift(timezone: str | None) -> int:
     """Return by how many minutes a zone's clocks are moved, at least: 30 on Lord Howe Island, else 60."""
+    if timezone is None:
+        return 60
     zone, instant = get_zone(timezone), ANCHOR.replace(tzinfo=UTC)
     shift = 60
     for _ in range(6):  # some years, or all that is known

@@ -1,24 +1,28 @@
-"""The history of jobs in a SQLite store: attempts that did not succeed, so that those which do pay nothing."""
+"""The history of jobs in a database: attempts that did not succeed, so that those which do pay nothing.
+
+In the SQL that SQLite and PostgreSQL both understand.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..jobs import Attempt, Outcome
-from .sqlite_values import at, at_or_none, us, us_or_none
+from .instants import at, at_or_none, us, us_or_none
 from .views import MAX_ATTEMPTS
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Sequence
 
 
-def write_attempts(db: sqlite3.Connection, ended: Sequence[tuple[str, Attempt]]) -> None:
+def write_attempts(db: Any, ended: Sequence[tuple[str, Attempt]]) -> None:
     """Keep attempts of jobs, and of each job the newest `MAX_ATTEMPTS` only."""
     db.executemany(
         """
         INSERT INTO attempts (job_id, place, number, started_at, ended_at, outcome, worker, error)
-        SELECT ?, coalesce(max(place), 0) + 1, ?, ?, ?, ?, ?, ? FROM attempts WHERE job_id = ?
+        SELECT CAST(? AS TEXT), coalesce(max(place), 0) + 1, ?, CAST(? AS BIGINT), ?, CAST(? AS TEXT), CAST(? AS TEXT),
+            CAST(? AS TEXT)
+        FROM attempts WHERE job_id = ?
         """,
         [
             (
@@ -43,7 +47,7 @@ def write_attempts(db: sqlite3.Connection, ended: Sequence[tuple[str, Attempt]])
     )
 
 
-def attempts(db: sqlite3.Connection, job_id: str) -> list[Attempt]:
+def attempts(db: Any, job_id: str) -> list[Attempt]:
     """Return what is kept of the attempts of a job, the oldest first."""
     found = db.execute(
         """

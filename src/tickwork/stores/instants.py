@@ -1,4 +1,4 @@
-"""Instants as a SQLite store keeps them: whole microseconds since the Unix epoch."""
+"""Instants as the stores in databases keep them: whole microseconds since the Unix epoch."""
 
 from __future__ import annotations
 

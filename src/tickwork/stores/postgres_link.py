@@ -1,0 +1,402 @@
+"""A connection to PostgreSQL, and transactions on it that are done wholly or not at all, whatever becomes of it.
+
+One thread uses a link. It connects when it must, and again when the connection is lost. A transaction that did not come
+to its end is run again, for a while; nothing of it is left. When the answer to a COMMIT was lost, nobody knows what
+became of it, and it must not be run twice. So each transaction that writes leaves its mark in a row of `shards` that
+is this link's alone: a new connection looks whether the mark is there. It locks the row for that, and so waits until
+the server has given up the lost connection, or has finished what came over it.
+
+Locks between processes are advisory ones, held until the end of the transaction. Those that it asks for first are taken
+in the order of their numbers. When it needs more later and one is not free, it does not wait, for two that wait for
+each other wait for ever: it is rolled back, and run again with all of them taken first.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import time
+from collections import Counter
+from contextlib import suppress
+from functools import lru_cache
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.types.numeric import Int8Dumper
+
+from ..errors import StoreUnavailable
+from .postgres_errors import Kind, kind_of, remedy_for, text_of
+from .postgres_schema import quoted
+from .sql_batches import STATES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from ..clock import Clock
+    from .postgres_target import Target
+
+    Params = Sequence[object] | Mapping[str, object]
+
+logger: logging.Logger = logging.getLogger("tickwork.stores")
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+PATIENCE_SECONDS = 10.0
+"""For how long a transaction is tried again while the server cannot be reached: a restart or a failover is over by
+then, mostly, and who waits for an `enqueue` wants to know."""
+DOUBT_SECONDS = 60.0
+"""For how long a new connection is tried to learn whether a transaction was committed: a wrong answer costs more."""
+MAX_PAUSE_SECONDS = 1.0
+IDLE_MILLISECONDS = 10_000
+"""After this, the server rolls a transaction back in which nothing comes: its process is stopped, or the network is
+gone. Ours take milliseconds."""
+DEFAULTS = {
+    "connect_timeout": "5",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "20000",
+}
+"""What libpq is told unless the URL says otherwise: a link that is half open is noticed within half a minute."""
+
+_SERVER_TIME = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+_COLUMNS = ("rescued", "changes", *STATES)
+_MARK = f"""
+    INSERT INTO shards AS s (name, mark, touched_at, {", ".join(_COLUMNS)})
+    VALUES (%s, %s, %s, {", ".join(["%s"] * len(_COLUMNS))})
+    ON CONFLICT (name) DO UPDATE SET mark = excluded.mark, touched_at = excluded.touched_at,
+        {", ".join(f"{name} = s.{name} + excluded.{name}" for name in _COLUMNS)}
+    RETURNING {_SERVER_TIME}, (SELECT coalesce(sum(queued + scheduled), 0)::bigint FROM shards WHERE name <> s.name)
+        + s.queued + s.scheduled
+"""
+
+
+_NAMED = re.compile(r"(?<![:\w]):([a-z_]+)")
+
+
+class LockOrder(BaseException):
+    """A lock that another process has is needed after others: the transaction must begin anew with all of them.
+
+    No `Exception`, so that nobody who takes errors takes it for one.
+    """
+
+    def __init__(self, keys: set[int]) -> None:
+        self.keys = keys
+
+
+class Link:
+    """One connection at a time to one schema of a database.
+
+    Args:
+        target: Which.
+        name: What the connection is called in `pg_stat_activity`.
+        clock: Tells how long something takes.
+        now_us: Returns the time that is written down, in microseconds since the Unix epoch.
+        patience_seconds: For how long a transaction is tried again while the server cannot be reached.
+        is_over: Returns whether nobody has the patience any more.
+        on_time: Called with the server's time in microseconds, and the monotonic times between which that was read.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        name: str,
+        clock: Clock,
+        now_us: Callable[[], int],
+        patience_seconds: float = PATIENCE_SECONDS,
+        is_over: Callable[[], bool] = lambda: False,
+        on_time: Callable[[int, float, float], None] = lambda us, sent, heard: None,
+    ) -> None:
+        self._target = target
+        self._name = name
+        self.shard: str | None = None
+        """The name of its row in `shards`; None: it has none, for it only reads."""
+        self._clock = clock
+        self._now_us = now_us
+        self._patience_seconds = patience_seconds
+        self._is_over = is_over
+        self._on_time = on_time
+        self._connection: psycopg.Connection[Row] | None = None
+        self._begin = "BEGIN"
+        self._locks: set[int] = set()
+        self._mark = 0
+        self._has_written = False
+        """Whether the transaction has changed anything."""
+        self._waiting: tuple[int, float] | None = None
+        self.tally: Counter[str] = Counter()
+        """What the transaction adds to the counts of its shard: by state, "rescued" and "changes"."""
+        self.batches: dict[str, Counter[str]] = {}
+        """What it adds to the counts of batches, by state; see `postgres_batches.flush`."""
+        self.on_flush: Callable[[Link], None] = lambda link: None
+        """Called before the end of each transaction."""
+
+    # -- statements -------------------------------------------------------------------------------------------------
+
+    def execute(self, query: str, params: Params = ()) -> psycopg.Cursor[Row]:
+        """Run a statement, whose parameters are marked `%s`, or `?` and `:name` as in SQLite."""
+        assert self._connection is not None
+        done = self._connection.execute(_marked(query), params or None)
+        self._has_written |= done.rowcount > 0 and not query.lstrip().startswith("SELECT")
+        return done
+
+    def executemany(self, query: str, rows: Iterable[Sequence[object]]) -> None:
+        """Run a statement for each of these parameters."""
+        for params in rows:
+            self.execute(query, params)
+
+    def all(self, query: str, params: Params = ()) -> list[Row]:
+        """Return all rows of a statement."""
+        return self.execute(query, params).fetchall()
+
+    def one(self, query: str, params: Params = ()) -> Row | None:
+        """Return the first row of a statement, or None."""
+        return self.execute(query, params).fetchone()
+
+    def waiting(self, seconds: float) -> int | None:
+        """Return how many jobs wait, as the server said at most so many seconds ago; None: it did not."""
+        if self._waiting is None or self._clock.monotonic() - self._waiting[1] > seconds:
+            return None
+        return self._waiting[0]
+
+    # -- locks ------------------------------------------------------------------------------------------------------
+
+    def lock(self, names: Iterable[str]) -> None:
+        """Hold these locks until the end of the transaction."""
+        keys = sorted(self._keys(names) - self._locks)
+        if not keys:
+            return
+        if not self._locks and not self._has_written:
+            self._wait(keys)
+        elif self._try(keys):
+            raise LockOrder(self._locks | set(keys))
+
+    def try_lock(self, name: str) -> bool:
+        """Hold a lock unless another process does, and return whether that is so."""
+        keys = list(self._keys([name]) - self._locks)
+        return not keys or not self._try(keys)
+
+    def _wait(self, keys: Sequence[int]) -> None:
+        self.all("SELECT pg_advisory_xact_lock(key) FROM unnest(%b::bigint[]) AS key", (list(keys),))
+        self._locks.update(keys)
+
+    def _try(self, keys: Sequence[int]) -> set[int]:
+        """Take locks, and return those that are not free."""
+        found = self.all(
+            "SELECT key FROM unnest(%b::bigint[]) AS key WHERE pg_try_advisory_xact_lock(key)", (list(keys),)
+        )
+        taken = {key for (key,) in found}
+        self._locks |= taken
+        return set(keys) - taken
+
+    def _keys(self, names: Iterable[str]) -> set[int]:
+        return {key_of(self._target.schema, name) for name in names}
+
+    # -- transactions -----------------------------------------------------------------------------------------------
+
+    def transact(self, work: Callable[[Link], T]) -> T:
+        """Run a function in a transaction, as often as it takes, and return its value when that is committed.
+
+        Raises:
+            StoreUnavailable: The server cannot be reached, or cannot do it. Nothing was done, unless the error says
+                that this is not known.
+            Exception: What the function raises, or the server says of what it was asked; nothing was done.
+        """
+        until: float | None = None
+        first: set[int] = set()
+        pauses = _pauses()
+        while True:
+            try:
+                return self._try_once(work, sorted(first))
+            except LockOrder as order:
+                first |= order.keys
+            except psycopg.Error as error:
+                kind = kind_of(error)
+                if kind is Kind.ASKED:
+                    raise
+                now = self._clock.monotonic()
+                until = now + self._patience_seconds if until is None else until
+                if error.sqlstate == "25006":  # a standby: another connection may find the primary
+                    self.disconnect()
+                if kind is Kind.FINAL or now >= until or self._is_over():
+                    raise self.unavailable(error) from error
+                time.sleep(next(pauses))
+
+    def _try_once(self, work: Callable[[Link], T], locks: Sequence[int]) -> T:
+        self.connect()
+        assert self._connection is not None
+        self._locks.clear()
+        self.tally.clear()
+        self.batches.clear()
+        self._has_written = False
+        try:
+            self._connection.execute(self._begin)
+            if locks:
+                self._wait(locks)
+            value = work(self)
+            self.on_flush(self)
+            self._leave_mark()
+        except BaseException:
+            self._roll_back()
+            raise
+        try:
+            self._connection.execute("COMMIT")
+        except psycopg.Error as error:
+            is_lost = self._connection.broken or self._connection.closed
+            self._roll_back()
+            if self._has_written and not (is_lost and self._was_committed(error)):
+                raise
+        return value
+
+    def _leave_mark(self) -> None:
+        if not self._has_written or self.shard is None:
+            return
+        self._mark += 1
+        sent = self._clock.monotonic()
+        counts = [self.tally[name] for name in _COLUMNS]
+        told = self.one(_MARK, (self.shard, self._mark, self._now_us(), *counts))
+        if told is not None:
+            heard = self._clock.monotonic()
+            self._on_time(told[0], sent, heard)
+            self._waiting = told[1], heard
+
+    def _roll_back(self) -> None:
+        """Leave no transaction open: one that cannot be rolled back goes with its connection."""
+        if self._connection is None:
+            return
+        try:
+            if not self._connection.closed:
+                self._connection.execute("ROLLBACK")
+        except psycopg.Error:
+            self.disconnect()
+        else:
+            if self._connection.closed:
+                self.disconnect()
+
+    def _was_committed(self, lost: psycopg.Error) -> bool:
+        """Return whether the last transaction was committed, whose answer was lost."""
+        until = self._clock.monotonic() + DOUBT_SECONDS
+        pauses = _pauses()
+        while True:
+            try:
+                self.connect()
+                assert self._connection is not None
+                found = self._connection.execute(
+                    f"SELECT mark FROM {quoted(self._target.schema)}.shards WHERE name = %s FOR UPDATE", (self.shard,)
+                ).fetchone()
+                is_committed = found is not None and found[0] == self._mark
+                logger.warning(
+                    "a commit was cut off, and was %s", "done" if is_committed else "not done: doing it again"
+                )
+                return is_committed
+            except psycopg.Error as error:
+                self.disconnect()
+                if self._clock.monotonic() >= until or self._is_over():
+                    reason = (
+                        f"the connection was lost during a commit ({text_of(lost)}); whether that was done is not known"
+                    )
+                    raise StoreUnavailable(self._target.where, reason) from error
+                time.sleep(next(pauses))
+
+    # -- the connection ---------------------------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Connect, where there is no connection."""
+        if self._connection is not None:
+            if not self._connection.closed:
+                return
+            self.disconnect()
+        given = conninfo_to_dict(self._target.url)
+        settings: dict[str, Any] = {**DEFAULTS, "application_name": self._name, **given}
+        connection: psycopg.Connection[Row] = psycopg.connect(
+            autocommit=True, prepare_threshold=5 if self._target.notifies else None, **settings
+        )
+        try:
+            connection.adapters.register_dumper(int, Int8Dumper)  # one type for all, or each is another statement
+            self._connection = connection
+            self._set_up(connection)
+        except BaseException:
+            self.disconnect()
+            raise
+
+    def _set_up(self, connection: psycopg.Connection[Row]) -> None:
+        settings = {
+            "search_path": quoted(self._target.schema),
+            "idle_in_transaction_session_timeout": str(IDLE_MILLISECONDS),
+            "jit": "off",  # it costs more than our statements do
+        }
+        if self._target.notifies:
+            connection.execute("; ".join(f"SET {name} = {value}" for name, value in settings.items()))
+        else:  # each transaction may have another connection
+            self._begin = "; ".join(["BEGIN", *(f"SET LOCAL {name} = {value}" for name, value in settings.items())])
+        sent = self._clock.monotonic()
+        (told,) = connection.execute(f"SELECT {_SERVER_TIME}").fetchone() or (0,)
+        self._on_time(told, sent, self._clock.monotonic())
+
+    def disconnect(self) -> None:
+        """Close the connection, if there is one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(psycopg.Error, OSError):
+                connection.close()
+
+    @property
+    def has_written(self) -> bool:
+        """Whether the last transaction has changed anything."""
+        return self._has_written
+
+    @property
+    def mark(self) -> int:
+        """How many transactions of this link have changed anything, or tried to."""
+        return self._mark
+
+    @property
+    def connection(self) -> psycopg.Connection[Row] | None:
+        """The connection, for what needs it itself."""
+        return self._connection
+
+    def unavailable(self, error: psycopg.Error) -> StoreUnavailable:
+        """Return what to tell of an error of the server or of the connection."""
+        return StoreUnavailable(self._target.where, text_of(error), remedy_for(error))
+
+
+def spread(name: str, columns: Mapping[str, tuple[str, Sequence[object]]]) -> tuple[str, list[object]]:
+    """Return a query for rows that are given by columns, each with its type, and its parameters.
+
+    A column that has one value only is sent once. The first one is always sent in full.
+    """
+    first = next(iter(columns))
+    shown, arrays, kinds, constants, lists = [], [], [], [], []
+    for column, (kind, values) in columns.items():
+        if column != first and values.count(values[0]) == len(values):
+            shown.append(f"%s::{kind} AS {column}")
+            constants.append(values[0])
+        else:
+            shown.append(column)
+            arrays.append(column)
+            kinds.append(f"%b::{kind}[]")
+            lists.append(values)
+    query = f"SELECT {', '.join(shown)} FROM unnest({', '.join(kinds)}) AS {name} ({', '.join(arrays)})"
+    return query, [*constants, *lists]
+
+
+def key_of(schema: str, name: str) -> int:
+    """Return the number of a lock: they are the database's, so it depends on the schema, too."""
+    return int.from_bytes(blake2b(f"{schema}\0{name}".encode(), digest_size=8).digest(), "big", signed=True)
+
+
+@lru_cache(maxsize=1_000)
+def _marked(query: str) -> str:
+    return _NAMED.sub(r"%(\1)s", query.replace("?", "%s"))
+
+
+def _pauses() -> Iterator[float]:
+    """Return how long to wait before each attempt: longer and longer, and not all at once."""
+    pause = 0.02
+    while True:
+        yield pause * random.uniform(0.5, 1.0)
+        pause = min(2 * pause, MAX_PAUSE_SECONDS)

@@ -1,0 +1,77 @@
+"""Which database a URL means, and how it is to be used: "postgresql://user@host/name?schema=jobs&notify=off"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+from ..errors import InvalidOption
+
+SCHEMES = ("postgresql", "postgres")
+EXPECTED = '"postgresql://user@host/database", with "?schema=NAME" or "?notify=off" where wanted'
+SCHEMA = "tickwork"
+MAX_NAME = 63
+"""Bytes of a name in PostgreSQL: it cuts longer ones, so that two could be one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A database, and the schema in it that holds the tables.
+
+    Attributes:
+        url: What libpq connects to; it may hold a password.
+        where: The same for people, without the password.
+        schema: The schema; it is made where there is none.
+        notifies: Whether processes tell each other of new jobs with LISTEN and NOTIFY, and prepare statements. False:
+            behind a pgbouncer that gives each transaction another connection, nothing of a session lasts.
+    """
+
+    url: str = field(repr=False)
+    where: str
+    schema: str = SCHEMA
+    notifies: bool = True
+
+
+def is_postgres(url: object) -> bool:
+    """Return whether a URL means a PostgreSQL database."""
+    return str(url).partition("://")[0] in SCHEMES
+
+
+def target_of(url: str) -> Target:
+    """Return what a URL means.
+
+    Raises:
+        InvalidOption: It is no such URL, has an option that cannot be, or psycopg is not installed.
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise InvalidOption("url", EXPECTED, "postgresql://...", remedy=str(error)) from None  # it may hold a password
+    if parts.scheme not in SCHEMES or parts.fragment:
+        raise InvalidOption("url", EXPECTED, where_of(url))
+    ours = {"schema": SCHEMA, "notify": "on"}
+    theirs = []
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name in ours:
+            ours[name] = value
+        else:
+            theirs.append((name, value))
+    schema = ours["schema"]
+    if not schema or "\0" in schema or len(schema.encode("utf-8", "replace")) > MAX_NAME:
+        raise InvalidOption("schema", f"a name of at most {MAX_NAME} bytes", schema)
+    if ours["notify"] not in ("on", "off"):
+        raise InvalidOption("notify", '"on" or "off"', ours["notify"])
+    if find_spec("psycopg") is None:
+        remedy = "pip install 'tickwork[postgres]'"
+        raise InvalidOption("url", "used with psycopg installed", where_of(url), remedy=remedy)
+    plain = urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(theirs, quote_via=quote), ""))
+    return Target(url=plain, where=where_of(url), schema=schema, notifies=ours["notify"] == "on")
+
+
+def where_of(url: str) -> str:
+    """Return a URL without its password and options, for people."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    return f"{parts.scheme}://{user.partition(':')[0]}{at}{host}{parts.path}"

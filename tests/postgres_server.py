@@ -1,0 +1,107 @@
+"""A PostgreSQL server of the tests' own, from the installed binaries, run by an ordinary user on a free port.
+
+TICKWORK_TEST_POSTGRES names another one instead: a URL of a database in which the tests may make schemas. Tests that
+stop and start their server need one of their own all the same.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from parts import lacking, need
+
+QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+"""For tests that ask nothing about a power cut."""
+
+
+def binaries() -> Path:
+    """Return the folder of the newest server that is installed."""
+    need("psycopg")
+    folders = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    folders.sort(key=lambda path: int(re.sub(r"\D", "", path.parent.name) or 0), reverse=True)
+    found = shutil.which("initdb")
+    if found is not None:
+        folders.append(Path(found).resolve().parent)
+    if not folders:
+        lacking("no PostgreSQL server is installed (Debian: apt install postgresql)")
+    return folders[0]
+
+
+class Server:
+    """A server in a folder of its own; `start` and `stop` as often as you like."""
+
+    def __init__(self, settings: dict[str, str]) -> None:
+        self._bin = binaries()
+        # Not below pytest's folder, which an ordinary user cannot enter when root runs the tests.
+        self.folder = Path(tempfile.mkdtemp(prefix="tickwork-postgres-"))
+        self._as: dict[str, Any] = {}
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            self._as = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+            shutil.chown(self.folder, "nobody", "nogroup")
+        self.port = _free_port()
+        self._run("initdb", "--no-sync", "--auth=trust", "--username=tickwork", "--encoding=UTF8", "--locale=C")
+        lines = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": str(self.folder),
+            "max_connections": "200",
+            **settings,
+        }
+        with (self.folder / "data" / "postgresql.conf").open("a") as file:
+            file.writelines(f"{name} = '{value}'\n" for name, value in lines.items())
+
+    @property
+    def url(self) -> str:
+        """The database of the tests, by TCP."""
+        return f"postgresql://tickwork@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+        self._run("pg_ctl", "start", "--wait", "--timeout=30", f"--log={self.folder}/log")
+
+    def stop(self, mode: str = "immediate") -> None:
+        """Stop it; "immediate" is what a power cut is to the server."""
+        self._run("pg_ctl", "stop", "--wait", f"--mode={mode}")
+
+    def _run(self, command: str, *args: str) -> None:
+        # It daemonizes itself, so that it is no child of the process that runs the tests.
+        done = subprocess.run(
+            [self._bin / command, *args, f"--pgdata={self.folder}/data"],
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if command == "initdb" else subprocess.DEVNULL,
+            stderr=subprocess.STDOUT if command == "initdb" else subprocess.DEVNULL,
+            timeout=120,
+            check=False,
+            **self._as,
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout!r}"
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+@contextmanager
+def running(**settings: str) -> Iterator[Server]:
+    """Run a server of one's own."""
+    server = Server(settings)
+    server.start()
+    try:
+        yield server
+    finally:
+        try:
+            server.stop()
+        finally:
+            shutil.rmtree(server.folder, ignore_errors=True)
