@@ -56,6 +56,7 @@ CALLS = {
     "ppe": ("`ProcessPoolExecutor`, `run_in_executor`", None),
     "anyio": ("anyio.to_process", None),
     "aiomultiprocess": ("aiomultiprocess, `apply`", "aiomultiprocess"),
+    "echo": ("100 bytes there and back, plain sockets on the loop", None),
 }
 SLOW = {"anyio", "dask", "aiomultiprocess"}
 ASYNCIO = {"aiomultiprocess", "anyio", "dask"}
@@ -64,8 +65,8 @@ LAG_MS = 10.0
 EFFICIENCY = 0.9
 
 
-def run(python: Path, *args: str) -> list[tuple[float, float]] | str:
-    """Run one contestant; return seconds and lag of each row, or why there are none."""
+def run(python: Path, *args: str) -> work.Found | str:
+    """Run one contestant; return what it found of each row, or why there is nothing."""
     # -W: a peer may start its processes in a way that a newer Python warns of.
     command = [str(python), "-W", "ignore", str(WORK), *args]
     try:
@@ -74,8 +75,8 @@ def run(python: Path, *args: str) -> list[tuple[float, float]] | str:
         return "it did not end within ten minutes"
     for line in done.stdout.splitlines():
         if line.startswith("found:"):
-            pairs = [pair.partition(",") for pair in line.split()[1:]]
-            return [(float(took), float(lag)) for took, _, lag in pairs]
+            rows = [[float(number) for number in row.split(",")] for row in line.split()[1:]]
+            return [(took, lag, inside) for took, lag, inside in rows]
     return peers.last_line(done.stderr)
 
 
@@ -100,6 +101,8 @@ class Maps:
         self.counts = counts
         self.pythons, self.reasons = pythons(MAPS, with_peers)
         self.each: dict[tuple[str, int, int], list[float]] = {}
+        self.inside: dict[tuple[str, int, int], list[float]] = {}
+        """How much of two processors' time went by inside of the function, likewise."""
         self.lags: dict[int, list[float]] = {}
 
     def round(self, number: int) -> None:
@@ -121,8 +124,9 @@ class Maps:
         if isinstance(found, str):
             self.reasons[key] = found
             return
-        for row, (took, lag) in enumerate(found):
+        for row, (took, lag, inside) in enumerate(found):
             self.each.setdefault((key, row, variant), []).append(took / items[row] * 1e6)
+            self.inside.setdefault((key, row, variant), []).append(inside / work.WORKERS / took)
             if key == "tickwork":
                 self.lags.setdefault(row, []).append(lag)
 
@@ -130,6 +134,22 @@ class Maps:
         """Return the rounds of the chunk size with the least median."""
         found = [times for (name, at, _), times in self.each.items() if (name, at) == (key, row)]
         return min(found, key=statistics.median) if found else None
+
+    def shares(self) -> list[str]:
+        """Return the table of how much of the time was inside of the function: other programs change it little."""
+        rows = [number for number, row in enumerate(ROWS) if row.seconds]
+        lines = [
+            "| share of the time inside of the function | " + " | ".join(ROWS[number].name for number in rows) + " |"
+        ]
+        lines.append("|---|" + "--:|" * len(rows))
+        for key, (name, _) in MAPS.items():
+            if key not in self.reasons and key in self.pythons:
+                best = []
+                for row in rows:
+                    found = [times for (who, at, _), times in self.inside.items() if (who, at) == (key, row)]
+                    best.append(max(found, key=statistics.median))
+                lines.append(f"| {name} | " + " | ".join(spread(times) for times in best) + " |")
+        return lines
 
     def table(self) -> list[str]:
         lines = ["| us for an item | " + " | ".join(row.name for row in ROWS) + " |", "|---|" + "--:|" * len(ROWS)]
@@ -202,7 +222,7 @@ def main() -> int:
 
     setting = f"{work.WORKERS} workers, {options.rounds} rounds, median (min-max)"
     print(f"\n### Batches in processes: {setting}\n")
-    print("\n".join([*maps.table(), "", *maps.verdicts()]))
+    print("\n".join([*maps.table(), "", *maps.shares(), "", *maps.verdicts()]))
     print(f"\n### One call of an empty function after the other: {setting} of {SINGLE_CALLS:,} calls\n")
     print("| | us a call | of the executor's | wanted |\n|---|--:|--:|---|")
     for key, (name, _) in CALLS.items():

@@ -7,7 +7,9 @@ the loop was held for meanwhile. It warms its processes up with each row's funct
 from __future__ import annotations
 
 import asyncio
+import socket
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,9 +27,18 @@ def spin(count: int) -> int:
     return count
 
 
-async def aspin(count: int) -> int:
+def timed(count: int) -> int:
+    """Do the same, and return the nanoseconds that it took; 0: it was not measured."""
+    if not count:
+        return 0
+    began = time.perf_counter_ns()
+    spin(count)
+    return time.perf_counter_ns() - began
+
+
+async def atimed(count: int) -> int:
     """Do the same, for those who run coroutine functions only."""
-    return spin(count)
+    return timed(count)
 
 
 def nothing() -> None:
@@ -70,8 +81,8 @@ class Lag:
 Row = tuple[list[int], int]
 """Items, and the chunk size for those who need one."""
 Mapper = Callable[[list[int], int], Awaitable[list[int]]]
-Found = list[tuple[float, float]]
-"""Seconds and lag in ms of each row."""
+Found = list[tuple[float, float, float]]
+"""Seconds, lag in ms, and the seconds that went by inside of the function, of each row."""
 
 
 async def measured(mapper: Mapper, rows: list[Row]) -> Found:
@@ -85,9 +96,9 @@ async def measured(mapper: Mapper, rows: list[Row]) -> Found:
         results = await mapper(items, chunk)
         took = time.perf_counter() - began
         watcher.cancel()
-        if results != items:
-            raise AssertionError("the results are not those of the items in their order")
-        found.append((took, lag.p99()))
+        if [bool(result) for result in results] != [bool(item) for item in items]:
+            raise AssertionError("the results are not those of the items")
+        found.append((took, lag.p99(), sum(results) / 1e9))
     return found
 
 
@@ -98,7 +109,7 @@ async def tickwork_map(rows: list[Row]) -> Found:
     import tickwork
 
     async with tickwork.Pool(run_in="process", processes=WORKERS) as pool:
-        return await measured(lambda items, _: tickwork.map(spin, items, run_in="process", pool=pool), rows)
+        return await measured(lambda items, _: tickwork.map(timed, items, run_in="process", pool=pool), rows)
 
 
 def in_thread(call: Callable[[list[int], int], list[int]]) -> Mapper:
@@ -114,7 +125,7 @@ async def mp_pool(rows: list[Row]) -> Found:
     import multiprocessing
 
     with multiprocessing.get_context("forkserver").Pool(WORKERS) as pool:
-        return await measured(in_thread(lambda items, chunk: pool.map(spin, items, chunksize=chunk)), rows)
+        return await measured(in_thread(lambda items, chunk: pool.map(timed, items, chunksize=chunk)), rows)
 
 
 async def executor(rows: list[Row]) -> Found:
@@ -122,7 +133,7 @@ async def executor(rows: list[Row]) -> Found:
     from concurrent.futures import ProcessPoolExecutor
 
     with ProcessPoolExecutor(WORKERS, mp_context=multiprocessing.get_context("forkserver")) as pool:
-        return await measured(in_thread(lambda items, chunk: list(pool.map(spin, items, chunksize=chunk))), rows)
+        return await measured(in_thread(lambda items, chunk: list(pool.map(timed, items, chunksize=chunk))), rows)
 
 
 async def joblib(rows: list[Row]) -> Found:
@@ -130,7 +141,7 @@ async def joblib(rows: list[Row]) -> Found:
 
     with Parallel(n_jobs=WORKERS) as parallel:
         return await measured(
-            in_thread(lambda items, chunk: list(parallel(delayed(spin)(item) for item in items))), rows
+            in_thread(lambda items, chunk: list(parallel(delayed(timed)(item) for item in items))), rows
         )
 
 
@@ -138,7 +149,7 @@ async def aiomultiprocess(rows: list[Row]) -> Found:
     from aiomultiprocess import Pool  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     async def mapper(items: list[int], _: int) -> list[int]:
-        return list(await pool.map(aspin, items))
+        return list(await pool.map(atimed, items))
 
     async with Pool(WORKERS) as pool:
         return await measured(mapper, rows)
@@ -154,7 +165,7 @@ async def anyio_process(rows: list[Row]) -> Found:
 
         async def lane(first: int) -> None:
             for place in range(first, len(items), WORKERS):
-                results[place] = await to_process.run_sync(spin, items[place], limiter=limiter)
+                results[place] = await to_process.run_sync(timed, items[place], limiter=limiter)
 
         await asyncio.gather(*(lane(first) for first in range(WORKERS)))
         return results
@@ -166,7 +177,7 @@ async def dask(rows: list[Row]) -> Found:
     from distributed import Client, LocalCluster  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     async def mapper(items: list[int], _: int) -> list[int]:
-        return list(await client.gather(client.map(spin, items, pure=False)))
+        return list(await client.gather(client.map(timed, items, pure=False)))
 
     async with (
         LocalCluster(
@@ -230,6 +241,39 @@ async def aiomultiprocess_call() -> AsyncIterator[Call]:
         yield lambda: pool.apply(anothing)
 
 
+ECHO = """
+import socket, sys
+sock = socket.socket(fileno=int(sys.argv[1]))
+while got := sock.recv(100):
+    sock.sendall(got)
+"""
+
+
+@asynccontextmanager
+async def echo_call() -> AsyncIterator[Call]:
+    """The least that a call can cost which goes through the loop: 100 bytes to a process that sends them back."""
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    process = subprocess.Popen([sys.executable, "-c", ECHO, str(theirs.fileno())], pass_fds=[theirs.fileno()])
+    theirs.close()
+    answer: asyncio.Future[bytes] = loop.create_future()
+    loop.add_reader(ours, lambda: answer.set_result(ours.recv(100)))
+
+    async def call() -> None:
+        nonlocal answer
+        answer = loop.create_future()
+        ours.send(bytes(100))
+        await answer
+
+    try:
+        yield call
+    finally:
+        loop.remove_reader(ours)
+        ours.close()
+        process.wait()
+
+
 async def calls(made: Callable[[], Any], count: int) -> Found:
     """Return the median seconds of a call that waits for the one before."""
     async with made() as call:
@@ -240,7 +284,7 @@ async def calls(made: Callable[[], Any], count: int) -> Found:
             began = time.perf_counter()
             await call()
             each.append(time.perf_counter() - began)
-    return [(statistics.median(each), 0.0)]
+    return [(statistics.median(each), 0.0, 0.0)]
 
 
 MAPS: dict[str, Callable[[list[Row]], Any]] = {
@@ -258,6 +302,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "ppe": executor_call,
     "anyio": anyio_call,
     "aiomultiprocess": aiomultiprocess_call,
+    "echo": echo_call,
 }
 
 
@@ -269,7 +314,7 @@ def main() -> None:
     else:
         numbers = [tuple(map(int, row.split(":"))) for row in rest]
         found = asyncio.run(MAPS[name]([([count] * items, chunk) for count, items, chunk in numbers]))
-    print("found:", *(f"{took!r},{lag!r}" for took, lag in found))
+    print("found:", *(",".join(map(repr, row)) for row in found))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import logging
 import os
 import threading
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import psutil
 import pytest
 from blockbuster import BlockBuster
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 import tickwork.watchdog  # noqa: F401  # here, because an App made inside of a loop would import it there
+from postgres_server import QUICK, running
+from tickwork.stores.postgres_target import Target, target_of
 from tickwork.testing import virtual_loop_factory
 
 if TYPE_CHECKING:
@@ -30,14 +33,15 @@ REAL_LOOPS: dict[str, Backend] = {
 WANTED_LOOP = os.environ.get("TICKWORK_TEST_LOOP") or "asyncio"
 VIRTUAL_LOOP: Backend = ("asyncio", {"loop_factory": virtual_loop_factory, "debug": True})
 
-LAST_SECONDS = 5.0
+LAST_SECONDS = 30.0
 """How long threads and processes of a test may take to be gone: they have been told to end, and usually are."""
 
 
-# The same commit must get the same answer of CI; what other examples show is found by everybody's own runs.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+# How long an example takes tells of the machine and what else it does. The same commit must get the same answer of CI;
+# what other examples show is found by everybody's own runs.
+settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("here"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -80,14 +84,14 @@ def anyio_backend(real_backend: Backend) -> Backend:
 
 
 class WaitUntil(Protocol):
-    async def __call__(self, condition: Callable[[], object], timeout: float = 5) -> None: ...
+    async def __call__(self, condition: Callable[[], object], timeout: float = 30) -> None: ...
 
 
 @pytest.fixture(scope="session")
 def wait_until() -> WaitUntil:
     """`await wait_until(condition)`: real time passes, on a virtual loop too."""
 
-    async def wait(condition: Callable[[], object], timeout: float = 5) -> None:
+    async def wait(condition: Callable[[], object], timeout: float = 30) -> None:
         deadline = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > deadline:
@@ -152,3 +156,36 @@ def _expect_gone(find: Callable[[], list[Any]], what: str) -> None:
     while left := find():
         assert time.monotonic() < deadline, f"{what}: {left}"
         time.sleep(0.002)
+
+
+# --- PostgreSQL --------------------------------------------------------------------------------------------------
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of a database in which the tests may make schemas."""
+    given = os.environ.get("TICKWORK_TEST_POSTGRES")
+    if given:
+        yield given
+        return
+    with running(**QUICK) as server:
+        yield server.url
+
+
+@pytest.fixture
+def schema(postgres_url: str) -> Iterator[str]:
+    """The URL of a schema that does not exist yet; it goes with the test."""
+    import psycopg
+
+    name = f"tickwork_test_{os.getpid()}_{next(_numbers)}"
+    yield f"{postgres_url}{'&' if '?' in postgres_url else '?'}schema={name}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE")
+
+
+@pytest.fixture
+def target(schema: str) -> Target:
+    """The same, as a store takes it."""
+    return target_of(schema)

@@ -90,7 +90,7 @@ def expect_all(fleet: Fleet) -> None:
     assert fleet.ask(lambda store: store.batch("all")).is_over
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_whoever_enqueues_is_killed_and_the_next_goes_on(folder: Path) -> None:
     with Fleet(folder, PROGRAM) as fleet:
         dies = fleet.start("enqueue.py", env={"HALT": "1"})
@@ -109,7 +109,7 @@ def test_whoever_enqueues_is_killed_and_the_next_goes_on(folder: Path) -> None:
         assert Counter(fleet.said("double")) == Counter(str(number) for number in range(COUNT))
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_whoever_enqueues_is_killed_at_any_moment_and_each_item_is_there_once(folder: Path) -> None:
     with Fleet(folder, PROGRAM) as fleet:
         for size in (1, 300, 900):
@@ -131,7 +131,7 @@ def _size(fleet: Fleet) -> int:
     return rows[0].size if rows else 0
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_workers_are_killed_and_the_batch_ends_elsewhere(folder: Path) -> None:
     with Fleet(folder, PROGRAM) as fleet:
         fleet.start("enqueue.py")

@@ -50,9 +50,9 @@ async def main():
     async with app.client():
         say("client")
         jobs = [await double.enqueue(number) for number in range(20)]
-        say("sum", sum([await job.result(timeout=10) for job in jobs]))
+        say("sum", sum([await job.result(timeout=30) for job in jobs]))
         try:
-            await (await double.enqueue(-1)).result(timeout=10)
+            await (await double.enqueue(-1)).result(timeout=30)
         except JobFailed as error:
             say("failed", error)
         job = await wait.enqueue()
@@ -60,7 +60,7 @@ async def main():
             await asyncio.sleep(0.01)
         say("cancelling", await job.cancel())
         try:
-            await job.result(timeout=10)
+            await job.result(timeout=30)
         except JobCancelled:
             say("gone")
 
@@ -193,4 +193,4 @@ async def test_who_waits_for_the_end_of_all_jobs_hears_of_those_of_others(tmp_pa
         go.set()
         with pytest.raises(JobFailed):
             await job
-        await asyncio.wait_for(idle, 5)
+        await asyncio.wait_for(idle, 30)

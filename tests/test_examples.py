@@ -141,7 +141,7 @@ def test_bookshop_has_the_schedules_of_its_picture(tmp_path: Path) -> None:
 
 
 def ask(url: str, *, method: str = "GET") -> Any:
-    with urlopen(Request(url, method=method), timeout=10) as answer:
+    with urlopen(Request(url, method=method), timeout=30) as answer:
         return json.load(answer)
 
 

@@ -99,7 +99,7 @@ def kept(tmp_path: Path) -> Callable[..., Work]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             if condition():
                 return
@@ -108,7 +108,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 async def ends(batch: JobBatch[Any], count: int) -> None:
     """Wait until so many jobs of a batch have ended."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             if (await batch.counts()).ended >= count:
                 return
@@ -135,7 +135,7 @@ async def numbers(*of: Any) -> AsyncIterator[Any]:
 async def cut(work: Work, least: int, **options: Any) -> int:
     """Map without end into the batch "b", cancel that, and return how many items it has."""
     mapping = asyncio.ensure_future(work.half.options(delay="1h").map(endless(), id="b"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             batches = await work.app.jobs.batches()
             if batches and batches[0].total >= least:
@@ -172,7 +172,7 @@ async def test_results_come_in_the_order_of_the_items(work: Work, count: int) ->
     ids=["list", "generator", "async generator", "keys"],
 )
 async def test_items_may_come_from_anywhere(work: Work, items: Callable[[], Any]) -> None:
-    assert await (await work.half.map(items())).results(timeout=10) == [0.5, 1.0, 1.5]
+    assert await (await work.half.map(items())).results(timeout=30) == [0.5, 1.0, 1.5]
 
 
 async def test_a_tuple_is_one_argument(work: Work) -> None:
@@ -233,7 +233,7 @@ async def test_outcomes_come_in_the_order_of_the_items(work: Work) -> None:
     await ends(batch, 39)
     assert found == []
     work.go.set()
-    await asyncio.wait_for(reading, 10)
+    await asyncio.wait_for(reading, 30)
 
     assert found == list(range(40))
 
@@ -257,7 +257,7 @@ async def test_an_item_that_is_tried_again_is_given_once(work: Work) -> None:
     batch = await work.half.map([-1, 1])
     outcomes = batch.outcomes(ordered=False)
     first = await anext(outcomes)
-    await batch.wait(timeout=10)
+    await batch.wait(timeout=30)
     work.fails = False
     assert await batch.retry_failed() == 1
     rest = [outcome async for outcome in outcomes]
@@ -273,7 +273,7 @@ async def test_the_wait_ends_with_the_last_job(work: Work) -> None:
         await batch.wait(timeout=0)
     assert str(late.value).startswith(f"batch {batch.id} has not ended within 0 s: 0 of 5 have ended: ")
     assert str(late.value).endswith("; it goes on")
-    waiting = asyncio.ensure_future(batch.wait(timeout=10))
+    waiting = asyncio.ensure_future(batch.wait(timeout=30))
     await until(lambda: len(work.runs) == 3)
     assert not waiting.done()
     work.go.set()
@@ -317,7 +317,7 @@ async def test_who_waits_for_a_job_that_is_deleted_goes_on(work: Work) -> None:
     await work.app.jobs.delete(first.id)
     await work.app.jobs.resume_queue("default")
 
-    gone, there = await asyncio.wait_for(collecting, 10)
+    gone, there = await asyncio.wait_for(collecting, 30)
     assert type(gone) is (JobCancelled if isinstance(work.app._store_now(), MemoryStore) else ResultExpired)
     assert there == 0.5
 
@@ -328,11 +328,11 @@ async def test_a_batch_is_cancelled_with_all_its_jobs(work: Work) -> None:
     await until(lambda: work.runs[0])
 
     assert await batch.cancel() == PART_COUNT + 10
-    counts = await batch.wait(timeout=10)
+    counts = await batch.wait(timeout=30)
     assert (counts.cancelled, counts.is_over, counts.is_cancelled) == (PART_COUNT + 10, True, False)
     assert await batch.cancel() == 0
     work.go.set()
-    assert await other.result(timeout=10) == 99
+    assert await other.result(timeout=30) == 99
     with pytest.raises(JobCancelled):
         await batch
 
@@ -360,7 +360,7 @@ async def test_after_a_restart_a_batch_is_there(kept: Callable[..., Work]) -> No
         made = await work.half.map([1, -2, 3], id="night")
     async with (work := kept()).app:
         batch = await work.app.jobs.batch(made.id)
-        found = await batch.results(on_error="collect", timeout=10)
+        found = await batch.results(on_error="collect", timeout=30)
     async with (again := kept()).app.looking():
         counts = await (await again.app.jobs.batch(made.id)).counts()
         assert await (await again.app.jobs.batch(made.id)).results(on_error="skip") == [0.5, 1.5]
@@ -382,15 +382,15 @@ async def test_one_that_looks_hears_of_the_ends_elsewhere(kept: Callable[..., Wo
             assert not reading.done()
             assert not waiting.done()
             work.go.set()
-            assert await asyncio.wait_for(reading, 10) == list(range(20))
-            assert (await asyncio.wait_for(waiting, 10)).succeeded == 20
+            assert await asyncio.wait_for(reading, 30) == list(range(20))
+            assert (await asyncio.wait_for(waiting, 30)).succeeded == 20
 
 
 async def test_the_same_items_again_enqueue_nothing(work: Work) -> None:
     count = PART_COUNT + 3
     for items in (range(count), (number for number in range(count)), numbers(*range(count))):
         batch = await work.half.map(items, id="b")
-        assert (await batch.wait(timeout=10)).total == count
+        assert (await batch.wait(timeout=30)).total == count
 
     assert work.runs == Counter(range(count))
 
@@ -433,7 +433,7 @@ async def test_two_who_feed_one_batch_enqueue_each_item_once(work: Work) -> None
     )
 
     assert len(set(batches)) == 1
-    assert await batches[0].results(timeout=15) == [number / 2 for number in range(count)]
+    assert await batches[0].results(timeout=30) == [number / 2 for number in range(count)]
     assert work.runs == Counter(range(count))
 
 
@@ -457,7 +457,7 @@ async def test_a_map_that_is_cancelled_leaves_a_batch_that_says_so(
     ]
     caplog.clear()
     await batch.cancel()
-    counts = await batch.wait(timeout=10)
+    counts = await batch.wait(timeout=30)
     assert (counts.cancelled, counts.is_cancelled, counts.is_over) == (count, True, True)
     assert str(counts) == f"{count:,} of {count:,} have ended, and no more come: {count:,} cancelled"
     with pytest.raises(WrongBatch) as refused:
@@ -499,7 +499,7 @@ async def test_who_waits_for_a_batch_that_is_left_off_is_told(work: Work) -> Non
     await until(lambda: len(seen) > 10)
     mapping.cancel()
     await asyncio.wait([mapping])
-    await asyncio.wait(waits, timeout=10)
+    await asyncio.wait(waits, timeout=30)
 
     total = (await batch.counts()).total
     for wait in waits:
@@ -533,7 +533,7 @@ async def test_items_before_one_that_does_not_fit_are_in_the_batch(work: Work, w
         )
     ]
     with pytest.raises(BatchIncomplete):
-        await (await work.app.jobs.batch("b")).wait(timeout=10)
+        await (await work.app.jobs.batch("b")).wait(timeout=30)
 
 
 async def test_where_no_item_was_enqueued_there_is_no_batch(work: Work) -> None:
@@ -549,7 +549,7 @@ async def test_an_iterator_that_fails_is_heard_after_its_items(work: Work) -> No
         await work.half.map(numbers(1, 2, OSError("the disk")), id="b")
     assert raised.value.__notes__[0].startswith("batch 'b' has 2 items and is not complete: ")
     batch = await work.half.map([1, 2, 3], id="b")
-    assert await batch.results(timeout=10) == [0.5, 1.0, 1.5]
+    assert await batch.results(timeout=30) == [0.5, 1.0, 1.5]
 
     def failing() -> Iterator[int]:
         yield from range(PART_COUNT + 1)
@@ -567,8 +567,8 @@ async def test_a_batch_that_is_cancelled_while_it_is_fed_takes_no_more(work: Wor
     await batch.cancel()
 
     with pytest.raises(WrongBatch, match=r"batch 'b' was cancelled when it had [\d,]+ items; give another id"):
-        await asyncio.wait_for(mapping, 10)
-    assert (await batch.wait(timeout=10)).is_cancelled
+        await asyncio.wait_for(mapping, 30)
+    assert (await batch.wait(timeout=30)).is_cancelled
 
 
 async def test_an_async_iterator_is_closed_whatever_happens(work: Work) -> None:
@@ -605,7 +605,7 @@ async def test_items_that_come_slowly_are_enqueued_as_they_come(work: Work) -> N
     assert not mapping.done()
     more.set()
 
-    assert await (await asyncio.wait_for(mapping, 10)).results(timeout=10) == [0.5, 1.0]
+    assert await (await asyncio.wait_for(mapping, 30)).results(timeout=30) == [0.5, 1.0]
 
 
 # --- bounds --------------------------------------------------------------------------------------------------------
@@ -627,7 +627,7 @@ async def test_no_more_items_are_taken_than_the_store_has_room_for(make: Callabl
 
     async with work.app:
         batch = await work.half.map(items() if kind == "generator" else async_items())
-        await batch.wait(timeout=10)
+        await batch.wait(timeout=30)
 
     assert 10 < max(ahead) <= 33
 
@@ -732,7 +732,7 @@ async def test_cancelling_a_large_batch_gives_others_their_turns(work: Work) -> 
 async def test_more_than_ever_waits_goes_through(make: Callable[..., Work]) -> None:
     work = make(max_queued=10)
     async with work.app:
-        assert await (await work.half.map(range(95))).results(timeout=10) == [number / 2 for number in range(95)]
+        assert await (await work.half.map(range(95))).results(timeout=30) == [number / 2 for number in range(95)]
 
 
 async def test_inside_a_job_a_full_store_is_no_place_to_wait(make: Callable[..., Work]) -> None:
@@ -749,9 +749,9 @@ async def test_inside_a_job_a_full_store_is_no_place_to_wait(make: Callable[...,
         return f"{sum(await batch):g}"
 
     async with work.app:
-        assert await (await parent.enqueue(2)).result(timeout=10) == "0.5"
+        assert await (await parent.enqueue(2)).result(timeout=30) == "0.5"
         with pytest.raises(JobFailed, match="the store is full"):
-            await (await parent.enqueue(60)).result(timeout=10)
+            await (await parent.enqueue(60)).result(timeout=30)
         assert told[0][0].startswith("batch 'of 60' has 10 items and is not complete: ")
 
 
@@ -759,11 +759,11 @@ async def test_memory_keeps_the_results_of_a_batch_that_somebody_holds() -> None
     work = Work(None)
     async with work.app:
         batch = await work.half.map(range(3_000))
-        assert len(await batch.results(timeout=15)) == 3_000
+        assert len(await batch.results(timeout=30)) == 3_000
         batch_id = batch.id
         del batch
         for _ in range(3):
-            await (await work.half.map(range(1_000))).wait(timeout=15)
+            await (await work.half.map(range(1_000))).wait(timeout=30)
         counts = (await work.app.jobs.batches(limit=10))[-1]
         assert (counts.id, counts.total, counts.gone) == (batch_id, 3_000, 3_000)
 
@@ -847,7 +847,7 @@ async def test_who_waits_when_the_app_stops_is_told(make: Callable[..., Work]) -
             await asyncio.sleep(0)
             if work.app._store is not None:
                 wait()
-    await asyncio.wait(waits, timeout=10)
+    await asyncio.wait(waits, timeout=30)
 
     assert {type(wait.exception()) for wait in waits} == {NotRunning}
     told = [str(wait.exception()) for wait in waits]
@@ -865,7 +865,7 @@ async def test_who_begins_to_wait_when_the_app_is_stopping_is_told(make: Callabl
     async def resources(app: App) -> AsyncIterator[None]:
         yield
         found.append(await ended)
-        for wait in (job.result(timeout=10), batch.results(timeout=10)):
+        for wait in (job.result(timeout=30), batch.results(timeout=30)):
             with pytest.raises((JobCancelled, NotRunning)) as raised:
                 await wait
             told.append(str(raised.value))
@@ -891,7 +891,7 @@ async def test_results_expire_and_say_so(kept: Callable[..., Work]) -> None:
     work = kept()
     async with work.app:
         batch = await work.half.map([1, 2], id="b")
-        await batch.wait(timeout=10)
+        await batch.wait(timeout=30)
     clock = LaterClock(timedelta(hours=2))
     async with (later := kept(clock=clock)).app.looking():
         await later.app._store_now().prune()
@@ -931,7 +931,7 @@ async def test_a_job_that_nobody_can_run_stands_among_the_results(kept: Callable
 
     async with other:
         batch = await other.jobs.batch("b")
-        counts = await batch.wait(timeout=10)
+        counts = await batch.wait(timeout=30)
         found = await batch.results(on_error="collect")
         assert (counts.parked, counts.is_over) == (2, True)
         assert [type(value) for value in found] == [JobParked, JobParked]

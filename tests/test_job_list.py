@@ -43,7 +43,7 @@ class Work:
         self.send, self.wait = send, wait
 
     async def ended(self, job: Any) -> None:
-        await asyncio.gather(job.result(timeout=10), return_exceptions=True)
+        await asyncio.gather(job.result(timeout=30), return_exceptions=True)
 
     async def has_begun(self, *jobs: Any) -> None:
         await until(lambda: all(job.id in self.begun for job in jobs))
@@ -52,12 +52,12 @@ class Work:
         """Return the id of a job that has failed."""
         job = await self.send.enqueue("ann")
         with pytest.raises(Exception, match="no route to ann"):
-            await job.result(timeout=10)
+            await job.result(timeout=30)
         return job.id
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             if condition():
                 return
@@ -65,7 +65,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def comes_into(app: App, job_id: str, state: JobState) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             if (await app.jobs.get(job_id)).state is state:
                 return
@@ -145,11 +145,11 @@ async def test_a_failed_job_is_tried_anew_with_all_its_attempts(work: Work) -> N
     again = await work.app.jobs.retry(job_id)
     assert (again.state, again.attempt) == (JobState.QUEUED, 0)
     with pytest.raises(Exception, match="no route"):
-        await (await work.app.job(job_id)).result(timeout=10)
+        await (await work.app.job(job_id)).result(timeout=30)
     assert [attempt.number for attempt in await work.app.jobs.attempts(job_id)] == [1, 2, 1, 2]
     work.fails = False
     await work.app.jobs.retry(job_id)
-    assert await (await work.app.job(job_id)).result(timeout=10) == "ann"
+    assert await (await work.app.job(job_id)).result(timeout=30) == "ann"
     assert len(await work.app.jobs.attempts(job_id)) == 4
     assert work.begun == [job_id] * 5
 
@@ -161,14 +161,14 @@ async def test_all_failed_jobs_of_a_task_are_tried_anew(work: Work) -> None:
     assert await work.app.jobs.retry_failed("wait") == 0
     assert await work.app.jobs.retry_failed(work.send) == 3
     for job_id in failed:
-        assert await (await work.app.job(job_id)).result(timeout=10) == "ann"
+        assert await (await work.app.job(job_id)).result(timeout=30) == "ann"
     assert await work.app.jobs.retry_failed() == 0
 
 
 async def test_what_a_job_in_its_state_cannot_do_is_refused_with_the_remedy(work: Work) -> None:
     work.fails = False
     done, later = await work.send.enqueue("ann"), await work.wait.options(delay="1h").enqueue()
-    await done.result(timeout=10)
+    await done.result(timeout=30)
     running = await work.wait.enqueue()
     await work.app.jobs.pause_queue("mail")
     queued = await work.send.enqueue("bob")
@@ -304,7 +304,7 @@ async def test_a_paused_queue_keeps_its_jobs_until_it_is_resumed(work: Work) -> 
         str(await work.app.jobs.why(job.id)),
     )
     assert await work.app.jobs.resume_queue("mail")
-    assert await job.result(timeout=10) == "ann"
+    assert await job.result(timeout=30) == "ann"
 
 
 async def test_why_tells_what_a_job_waits_for_and_how_it_ended(work: Work) -> None:
@@ -398,7 +398,7 @@ async def test_an_app_that_only_looks_can_do_all_of_it(tmp_path: Path) -> None:
         assert (await other.app.jobs.why(job_id)).reason == "queue_paused"
         work.fails = False
         await other.app.jobs.resume_queue("mail")
-        assert await (await work.app.job(job_id)).result(timeout=10) == "ann"
+        assert await (await work.app.job(job_id)).result(timeout=30) == "ann"
 
 
 async def test_a_job_that_no_signature_has_taken_waits_for_one_that_does(tmp_path: Path) -> None:
@@ -418,7 +418,7 @@ async def test_a_job_that_no_signature_has_taken_waits_for_one_that_does(tmp_pat
         await new.jobs.cancel(job.id)
     async with old:
         await old.jobs.retry(job.id)
-        parked = (await old.job(job.id)).result(timeout=10)
+        parked = (await old.job(job.id)).result(timeout=30)
         with pytest.raises(Exception, match="is in the payload, but not in the signature"):
             await parked
         why = await old.jobs.why(job.id)

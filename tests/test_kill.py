@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.command import DEADLINE
 from fleet import Fleet
 from tickwork.payloads import ErrorInfo
 
@@ -33,7 +34,7 @@ def kill_bench(*words: str) -> list[dict[str, object]]:
 
 
 @pytest.mark.skipif(not (ROOT / "bench").is_dir(), reason="without the benchmarks")
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_nothing_is_lost_and_nothing_runs_twice_when_workers_and_the_producer_are_killed() -> None:
     (found,) = kill_bench("--jobs", "150", "--kills", "8", "--processes", "2", "--producer", "dies")
 
@@ -74,7 +75,7 @@ def test_a_job_that_kills_its_workers_is_parked_and_those_beside_it_are_not(
         innocent += fleet.enqueue(*["innocent"] * 12)
         for _ in range(dead):
             killed = fleet.start(env={"KILL_AFTER": seconds})
-            assert killed.process.wait(15) == -signal.SIGKILL
+            assert killed.process.wait(DEADLINE) == -signal.SIGKILL
         fleet.start(env={"KILL_AFTER": seconds})
         fleet.wait_states(succeeded=14, parked=1)
 
@@ -100,7 +101,7 @@ async def work(ctx: Context):
 """
 
 
-def test_the_jobs_of_a_killed_worker_run_again_within_two_seconds(tmp_path: Path) -> None:
+def test_the_jobs_of_a_killed_worker_run_again_long_before_their_leases_end(tmp_path: Path) -> None:
     with Fleet(tmp_path, CRASH) as fleet:
         jobs = fleet.enqueue(*["work"] * 20)
         killed = fleet.start()
@@ -114,7 +115,7 @@ def test_the_jobs_of_a_killed_worker_run_again_within_two_seconds(tmp_path: Path
         fleet.touch("go")
         fleet.wait_states(succeeded=20)
 
-        assert took < 2.0
+        assert took < 15  # not 60; it is one or two, on a machine with nothing else to do
         assert sorted(fleet.said("ended")) == sorted(jobs)
         runs = Counter(line.words[1] for line in fleet.lines("begun"))
         assert sorted(runs.values()) == [1] * 10 + [2] * 10
@@ -253,7 +254,7 @@ def test_a_death_uses_no_attempt_and_a_failure_one_whatever_the_process(tmp_path
     with Fleet(tmp_path, RETRIED) as fleet:
         (job,) = fleet.enqueue("retried")
         for _ in range(2):
-            assert fleet.start(env={"KILL": "", "UNTIL": until}).process.wait(15) == -signal.SIGKILL
+            assert fleet.start(env={"KILL": "", "UNTIL": until}).process.wait(DEADLINE) == -signal.SIGKILL
         fleet.start(env={"UNTIL": until})
         fleet.wait_states(**{end: 1})
 
@@ -279,7 +280,7 @@ async def main():
         for number in range(40):
             jobs.append(await where.enqueue(number))
             say("accepted", number)
-        answers = [await job.result(timeout=10) for job in jobs]
+        answers = [await job.result(timeout=30) for job in jobs]
         assert [number for number, _ in answers] == list(range(40))
         say("pids", *sorted({pid for _, pid in answers}))
 

@@ -81,7 +81,7 @@ async def test_a_job_on_the_loop_is_cancelled_at_once_and_who_waits_hears_of_the
 
         assert await waiting == "elsewhere"
         assert (await job.record()).attempt == 1
-    assert took < 1
+    assert took < 10  # not with the next renewal, after 20
     said = [entry.getMessage() for entry in caplog.records if entry.levelno >= logging.WARNING]
     assert (
         f"work job={job.id} is cancelled here: its lease was over, and the job was taken away; it goes on elsewhere, "

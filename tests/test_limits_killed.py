@@ -80,7 +80,7 @@ def test_four_processes_that_are_killed_never_run_more_than_the_limit_and_no_key
         assert len(moments["h0"]) >= 2 * 75
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_four_processes_together_keep_a_rate(tmp_path: Path) -> None:
     with Fleet(tmp_path, LIMITED) as fleet:
         enqueue(fleet, "call", "rate", ["a"] * 20 + ["b"] * 10)
@@ -96,7 +96,7 @@ def test_four_processes_together_keep_a_rate(tmp_path: Path) -> None:
             assert min(later - at for at, later in zip(starts, starts[5:], strict=False)) > 0.25
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_one_key_is_one_job_for_processes_that_enqueue_at_once(tmp_path: Path) -> None:
     program = """
 app = App("sqlite:///jobs.db", workers=2)
@@ -133,7 +133,7 @@ if __name__ == "__main__":
         assert fleet.states() == {"queued": 20}
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_a_cancelled_enqueue_takes_no_job_away_that_another_one_was_given(tmp_path: Path) -> None:
     async def main() -> None:
         clock = SystemClock()

@@ -146,7 +146,7 @@ async def main():
         jobs = {name: await app.enqueue(app.tasks[name], value) for name, value in CALLS.items()}
         jobs |= {f"{name} by name": await app.enqueue(app.tasks[name], value=value) for name, value in CALLS.items()}
         for name, job in jobs.items():
-            value = await job.result(timeout=10)
+            value = await job.result(timeout=30)
             wanted = CALLS[name.removesuffix(" by name")]
             assert (value, type(value)) == (wanted, type(wanted)), name
         say("all", len(jobs))
@@ -155,7 +155,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.timeout(40)
+@pytest.mark.timeout(120)
 def test_models_of_all_kinds_arrive_and_come_back_as_they_were(tmp_path: Path) -> None:
     with Fleet(tmp_path, PROGRAM) as fleet:
         (tmp_path / "client.py").write_text(CLIENT)
@@ -233,10 +233,10 @@ async def main():
             await parcel.enqueue(sent={"kg": "heavy"}),
             await more.enqueue(1),
         ]
-        assert await (await fits.enqueue(40)).result(timeout=10) == 42
+        assert await (await fits.enqueue(40)).result(timeout=30) == 42
         for job in jobs:
             try:
-                await job.result(timeout=10)
+                await job.result(timeout=30)
             except JobParked as error:
                 print(error)
 
@@ -244,7 +244,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.timeout(40)
+@pytest.mark.timeout(120)
 def test_arguments_that_no_longer_fit_park_the_job_and_are_named(tmp_path: Path) -> None:
     with Fleet(tmp_path, NEW) as fleet:
         (tmp_path / "old.py").write_text(OLD)

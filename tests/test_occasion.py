@@ -41,7 +41,7 @@ KNOWN, PLAIN = row(), Policies()
 def fate(
     late: timedelta = SECOND, row: ScheduleRow = KNOWN, policies: Policies = PLAIN, is_answered: bool = False
 ) -> object:
-    return decide(NIGHTLY, row, AT, AT + late, policies, is_answered=is_answered)
+    return decide(NIGHTLY, row, AT, AT + late, policies, started_at=AT + late, is_answered=is_answered)
 
 
 # --- which one ---------------------------------------------------------------------------------------------------
@@ -101,6 +101,9 @@ def test_a_fire_time_is_read_with_any_offset() -> None:
     assert read_fire_time(NIGHTLY, "2026-11-26T03:30:00Z", AT - SECOND) == AT
 
 
+READABLE = '"auto", or ISO 8601 with an offset such as "2026-12-24T18:00:00+01:00"'
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -118,11 +121,9 @@ def test_a_fire_time_is_read_with_any_offset() -> None:
                 'start the process then, or pass "auto"'
             ),
         ),
-        (
-            "2026-11-26T03:30",
-            ("an instant, got '2026-11-26T03:30'; add an offset (\"2026-12-24T18:00:00+01:00\", tzinfo=UTC)"),
-        ),
-        ("now", "an ISO 8601 text such as \"2026-12-24T18:00:00+01:00\", got 'now'"),
+        ("2026-11-26T03:30", f"{READABLE}, got '2026-11-26T03:30'"),
+        ("now", f"{READABLE}, got 'now'"),
+        ("0001-01-01T00:00Z", "an instant since 1970, got '0001-01-01T00:00Z'"),
     ],
 )
 def test_a_text_that_is_no_fire_time_is_refused(text: str, message: str) -> None:
@@ -241,6 +242,17 @@ def test_nothing_is_made_up_for_where_that_is_said_and_a_minute_is_no_delay() ->
     assert (found.runs, found.missed, found.decided_by) == ((), 1, 'catch_up="none"')
 
 
+def test_what_the_process_has_waited_for_is_no_reason_to_let_its_fire_time_pass_except_for_grace() -> None:
+    def after_an_hour(policies: Policies) -> object:
+        return decide(
+            *(NIGHTLY, KNOWN, AT, AT + timedelta(hours=1), policies), started_at=AT + SECOND, is_answered=False
+        )
+
+    assert after_an_hour(Policies(catch_up="none")) == fate()
+    assert isinstance(found := after_an_hour(Policies(grace=600.0)), Due)
+    assert found.runs == ()
+
+
 def test_a_trigger_that_contradicts_itself_is_refused() -> None:
     class Odd(Trigger):
         def next(self, after: datetime) -> datetime | None:
@@ -251,7 +263,7 @@ def test_a_trigger_that_contradicts_itself_is_refused() -> None:
             return "odd"
 
     with pytest.raises(ValueError, match="is a fire time, and then that it is none"):
-        decide(Odd(), row(), AT, AT, Policies(), is_answered=False)
+        decide(Odd(), row(), AT, AT, Policies(), started_at=AT, is_answered=False)
 
 
 def test_a_minute_after_its_fire_time_a_process_was_started_for_something_else() -> None:

@@ -202,6 +202,7 @@ async def test_waiting_too_long_for_a_result_cancels_nothing() -> None:
     gate = Gate()
     async with Pool(1) as pool:
         job = await pool.submit(gate)
+        await gate.begun.wait()
         with pytest.raises(TimeoutError, match=r"^<PoolJob 1 .* running> has not ended within 0\.01 s; it goes on$"):
             await job.result(timeout=0.01)
         gate.open.set()
@@ -519,7 +520,7 @@ async def test_a_program_that_is_torn_down_amid_jobs_ends(body: str) -> None:
         "print('over')\n"
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
-    out, _ = await asyncio.wait_for(process.communicate(), 10)
+    out, _ = await asyncio.wait_for(process.communicate(), 30)
 
     assert (process.returncode, out) == (0, b"over\n")
 

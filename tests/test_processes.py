@@ -125,7 +125,7 @@ async def test_an_initializer_that_fails_is_named_to_each_job_and_no_job_is_blam
     async with make_app(Processes(1, initializer=initializer)) as app:
         job = await app.enqueue(made_task)
         with pytest.raises(JobFailed) as caught:
-            await job.result(timeout=10)
+            await job.result(timeout=30)
         assert without_pid(caught.value.__cause__) == message
         record = await job.record()
         assert (record.state, record.attempt, record.deaths) == (JobState.FAILED, 2, 0)
@@ -151,12 +151,12 @@ async def test_a_job_whose_process_dies_is_parked_and_named_and_others_notice_no
         await running(tmp_path / "go")
         job = await app.enqueue(end_task, how)
         with pytest.raises(JobParked, match=f"{words} while it ran 'end job={job.id}'"):
-            await job.result(timeout=15)
+            await job.result(timeout=30)
 
         record = await job.record()
         assert (record.state, record.deaths, record.attempt) == (JobState.PARKED, 2, 0)
         (tmp_path / "go").touch()
-        assert await beside.result(timeout=5) > 0
+        assert await beside.result(timeout=30) > 0
         record = await beside.record()
         assert (record.attempt, record.deaths) == (1, 0)
 
@@ -179,28 +179,30 @@ async def test_memory_that_the_system_refuses_fails_the_job_and_spares_the_child
     async with make_app(1) as app:
         job = await app.enqueue(memory_task)
         with pytest.raises(JobFailed, match="failed: MemoryError: "):
-            await job.result(timeout=10)
+            await job.result(timeout=30)
         assert (await job.record()).deaths == 0
         assert await (await app.enqueue(pid_task)) > 0
 
 
 async def test_a_timeout_and_a_cancel_kill_only_the_child_of_their_job(tmp_path: Path, wait_until: WaitUntil) -> None:
     async with make_app(2) as app:
+        await app.processes().warm()
+        both = app.processes().pids
         beside = await app.enqueue(wait_task, str(tmp_path / "go"))
         survivor = await running(tmp_path / "go")
 
         late = await app.enqueue(wait_briefly_task, str(tmp_path / "late"))
-        first = await running(tmp_path / "late")
+        (first,) = set(both) - {survivor}
         with pytest.raises(JobTimedOut):
-            await late.result(timeout=10)
+            await late.result(timeout=30)
         unwanted = await app.enqueue(wait_task, str(tmp_path / "unwanted"))
         second = await running(tmp_path / "unwanted")
         await unwanted.cancel()
         with pytest.raises(JobCancelled):
-            await unwanted.result(timeout=10)
+            await unwanted.result(timeout=30)
 
         (tmp_path / "go").touch()
-        assert await beside.result(timeout=5) == survivor
+        assert await beside.result(timeout=30) == survivor
         assert len({survivor, first, second}) == 3
         await wait_until(lambda: not psutil.pid_exists(first) and not psutil.pid_exists(second))
 
@@ -236,7 +238,7 @@ def told(record: logging.LogRecord) -> tuple[Any, ...]:
 async def test_what_a_job_logs_in_a_process_carries_the_job(records: list[logging.LogRecord]) -> None:
     async with make_app() as app:
         job = await app.enqueue(talk_task, "said")
-        await job.result(timeout=10)
+        await job.result(timeout=30)
 
     assert [told(record) for record in records] == [
         ("tickwork.task.talk", "said by the context", job.id, "talk", 1),
@@ -289,7 +291,7 @@ async def test_a_thread_sees_the_variables_of_its_job_and_changes_its_own_only()
 
 
 async def test_there_is_one_thread_for_each_worker_and_no_more() -> None:
-    at_once, most, lock = 0, 0, threading.Lock()
+    at_once, most, lock, three = 0, 0, threading.Lock(), threading.Barrier(3)
     names: set[str] = set()
 
     def count() -> None:
@@ -298,7 +300,7 @@ async def test_there_is_one_thread_for_each_worker_and_no_more() -> None:
             at_once += 1
             most = max(most, at_once)
             names.add(threading.current_thread().name)
-        threading.Event().wait(0.01)
+        three.wait(30)  # nobody goes on before two others have come
         with lock:
             at_once -= 1
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX"),
-    pytest.mark.timeout(60),  # up to a dozen processes start in one test, and some wait three seconds at their end
+    pytest.mark.timeout(120),  # up to a dozen processes start in one test, and some wait three seconds at their end
 ]
 
 HEAD = """

@@ -227,7 +227,7 @@ def test_progress_of_a_job_in_another_process_comes_in_time(tmp_path: Path) -> N
         (job_id,) = fleet.enqueue("work")
         fleet.start()
         fleet.wait_said("half")
-        fleet.wait_until(lambda: told(fleet.job(job_id).progress) == (49_999, 50_000, None), "the progress", 2)
+        fleet.wait_until(lambda: told(fleet.job(job_id).progress) == (49_999, 50_000, None), "the progress")
         fleet.touch("go")
         fleet.wait_states(succeeded=1)
 

@@ -45,6 +45,7 @@ def url(folder: Path) -> str:
     return f"sqlite:///{folder}/jobs.db"
 
 
+@pytest.mark.timeout(60)
 def test_processes_share_what_an_app_has_to_do_by_their_roles(tmp_path: Path) -> None:
     with Fleet(tmp_path, PROGRAM) as fleet:
         scheduler = fleet.start("-m", "tickwork", "run", "jobs.py", "--role", "scheduler")
@@ -78,12 +79,23 @@ def told(fleet: Fleet) -> dict[int, dict[str, Any]]:
     return {row["pid"]: row for row in json.loads(ended.out)}
 
 
+def wait_for_pulses(fleet: Fleet, count: int) -> None:
+    """Wait until so many processes have told how they do."""
+
+    def have_told() -> bool:
+        workers = fleet.ask(lambda store: store.workers())
+        return len(workers) == count and all(worker.vitals is not None for worker in workers)
+
+    fleet.wait_until(have_told, f"{count} pulses")
+
+
+@pytest.mark.timeout(60)
 def test_workers_are_listed_with_how_they_do(tmp_path: Path) -> None:
     with Fleet(tmp_path, PROGRAM) as fleet:
         full = fleet.start("-m", "tickwork", "run", "jobs.py")
         fleet.wait_said("fired")
         part = fleet.start("-m", "tickwork", "run", "jobs.py", "--queues", "mail", "--role", "worker", "--workers", "1")
-        fleet.wait_until(lambda: all(row["vitals"] for row in told(fleet).values()) and len(told(fleet)) == 2, "pulses")
+        wait_for_pulses(fleet, 2)
         rows = told(fleet)
 
         assert rows.keys() == {full.pid, part.pid}
@@ -118,6 +130,7 @@ def test_workers_are_listed_with_how_they_do(tmp_path: Path) -> None:
         assert " mail " in table[2]
 
 
+@pytest.mark.timeout(60)
 def test_health_names_what_is_wrong_and_its_status_tells_it(tmp_path: Path) -> None:
     with Fleet(tmp_path, PROGRAM) as fleet:
         none = tickwork("health", "jobs.py", cwd=tmp_path)
@@ -128,7 +141,7 @@ def test_health_names_what_is_wrong_and_its_status_tells_it(tmp_path: Path) -> N
 
         worker = fleet.start("-m", "tickwork", "run", "jobs.py", "--queues", "mail", "--role", "worker")
         fleet.enqueue("report", queue="report")
-        fleet.wait_until(lambda: any(row["vitals"] for row in told(fleet).values()), "a pulse")
+        wait_for_pulses(fleet, 1)
         wrong = tickwork("health", "jobs.py", "--max-wait", "0s", cwd=tmp_path)
         first, second = wrong.out.splitlines()
         assert wrong.status == 1
@@ -139,7 +152,7 @@ def test_health_names_what_is_wrong_and_its_status_tells_it(tmp_path: Path) -> N
         fleet.start()
         fleet.wait_said("fired")
         fleet.wait_said("reported")
-        fleet.wait_until(lambda: tickwork("health", "jobs.py", cwd=tmp_path).status == 0, "health")
+        wait_for_pulses(fleet, 2)
         well = tickwork("health", "jobs.py", "--max-wait", "1h", "--json", cwd=tmp_path)
         assert json.loads(well.out) == {"ok": True, "problems": [], "workers": 2, "oldest_due_seconds": None}
         assert tickwork("health", "jobs.py", cwd=tmp_path).out == "all is well: 2 worker processes\n"
@@ -151,6 +164,7 @@ def test_health_names_what_is_wrong_and_its_status_tells_it(tmp_path: Path) -> N
         assert (gone.status, gone.out) == (1, "no worker process is alive; start one, as with `tickwork run`\n")
 
 
+@pytest.mark.timeout(60)
 def test_a_schedule_is_paused_and_resumed_everywhere_from_outside(tmp_path: Path) -> None:
     program = PROGRAM.replace('"1h", first="now"', '"0.1s"')
     with Fleet(tmp_path, program) as fleet:

@@ -92,10 +92,14 @@ def test_a_server_that_renames_itself_is_known() -> None:
     assert _server(["gunicorn: master [web:app]"]) == "gunicorn"
 
 
+PATIENT = ("--timeout-worker-healthcheck", "60")
+"""A server does not take a worker for dead that a busy machine keeps waiting, and start another one."""
+
+
 def under_uvicorn(folder: Path, workers: int) -> tuple[int, list[str]]:
     """Return the process id of a real server, and what its workers say when they start."""
     (folder / "web.py").write_text(WEB)
-    words = ("-m", "uvicorn", "--port", "0", "--workers", str(workers), "web:web")
+    words = ("-m", "uvicorn", "--port", "0", *PATIENT, "--workers", str(workers), "web:web")
     source = os.pathsep.join(filter(None, sys.path))
     with Running(*words, cwd=folder, env={"PYTHONPATH": source}) as running:
         running.wait_until(lambda: len(list(folder.glob("*.said"))) >= workers, f"{workers} workers")
@@ -135,7 +139,7 @@ web = Starlette(lifespan=app.lifespan)
 def test_an_app_in_memory_warns_when_it_is_one_of_several_workers(tmp_path: Path, workers: int) -> None:
     (tmp_path / "web.py").write_text(IN_MEMORY)
     source = os.pathsep.join(filter(None, sys.path))
-    words = ("-m", "uvicorn", "--port", "0", "--workers", str(workers), "web:web")
+    words = ("-m", "uvicorn", "--port", "0", *PATIENT, "--workers", str(workers), "web:web")
     with Running(*words, cwd=tmp_path, env={"PYTHONPATH": source}) as running:
         running.wait_for("Application startup complete", times=workers)
         if workers > 1:

@@ -48,7 +48,7 @@ async def test_job_has_the_type_of_what_the_function_returns() -> None:
         assert_type(await spelled.result(), str)
         assert_type(await spelled, str)
         assert_type(await (await half.enqueue(3)).result(), float)
-        assert_type(await (await half.enqueue_nowait(3)).result(timeout=5), float)
+        assert_type(await (await half.enqueue_nowait(3)).result(timeout=30), float)
         assert_type(await (await poll.enqueue()).result(), None)
 
 

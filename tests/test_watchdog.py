@@ -23,7 +23,7 @@ from tickwork.errors import InvalidDuration
 from tickwork.holds import Hold
 from tickwork.watchdog import Watchdog
 
-DEADLINE = 10.0
+DEADLINE = 30.0
 """Seconds after which something that holds the loop gives up to be named."""
 
 
@@ -85,7 +85,7 @@ async def test_a_job_that_blocks_is_named_once_each_run_with_its_line(said: Said
     found = said.all("blocks the loop")
     assert len(found) == 2
     for job, message, record in zip((first, second), found, said.records, strict=True):
-        assert message.startswith(f"poll job={job.id} blocks the loop: 0.")
+        assert message.startswith(f"poll job={job.id} blocks the loop: ")
         where = message.partition(" at ")[2]
         assert "test_watchdog.py:" in where
         assert " in block: " in where
@@ -195,7 +195,7 @@ async def test_a_busy_loop_is_nobodys_doing(said: Said, wait_until: WaitUntil, k
         assert dog is not None
         begin = now()
         await (await crowd.enqueue())
-        await wait_until(lambda: len(done) == 30, timeout=15)
+        await wait_until(lambda: len(done) == 30)
         end = now()
         await wait_until(lambda: dog.covering(begin, end))
         found = dog.covering(begin, end)
@@ -451,6 +451,15 @@ class Watched:
         self.dog.close()
 
 
+async def asleep(dog: Watchdog) -> float:
+    """Wait until it sleeps, and return when it last looked at the clock."""
+    while True:
+        mark = dog._mark
+        await asyncio.sleep(0.05)
+        if dog._is_parked and dog._mark == mark:
+            return mark
+
+
 async def test_nobody_looks_at_an_idle_loop(wait_until: WaitUntil) -> None:
     with Watched() as watched:
         dog = watched.dog
@@ -461,7 +470,7 @@ async def test_nobody_looks_at_an_idle_loop(wait_until: WaitUntil) -> None:
         await wait_until(lambda: dog._is_parked)
         dog.expect(SystemClock().monotonic() + 3600)
         await wait_until(lambda: dog._sleeps_until < math.inf)
-        woke_at = dog._mark
+        woke_at = await asleep(dog)
         dog.expect(SystemClock().monotonic() + 7200)
         dog.expect(None)
         await asyncio.sleep(0.3)
@@ -480,8 +489,7 @@ async def test_a_fire_time_that_passes_wakes_it_and_one_that_moves_on_does_not(w
         assert dog._due_done is None
         dog.expect(now())
         await wait_until(lambda: dog._due_done is not None)
-        await wait_until(lambda: dog._is_parked)
-        woke_at = dog._mark
+        woke_at = await asleep(dog)
         await asyncio.sleep(0.3)
 
         assert dog._mark == woke_at  # the loop was free: that it was due needs no second look
@@ -642,7 +650,7 @@ def test_a_process_that_was_stopped_was_held_by_nobody(tmp_path: Path) -> None:
         ended = running.ended()
 
     assert ended.status == 0
-    assert "blocks the loop: 0." in ended.err  # and it still looks
+    assert "blocks the loop: " in ended.err  # and it still looks
     assert "time.sleep(1)" in ended.err
 
 

@@ -599,6 +599,8 @@ class App(Declarations):
     def _vitals(self) -> Vitals:
         """Return how this process does, as far as the app knows."""
         age, most = self._scheduler_age()
+        if age is None and self._scheduler is not None:  # it is about to look for the first time
+            age = 0.0
         return Vitals(
             running=len(self.running), scheduler_age=age, max_scheduler_age=None if math.isinf(most) else most
         )
@@ -820,10 +822,6 @@ class App(Declarations):
             task.bind(self)
         self._supervise(self._dispatcher.write(), "writer")
         self._supervise(self._dispatcher.feed(), "feeder")
-        if store.capabilities.multi_process:
-            from .pulse import pulse  # what an app in memory never needs
-
-            self._supervise(pulse(store, self._worker, self._clock, self._vitals), "pulse")
         if schedules:
             self._scheduler = Scheduler(
                 store,
@@ -840,6 +838,10 @@ class App(Declarations):
             self._supervise(self._scheduler.run(), "scheduler")
             if self._entries and self._testing is None and not store.capabilities.multi_process:
                 warn_of_workers(os.environ, len(self._entries))
+        if store.capabilities.multi_process:
+            from .pulse import pulse  # what an app in memory never needs
+
+            self._supervise(pulse(store, self._worker, self._clock, self._vitals), "pulse")
         for hook in self._start_hooks:
             if inspect.isawaitable(made := hook()):
                 await made

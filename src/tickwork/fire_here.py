@@ -91,7 +91,7 @@ async def fire_here(
                 scheduler._take(entry, firing, answer)
             return _fate(app, asked, fired)
     reason = f"other processes changed the schedule {name!r} {MAX_TRIES} times while this one tried"
-    raise StoreUnavailable(str(app.path), reason, "see which of them have another version of the app")
+    raise StoreUnavailable(str(app.path or "of the app"), reason, "see which of them have another version of the app")
 
 
 def _fate(app: App, asked: Sequence[Firing], fired: Sequence[Fired]) -> Fate:
@@ -112,14 +112,13 @@ async def take_over(app: App, name: str) -> list[Job[Any]]:
     if not store.capabilities.multi_process:
         return []
     await store.rescue()
-    if any(task.name in worker.tasks for worker in await store.workers()):
-        return []
+    workers = [worker for worker in await store.workers() if task.name in worker.tasks]
     now = app._clock.now()
     left = [
         record
         for state in (JobState.QUEUED, JobState.SCHEDULED)
         for record in await store.jobs(state=state, schedule=name)
-        if record.run_at <= now
+        if record.run_at <= now and not any(worker.claims_from(record.queue) for worker in workers)
     ]
     got = set(await dispatcher.claim_now([record.id for record in left]))
     for record in left:

@@ -34,7 +34,7 @@ PROMPT_SECONDS = 60.0
 minute within its first seconds, and a busy machine needs some more until the app is imported. One that comes later was
 held up for long, as by a machine that slept, or was started at another time, as by hand."""
 
-LATE_BECAUSE = "the process for it was started only then"
+LATE_BECAUSE = "a process was started for it"
 
 _MICROSECOND = timedelta(microseconds=1)
 _PROMPT = timedelta(seconds=PROMPT_SECONDS)
@@ -66,7 +66,13 @@ def read_fire_time(trigger: Trigger, text: str, now: datetime) -> datetime:
     Raises:
         InvalidInstant: It cannot be read, is none of the trigger's, or has not come yet.
     """
-    at = read_instant(text, "--fire-time")
+    try:
+        at = read_instant(text, "--fire-time")
+    except InvalidInstant:
+        expected = '"auto", or ISO 8601 with an offset such as "2026-12-24T18:00:00+01:00"'
+        raise InvalidInstant("--fire-time", expected, text) from None
+    if at < _EPOCH:
+        raise InvalidInstant("--fire-time", "an instant since 1970", text)
     if trigger.next(at - _MICROSECOND) != at:
         before = newest(trigger, at - _LOOK_BACK, at, 1)
         following = trigger.next(at)
@@ -80,9 +86,9 @@ def read_fire_time(trigger: Trigger, text: str, now: datetime) -> datetime:
     return at
 
 
-def is_late(fire_time: datetime, now: datetime) -> bool:
-    """Return whether a process that looks at its clock now was hardly started for this fire time, when it came."""
-    return now - fire_time > _PROMPT
+def is_late(fire_time: datetime, started_at: datetime) -> bool:
+    """Return whether a process that looked at its clock then was hardly started for this fire time when it came."""
+    return started_at - fire_time > _PROMPT
 
 
 def decide(
@@ -92,6 +98,7 @@ def decide(
     now: datetime,
     policies: Policies,
     *,
+    started_at: datetime,
     is_answered: bool,
 ) -> Due | Refusal:
     """Decide about a fire time, and about those before it that nobody has answered; later ones are left alone.
@@ -102,6 +109,7 @@ def decide(
         fire_time: The one that the process was started for.
         now: The instant of the decision.
         policies: The schedule's.
+        started_at: When the process looked at its clock first.
         is_answered: Whether the ledger has a row for it.
 
     Semantics:
@@ -120,23 +128,23 @@ def decide(
     if fire_time <= since:
         if fire_time > row.declared_at:
             return "answered"  # so long ago that the ledger has forgotten it
-        if is_late(fire_time, now):
+        if is_late(fire_time, started_at):
             return "unknown"
         since = fire_time - _MICROSECOND
     found = due(trigger, changed(row, watermark=since), fire_time, policies)
     if found is None:
         raise ValueError(f"{trigger!r} says that {fire_time} is a fire time, and then that it is none")
-    return _without_late(found, now, policies)
+    lets_pass = policies.catch_up == "none" and is_late(fire_time, started_at)
+    return _without_late(found, now, policies, lets_pass=lets_pass)
 
 
-def _without_late(found: Due, now: datetime, policies: Policies) -> Due:
-    """Let pass those that come too late by now: `found` was decided as of the fire time."""
-    lets_pass = policies.catch_up == "none"
-    kept = tuple(at for at in found.runs if not (lets_pass and is_late(at, now)) and not is_too_late(at, now, policies))
+def _without_late(found: Due, now: datetime, policies: Policies, *, lets_pass: bool) -> Due:
+    """Let pass all, or those that come too late by now: `found` was decided as of the fire time."""
+    kept = () if lets_pass else tuple(at for at in found.runs if not is_too_late(at, now, policies))
     dropped = found.runs[: len(found.runs) - len(kept)]  # they ascend, and the older one is later
     if not dropped:
         return found
-    decided_by = policies.said("catch_up" if lets_pass and is_late(dropped[-1], now) else "grace")
+    decided_by = policies.said("catch_up" if lets_pass else "grace")
     if decided_by not in found.decided_by:
         decided_by = ", ".join(filter(None, (found.decided_by, decided_by)))
     return changed(

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import tickwork
-from cli.command import Running
+from cli.command import DEADLINE, Running
 from tickwork import ItemError
 from tickwork.batch.checkpoint import LOOK_ITEMS, Checkpoint, Stored
 from tickwork.batch.fingerprint import fingerprint
@@ -32,9 +32,14 @@ from . import functions
 COUNT = 240
 CHUNK = 3
 WORKERS = 2
+SHARE = 48
+"""So many items run, and no others, for each share that a test has allowed: however late it kills, some are left."""
 
-WORK = """
+WORK = f"""
 import asyncio, os, time
+
+def may_run(number: int) -> bool:
+    return os.path.exists(f"allowed-{{number // {SHARE}}}")
 
 def note(number: int) -> int:
     runs = os.open("runs", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -44,10 +49,14 @@ def note(number: int) -> int:
 
 def work(number: int) -> int:
     time.sleep(0.004)
+    while not may_run(number):
+        time.sleep(0.004)
     return 2 * note(number)
 
 async def wait(number: int) -> int:
     await asyncio.sleep(0.004)
+    while not may_run(number):
+        await asyncio.sleep(0.004)
     return 2 * note(number)
 
 def large(number: int) -> str:
@@ -77,6 +86,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def allow(folder: Path, shares: int) -> None:
+    for share in range(shares):
+        (folder / f"allowed-{share}").touch()
+
+
 def runs(folder: Path) -> list[int]:
     path = folder / "runs"
     return [int(line) for line in path.read_text().split()] if path.exists() else []
@@ -101,27 +115,29 @@ PLACES = [
 ]
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize(("function", "run_in", "in_flight"), PLACES)
 def test_killed_at_random_again_and_again_it_ends_with_every_result_and_repeats_only_what_was_in_flight(
     folder: Path, function: str, run_in: str, in_flight: int
 ) -> None:
     command = ["run.py", function, run_in, str(COUNT), str(WORKERS), str(CHUNK)]
     known: set[int] = set()
-    for _ in range(4):
+    for kills in range(4):
+        allow(folder, kills + 1)
         before = len(runs(folder))
         with Running(*command, cwd=folder) as running:
             # The first line of a session may come late: a kill in the start is a kill as well.
             least = before + random.randint(0, 40)
             running.wait_until(partial(has_run, folder, least), f"{least} runs")
             running.send(signal.SIGKILL)
-            running.process.wait(15)
+            running.process.wait(DEADLINE)
             running.wait_alone()
         session = runs(folder)[before:]
         assert not known & set(session), "an item ran again that was recorded"
         if (folder / "run.db").exists() and session:
             known = recorded(folder)
             assert len(set(session) - known) <= in_flight
+    allow(folder, COUNT // SHARE)
     before = len(runs(folder))
     with Running(*command, cwd=folder) as running:
         ended = running.ended()
@@ -142,6 +158,7 @@ def test_ctrl_c_in_the_terminal_leaves_a_batch_that_goes_on(
     folder: Path, function: str, run_in: str, in_flight: int
 ) -> None:
     command = ["run.py", function, run_in, str(COUNT), str(WORKERS), str(CHUNK)]
+    allow(folder, 1)
     with Running(*command, cwd=folder) as running:
         running.wait_until(partial(has_run, folder, 30), "30 runs")
         running.send_group(signal.SIGINT)
@@ -153,6 +170,7 @@ def test_ctrl_c_in_the_terminal_leaves_a_batch_that_goes_on(
     before = len(runs(folder))
     assert before - len(known) <= in_flight
 
+    allow(folder, COUNT // SHARE)
     with Running(*command, cwd=folder) as running:
         assert json.loads(running.ended().out) == [2 * number for number in range(COUNT)]
     assert sorted(runs(folder)[before:]) == [number for number in range(COUNT) if number not in known]
@@ -160,6 +178,7 @@ def test_ctrl_c_in_the_terminal_leaves_a_batch_that_goes_on(
 
 def test_two_processes_do_not_work_on_one_batch(folder: Path) -> None:
     command = ["run.py", "work", "process", str(COUNT), "1", "1"]
+    allow(folder, 1)
     with Running(*command, cwd=folder) as first:
         first.wait_until(partial(has_run, folder, 1), "the first run")
         with Running(*command, cwd=folder) as second:
@@ -172,6 +191,7 @@ def test_two_processes_do_not_work_on_one_batch(folder: Path) -> None:
             ),
         )
         assert first.process.poll() is None
+        allow(folder, COUNT // SHARE)
         assert first.ended().status == 0
     assert sorted(runs(folder)) == list(range(COUNT))
 

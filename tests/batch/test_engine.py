@@ -108,7 +108,7 @@ def test_each_item_is_told_of_once_however_chunks_end(
         sizer = Sizer(lanes, fixed, source.total)
         rules = Rules(Retry(3, delay=0), (Exception,), max_deaths=3)
         engine = Engine(source, place, sizer, rules, on_piece, window_chunks=window)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await engine.run()
         return told, place
 

@@ -26,7 +26,7 @@ def children() -> list[int]:
 
 async def end(batch: asyncio.Future[Any]) -> None:
     batch.cancel()
-    await asyncio.wait([batch], timeout=5)
+    await asyncio.wait([batch], timeout=30)
     assert batch.cancelled()
 
 

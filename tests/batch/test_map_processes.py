@@ -121,12 +121,12 @@ async def test_a_map_inside_of_a_process_of_a_map() -> None:
 async def test_an_item_that_hangs_has_failed_and_all_others_are_right(chunk_size: int, tmp_path: Path) -> None:
     items = [(str(tmp_path), number) for number in range(20)]
 
-    rest, error = await collected(functions.hangs_at_7, items, timeout=0.5, chunk_size=chunk_size, workers=1)
+    rest, error = await collected(functions.hangs_at_7, items, timeout=1, chunk_size=chunk_size, workers=1)
 
     assert rest == all_but_7()
     assert (error.index, error.attempts) == (7, 1)
     assert isinstance(error.error, TimeoutError)
-    assert str(error.error) == "it ran longer than its timeout of 0.5 s"
+    assert str(error.error) == "it ran longer than its timeout of 1 s"
     # What stood before it in its chunk had not come back, and runs again; what stood behind it had not begun.
     again = 2 if chunk_size == 20 else 1
     assert [functions.runs_of(tmp_path, number) for number in range(20)] == [again] * 7 + [1] * 13
@@ -134,14 +134,14 @@ async def test_an_item_that_hangs_has_failed_and_all_others_are_right(chunk_size
 
 async def test_a_chunk_may_take_longer_than_an_item() -> None:
     results = await tickwork.map(
-        functions.work_10_ms, range(60), run_in="process", workers=1, chunk_size=60, timeout=0.4
+        functions.work_10_ms, range(120), run_in="process", workers=1, chunk_size=120, timeout=1
     )
 
-    assert results == list(range(60))
+    assert results == list(range(120))
 
 
 async def test_an_item_that_keeps_the_interpreter_is_killed() -> None:
-    rest, error = await collected(functions.holds_the_interpreter_at_7, timeout=0.5, chunk_size=10)
+    rest, error = await collected(functions.holds_the_interpreter_at_7, timeout=1, chunk_size=10)
 
     assert rest == all_but_7()
     assert error.index == 7
@@ -152,7 +152,7 @@ async def test_an_item_that_hung_is_tried_again(tmp_path: Path) -> None:
     items = [(str(tmp_path), number) for number in range(10)]
 
     results = await tickwork.map(
-        functions.hangs_once_at_7, items, run_in="process", workers=1, timeout=0.5, retry=Retry(2, delay=0)
+        functions.hangs_once_at_7, items, run_in="process", workers=1, timeout=1, retry=Retry(2, delay=0)
     )
 
     assert results == list(range(10))
@@ -498,10 +498,10 @@ def is_gone(pid: int) -> bool:
 async def test_ctrl_c_ends_a_batch_with_its_processes(
     program: subprocess.Popen[str], tmp_path: Path, wait_until: Any
 ) -> None:
-    await wait_until(lambda: len(child_pids(tmp_path)) == 2, 10)
+    await wait_until(lambda: len(child_pids(tmp_path)) == 2)
 
     os.killpg(program.pid, signal.SIGINT)  # as a terminal does it: to all of them
-    _, errors = await asyncio.to_thread(program.communicate, timeout=8)
+    _, errors = await asyncio.to_thread(program.communicate, timeout=30)
 
     assert program.returncode == -signal.SIGINT
     assert errors.endswith("KeyboardInterrupt\n")
@@ -512,16 +512,16 @@ async def test_ctrl_c_ends_a_batch_with_its_processes(
 async def test_the_processes_of_a_killed_program_end(
     program: subprocess.Popen[str], tmp_path: Path, wait_until: Any
 ) -> None:
-    await wait_until(lambda: len(child_pids(tmp_path)) == 2, 10)
+    await wait_until(lambda: len(child_pids(tmp_path)) == 2)
 
     program.kill()
 
-    await wait_until(lambda: all(is_gone(pid) for pid in child_pids(tmp_path)), 8)
+    await wait_until(lambda: all(is_gone(pid) for pid in child_pids(tmp_path)))
 
 
 async def began(folder: Path, count: int) -> list[int]:
     """Wait until so many items have begun, and return the process ids."""
-    deadline = asyncio.get_running_loop().time() + 10
+    deadline = asyncio.get_running_loop().time() + 30
     while len(found := [text for path in folder.glob("began-*") if (text := path.read_text())]) < count:
         assert asyncio.get_running_loop().time() < deadline
         await asyncio.sleep(0.005)
@@ -535,7 +535,7 @@ async def test_a_nested_batch_ends_with_its_process(tmp_path: Path, wait_until: 
     batch.cancel()
     await asyncio.wait([batch])
 
-    await wait_until(lambda: all(is_gone(pid) for pid in pids), 8)
+    await wait_until(lambda: all(is_gone(pid) for pid in pids))
 
 
 async def test_a_runner_that_is_closed_meanwhile_ends_the_batch(tmp_path: Path) -> None:

@@ -272,7 +272,7 @@ def on_terminal(program: str, *, stdout_to: Path | None = None) -> str:
                 shown += got
         except OSError:  # how Linux says that the other side is closed
             pass
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
     os.close(ours)
     return shown.decode()
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-DEADLINE = 15.0
+DEADLINE = 30.0
 """Seconds after which what a test waits for does not come any more: far beyond what a busy machine takes."""
 
 

@@ -18,7 +18,7 @@ import pytest
 import tickwork as library
 from parts import need
 
-from .command import Ended, Running, tickwork
+from .command import DEADLINE, Ended, Running, tickwork
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -560,7 +560,7 @@ def on_terminal(folder: Path, *words: str, env: Mapping[str, str] | None = None)
                 shown += chunk
         except OSError:  # how Linux says that nobody is left at the other end
             pass
-        assert running.process.wait(15) == 0, shown
+        assert running.process.wait(DEADLINE) == 0, shown
     os.close(ours)
     return shown.decode()
 

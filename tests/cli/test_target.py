@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tickwork.cli.target import identity_of, load
 
 from .command import tickwork
 
@@ -171,3 +174,17 @@ def test_verbose_shows_the_traceback_of_an_import(tmp_path: Path) -> None:
 
 def test_missing_file_is_refused_with_reload_too(tmp_path: Path) -> None:
     assert refused(tmp_path, "run", "--reload", "missing.py") == "cannot use target 'missing.py': no such file"
+
+
+@pytest.mark.parametrize("target", ["told_apart.py", "told_apart", "told_apart:app", "./told_apart.py:same"])
+def test_all_spellings_of_a_target_tell_one_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    (tmp_path / "release").mkdir()
+    (tmp_path / "release" / "told_apart.py").write_text("from tickwork import App\napp = same = App()\n")
+    (tmp_path / "current").symlink_to("release")
+    monkeypatch.chdir(tmp_path / "current")
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.delitem(sys.modules, "told_apart", raising=False)
+
+    app = load(target)
+
+    assert identity_of(target, app, str(tmp_path / "current")) == f"{tmp_path}/current/told_apart:app"

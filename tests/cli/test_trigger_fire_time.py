@@ -13,11 +13,17 @@ import pytest
 
 from cli.command import Running
 from fleet import Fleet
-from tickwork.stores.base import Answer
+from tickwork import Every
+from tickwork.stores.base import Answer, Declare, Pause
+from tickwork.stores.instants import us
+from tickwork.stores.sqlite import SQLiteStore
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="needs signals"),
+    pytest.mark.timeout(60),  # several processes one after the other, on a busy machine
+]
 
-HOUR = timedelta(hours=1)
+HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
 
 # One fire time an hour, the newest of them `age` ago: so that "auto" means the same in all processes of a test.
 HOURLY = """
@@ -66,7 +72,7 @@ def test_the_newest_fire_time_runs_here_with_the_arguments_of_the_schedule_and_i
         assert (line.pid, line.words) == (fleet.processes[0].pid, ["ran", "nightly", at.isoformat(), "1"])
         (answer,) = ledger(fleet, "nightly")
         assert (answer.first, answer.outcome, answer.state) == (at, "ran", "succeeded")
-        assert answer.late_because == "the process for it was started only then"
+        assert answer.late_because == "a process was started for it"
 
 
 def test_a_fire_time_that_is_answered_runs_nothing_and_says_what_became_of_it(tmp_path: Path) -> None:
@@ -93,37 +99,75 @@ def test_of_many_processes_for_one_fire_time_one_runs_it(tmp_path: Path) -> None
         assert [(answer.first, answer.outcome) for answer in ledger(fleet, "nightly")] == [(at, "ran")]
 
 
-def test_beside_an_app_that_runs_each_fire_time_runs_once(tmp_path: Path) -> None:
-    program = """
+TICKS = """
 app = App("sqlite:///jobs.db", workers=4)
 
 @app.every("1s", name="tick", overlap="allow", catch_up="all")
 async def tick(ctx: Context):
     say("ran", ctx.fire_time.isoformat())
+
+@app.task(name="hold")
+async def hold():
+    say("held")
+    while not Path("go-on").exists():
+        time.sleep(0.01)  # which lets the app answer nothing
 """
-    with Fleet(tmp_path, program) as fleet:
+
+
+def expect_each_once(fleet: Fleet, *fire_times: datetime) -> None:
+    """Check that each fire time was answered, and ran, once."""
+    answers = ledger(fleet, "tick")
+    assert {answer.outcome for answer in answers} == {"ran"}
+    ran = [answer for answer in answers if answer.state is not None]
+    assert len(answers) - len(ran) <= 1  # what had not begun when the app was stopped
+    assert sorted(fleet.said("ran")) == [answer.first.isoformat() for answer in ran]
+    assert set(fire_times) <= {answer.first for answer in ran}
+
+
+def wait_for_time(fleet: Fleet, at: datetime) -> None:
+    fleet.wait_until(lambda: datetime.now(UTC) > at, f"{at}")
+
+
+def test_beside_an_app_that_runs_each_fire_time_runs_once(tmp_path: Path) -> None:
+    with Fleet(tmp_path, TICKS) as fleet:
         app = fleet.start()
         app.wait_for("started:")
         cron = []
-        begin = datetime.now(UTC).replace(microsecond=0) + 3 * timedelta(seconds=1)
+        begin = datetime.now(UTC).replace(microsecond=0) + 3 * SECOND
         for number in range(6):
-            at = begin + timedelta(seconds=number)
-            # Two hosts' crons, one a little early, so that sometimes they and sometimes the app is first.
-            fleet.wait_until(lambda at=at: datetime.now(UTC) > at - timedelta(seconds=0.6), "the time")  # type: ignore[misc]
-            cron += [(at, start(fleet, "tick", at))]
-            fleet.wait_until(lambda at=at: datetime.now(UTC) > at - timedelta(seconds=0.3), "the time")  # type: ignore[misc]
-            cron += [(at, start(fleet, "tick", at))]
+            at = begin + number * SECOND
+            for lead in (0.6, 0.3):  # two hosts' crons, a little early, so that they may be before the app
+                wait_for_time(fleet, at - lead * SECOND)
+                cron += [(at, start(fleet, "tick", at))]
         for _, running in cron:
             assert running.ended().status == 0, running.err
         app.send(signal.SIGTERM)
         assert app.ended().status == 0
 
-        ran = fleet.said("ran")
-        assert len(ran) == len(set(ran)), ran
-        answers = ledger(fleet, "tick")
-        assert {answer.outcome for answer in answers} == {"ran"}
-        assert sorted(ran) == [answer.first.isoformat() for answer in answers]
-        assert {at for at, _ in cron} <= {answer.first for answer in answers}
+        expect_each_once(fleet, *(at for at, _ in cron))
+
+
+def test_an_app_that_was_held_finds_what_cron_has_answered_meanwhile(tmp_path: Path) -> None:
+    with Fleet(tmp_path, TICKS) as fleet:
+        app = fleet.start()
+        app.wait_for("started:")
+        fleet.enqueue("hold")
+        fleet.wait_said("held")
+        at = datetime.now(UTC).replace(microsecond=0) + SECOND
+        wait_for_time(fleet, at)
+        cron = [start(fleet, "tick", at) for _ in range(3)]
+        for running in cron:
+            assert running.ended().status == 0, running.err
+        fleet.touch("go-on")
+        before = len(fleet.lines("ran"))
+        fleet.wait_said("ran", times=before + 3)
+        app.send(signal.SIGTERM)
+        assert app.ended().status == 0
+
+        expect_each_once(fleet, at)
+        (line,) = fleet.lines("ran", at.isoformat())
+        assert line.pid in {running.pid for running in cron}
+        assert line.pid != fleet.lines("ran")[-1].pid == app.pid
 
 
 def test_a_process_that_is_started_a_little_early_waits_for_its_fire_time(tmp_path: Path) -> None:
@@ -181,35 +225,24 @@ def times(at: datetime, count: int) -> list[datetime]:
     return [at - HOUR * number for number in reversed(range(count))]
 
 
-def let_know(fleet: Fleet, name: str, before: datetime) -> None:
-    """Let the store know a schedule, as if it had been installed before some fire times."""
-    done = fleet.ask(lambda store: store.schedules([name]))
-    assert done == []
-    with Running("-c", PREPARE.format(name=name, before=before.isoformat()), cwd=fleet.folder) as running:
-        assert running.ended().status == 0, running.err
+def let_know(fleet: Fleet, name: str, at: datetime, before: datetime) -> None:
+    """Let the store know an hourly schedule, as if it had been there since before some fire times."""
+    trigger = Every("1h", anchor=at)
+    declare = Declare(name=name, task=name, trigger=repr(trigger), fingerprint=trigger.fingerprint)
 
+    async def put(store: SQLiteStore) -> None:
+        await store.set_schedule([declare])
+        since = us(before)
+        await store.run(lambda db: db.execute("UPDATE schedules SET watermark = ?, declared_at = ?", (since, since)))
 
-PREPARE = """
-import asyncio, sqlite3
-from datetime import datetime
-from jobs import app
-
-async def main():
-    async with app:
-        pass
-
-asyncio.run(main())
-at = int(datetime.fromisoformat("{before}").timestamp() * 1_000_000)
-with sqlite3.connect("jobs.db") as db:
-    db.execute("UPDATE schedules SET watermark = ?, declared_at = ? WHERE name = ?", (at, at, "{name}"))
-"""
+    fleet.ask(put)
 
 
 def test_skip_leaves_out_what_comes_while_the_last_run_goes_on(tmp_path: Path) -> None:
     fleet, at = hourly(tmp_path, LONG.format(overlap="skip"))
     with fleet:
         first, second = times(at, 2)
-        let_know(fleet, "long", first - HOUR)
+        let_know(fleet, "long", at, first - HOUR)
         running = start(fleet, "long", first)
         fleet.wait_said("begun")
         done = start(fleet, "long", second).ended()
@@ -227,7 +260,7 @@ def test_queue_lets_one_wait_for_its_turn_and_later_ones_merge_into_it(tmp_path:
     fleet, at = hourly(tmp_path, LONG.format(overlap="queue"))
     with fleet:
         first, second, third = times(at, 3)
-        let_know(fleet, "long", first - HOUR)
+        let_know(fleet, "long", at, first - HOUR)
         running = start(fleet, "long", first)
         fleet.wait_said("begun")
         waiting = start(fleet, "long", second)
@@ -249,7 +282,7 @@ def test_replace_ends_the_last_run_and_begins_when_it_has_ended(tmp_path: Path) 
     fleet, at = hourly(tmp_path, LONG.format(overlap="replace"))
     with fleet:
         first, second = times(at, 2)
-        let_know(fleet, "long", first - HOUR)
+        let_know(fleet, "long", at, first - HOUR)
         running = start(fleet, "long", first)
         fleet.wait_said("begun")
         fleet.touch(f"go-{second.isoformat()}")
@@ -271,7 +304,7 @@ def test_allow_runs_both(tmp_path: Path) -> None:
     fleet, at = hourly(tmp_path, LONG.format(overlap="allow"))
     with fleet:
         first, second = times(at, 2)
-        let_know(fleet, "long", first - HOUR)
+        let_know(fleet, "long", at, first - HOUR)
         both = [start(fleet, "long", first)]
         fleet.wait_said("begun")
         both += [start(fleet, "long", second)]
@@ -287,7 +320,7 @@ def test_what_a_killed_process_has_left_is_taken_over_by_the_next(tmp_path: Path
     fleet, at = hourly(tmp_path, LONG.format(overlap=overlap))
     with fleet:
         first, second = times(at, 2)
-        let_know(fleet, "long", first - HOUR)
+        let_know(fleet, "long", at, first - HOUR)
         running = start(fleet, "long", first)
         fleet.wait_said("begun")
         fleet.wait_until(lambda: fleet.job(job_of(fleet, first)).started_at, "the mark that it has begun")
@@ -324,7 +357,7 @@ async def busy():
     )
     fleet, at = hourly(tmp_path, program, workers=1)
     with fleet:
-        let_know(fleet, "long", at - HOUR)
+        let_know(fleet, "long", at, at - HOUR)
         fleet.enqueue("busy")
         app = fleet.start()
         fleet.wait_said("busy")
@@ -339,6 +372,22 @@ async def busy():
         assert {line.pid for line in fleet.lines("begun")} == {app.pid}
 
 
+def test_what_an_app_of_other_queues_will_not_take_is_taken_over(tmp_path: Path) -> None:
+    fleet, at = hourly(tmp_path, LONG.format(overlap="skip"))
+    with fleet:
+        running = start(fleet, "long")
+        fleet.wait_said("begun")
+        app = fleet.start("-m", "tickwork", "run", "jobs.py", "--queues", "mail")
+        app.wait_for("started:")
+        fleet.kill(running)
+        fleet.touch(f"go-{at.isoformat()}")
+        done = start(fleet, "long").ended()
+
+        assert done.status == 0, done.err
+        assert "was left unfinished, and nobody runs it: taken over" in done.err
+        assert fleet.said("ended") == [at.isoformat()]
+
+
 def test_a_process_that_is_stopped_drains_and_the_next_one_goes_on_with_its_job(tmp_path: Path) -> None:
     fleet, at = hourly(tmp_path, LONG.format(overlap="skip"), drain=0.1)
     with fleet:
@@ -347,6 +396,7 @@ def test_a_process_that_is_stopped_drains_and_the_next_one_goes_on_with_its_job(
         running.send(signal.SIGTERM)
 
         assert running.ended().status == 4  # cut
+        assert "has not ended; an app that runs, or the next start, takes it over" in running.err
         assert fleet.states() == {"queued": 1}
         fleet.touch(f"go-{at.isoformat()}")
         done = start(fleet, "long").ended()
@@ -383,9 +433,8 @@ def test_a_schedule_that_is_new_makes_up_for_nothing(tmp_path: Path) -> None:
 def test_a_paused_schedule_runs_nothing_and_the_fire_time_is_recorded_as_paused(tmp_path: Path) -> None:
     fleet, at = hourly(tmp_path, NIGHTLY)
     with fleet:
-        let_know(fleet, "nightly", at - HOUR)
-        with Running("-c", PAUSE, cwd=tmp_path) as running:
-            assert running.ended().status == 0, running.err
+        let_know(fleet, "nightly", at, at - HOUR)
+        fleet.ask(lambda store: store.set_schedule([Pause(name="nightly", paused=True)]))
         done = start(fleet, "nightly").ended()
 
         assert done.status == 0
@@ -395,11 +444,19 @@ def test_a_paused_schedule_runs_nothing_and_the_fire_time_is_recorded_as_paused(
             assert "paused" in running.ended().out
 
 
-PAUSE = """
-import sqlite3
-with sqlite3.connect("jobs.db") as db:
-    db.execute("UPDATE schedules SET paused = 1, version = version + 1")
-"""
+def test_a_job_that_does_not_begin_says_what_it_waits_for(tmp_path: Path) -> None:
+    fleet, at = hourly(tmp_path, NIGHTLY)
+    with fleet:
+        let_know(fleet, "nightly", at, at - HOUR)
+        with Running("-m", "tickwork", "pause", "jobs.py", "default", cwd=tmp_path) as running:
+            assert running.ended().status == 0, running.err
+        waiting = start(fleet, "nightly")
+        waiting.wait_for("queue 'default' is paused")
+        with Running("-m", "tickwork", "resume", "jobs.py", "default", cwd=tmp_path) as running:
+            assert running.ended().status == 0, running.err
+
+        assert waiting.ended().status == 0
+        assert fleet.said("ran") == ["1"]
 
 
 def test_the_words_that_sync_writes_run_from_any_folder(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ async def test_a_large_payload_does_not_hold_the_loop(runner: ProcessRunner) -> 
 
     assert result == data
     assert len(gaps) > 100
-    assert max(gaps) < 2  # 0.03 s is usual: the copy out of the frame; a loaded machine takes its time
+    assert max(gaps) < 10  # 0.03 s is usual: the copy out of the frame; a loaded machine takes its time
 
 
 async def test_buffers_travel_beside_the_pickle_aligned_and_writable(runner: ProcessRunner) -> None:
@@ -365,6 +365,21 @@ async def test_a_death_of_which_the_loop_has_not_heard_yet_costs_no_job(runner: 
         time.sleep(0.001)  # the loop must not turn meanwhile
 
     assert await runner.run(functions.process_id) != pid
+
+
+async def test_when_all_idle_children_died_at_once_no_job_is_lost(tmp_path: Path) -> None:
+    runner = ProcessRunner(3)
+    pids = await asyncio.gather(*(runner.run(functions.meet, (str(tmp_path), 3)) for _ in range(3)))
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    for pid in pids:
+        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.001)  # the loop must not turn meanwhile
+
+    found = await asyncio.gather(*(runner.run(functions.process_id) for _ in range(3)))
+    await runner.aclose()
+
+    assert not set(found) & set(pids)
 
 
 async def test_a_call_that_could_not_be_sent_goes_to_another_child(runner: ProcessRunner, tmp_path: Path) -> None:

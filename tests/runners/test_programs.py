@@ -27,7 +27,7 @@ def write_script(folder: Path, body: str, name: str = "script.py") -> Path:
 
 def run_program(*command: str | Path, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, timeout=15, cwd=folder, check=False
+        [sys.executable, *command], capture_output=True, text=True, timeout=45, cwd=folder, check=False
     )
 
 
@@ -238,7 +238,7 @@ def test_signals_to_the_group_are_the_parents_affair(tmp_path: Path) -> None:
         (tmp_path / "go").touch()
         assert program.stdout.readline().strip() in before.split()
         assert program.stdout.readline() == before
-        assert program.wait(10) == 0
+        assert program.wait(30) == 0
 
 
 def test_signals_to_the_group_during_a_start(tmp_path: Path) -> None:
@@ -273,4 +273,4 @@ def test_signals_to_the_group_during_a_start(tmp_path: Path) -> None:
         finally:
             stopped.set()
             thread.join()
-        assert program.wait(10) == 0
+        assert program.wait(30) == 0

@@ -57,6 +57,30 @@ def test_values_arrive_in_order_however_the_bytes_are_cut(sizes: list[tuple[int,
     assert [bytes(one.data) if isinstance(one, Block) else one for one, _ in found] == data
 
 
+@pytest.mark.parametrize(
+    ("values", "are_small"),
+    [
+        ([], True),
+        ([None, True, 7, -0.5, "text", b"bytes"], True),
+        (["x" * 65_536], False),
+        ([b"x" * 65_536], False),
+        ([1, (2,)], False),
+        ([Block(b"")], False),
+        ([bytearray()], False),
+    ],
+)
+def test_plain_values_that_are_small_are_known_at_a_glance(values: list[Any], are_small: bool) -> None:
+    assert wire.is_small(values) is are_small
+
+
+@given(st.lists(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()))
+def test_what_is_small_arrives_as_all_else_does(values: list[Any]) -> None:
+    sent = b"".join(bytes(piece) for piece in wire.encode_small(wire.NOTE, values, flags=1))
+    (frame,) = received(wire.Receiver([wire.NOTE]), sent, [1_000])
+
+    assert (frame.kind, frame.flags, value_of(frame)) == (wire.NOTE, 1, values)
+
+
 def test_what_is_no_frame_is_refused_before_memory_is_taken_for_it() -> None:
     receiver = wire.Receiver([wire.RESULT])
     receiver.space()[:16] = b"\xff" * 16

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-async def wait_until(holds: Callable[[], Any], seconds: float = 8) -> None:
+async def wait_until(holds: Callable[[], Any], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "the condition did not come true"

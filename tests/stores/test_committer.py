@@ -217,7 +217,7 @@ async def test_what_is_cancelled_when_its_answer_is_on_the_way_is_undone(databas
     await asyncio.sleep(0)
     assert database.looked.wait(10)  # without a turn of the loop: the answer is in its queue
     running.cancel()
-    done, _ = await asyncio.wait([running], timeout=5)
+    done, _ = await asyncio.wait([running], timeout=30)
 
     assert done
     assert running.cancelled()
@@ -299,7 +299,7 @@ async def test_a_thread_that_dies_tells_whoever_waits(caplog: pytest.LogCaptureF
     late = asyncio.create_task(committer.run(insert(2)))
     await asyncio.sleep(0)
     database.gate.set()
-    _, told = await asyncio.wait_for(asyncio.gather(waiting, late, return_exceptions=True), 10)
+    _, told = await asyncio.wait_for(asyncio.gather(waiting, late, return_exceptions=True), 30)
 
     assert str(told) == "the store is closed"
     assert "the thread of the store died" in caplog.text

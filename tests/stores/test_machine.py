@@ -8,7 +8,9 @@ asked for all jobs and all rows, and must say the same.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
+import os
 import tempfile
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -37,6 +40,8 @@ from tickwork.policies import MAX_DEATHS
 from tickwork.records import changed
 from tickwork.stores.base import Answer, Finish, Firing, Lease, Pause, Remove, Store
 from tickwork.stores.memory import MemoryStore
+from tickwork.stores.postgres import PostgresStore
+from tickwork.stores.postgres_target import target_of
 from tickwork.stores.sqlite import SQLiteStore
 from tickwork.stores.views import RETRIABLE
 
@@ -859,8 +864,40 @@ class SQLiteMachine(StoreMachine):
             self.folder.cleanup()
 
 
-MACHINES = pytest.mark.parametrize("machine", [MemoryMachine, SQLiteMachine])
+class PostgresMachine(StoreMachine):
+    url: str
+    """Where schemas may be made: each example has its own."""
+    numbers = itertools.count()
+
+    def open_store(self, clock: HandClock) -> Store:
+        self.schema = f"tickwork_machine_{os.getpid()}_{next(self.numbers)}"
+        return PostgresStore(
+            target_of(f"{self.url}?schema={self.schema}"),
+            clock,
+            worker=WORKER,
+            max_queued=MAX_QUEUED,
+            keeps_house=False,
+            keep_jobs=KEEP_SECONDS,
+            keep_ledger=KEEP_SECONDS,
+        )
+
+    def teardown(self) -> None:
+        super().teardown()
+        if hasattr(self, "schema"):
+            with psycopg.connect(self.url, autocommit=True) as connection:
+                connection.execute(f"DROP SCHEMA IF EXISTS {self.schema} CASCADE")
+
+
+@pytest.fixture(params=[MemoryMachine, SQLiteMachine, PostgresMachine])
+def machine(request: pytest.FixtureRequest) -> type[StoreMachine]:
+    found: type[StoreMachine] = request.param
+    if found is PostgresMachine:
+        PostgresMachine.url = request.getfixturevalue("postgres_url")
+    return found
+
+
 CHECKS = list(HealthCheck)
+EXAMPLES: dict[type[StoreMachine], int] = {MemoryMachine: 60, PostgresMachine: 8}
 
 
 def run(machine: type[StoreMachine], examples: int, steps: int) -> None:
@@ -872,13 +909,11 @@ def run(machine: type[StoreMachine], examples: int, steps: int) -> None:
     )
 
 
-@MACHINES
 @pytest.mark.timeout(120)
 def test_a_store_does_what_the_model_says(machine: type[StoreMachine]) -> None:
-    run(machine, 60 if machine is MemoryMachine else 15, 40)
+    run(machine, EXAMPLES.get(machine, 15), 40)
 
 
-@MACHINES
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_store_does_what_the_model_says_for_long(machine: type[StoreMachine]) -> None:

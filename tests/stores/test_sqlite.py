@@ -377,14 +377,14 @@ def check_full(path: Path, way: str, reason: str) -> None:
     assert 5 < len(taken.split()) < 201
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
 def test_a_file_that_may_not_grow_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     reason = "disk I/O error; see what the system says of the disk; what was asked for is not done"
     check_full(tmp_path / "jobs.db", "limit", reason)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_a_full_disk_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -662,7 +662,7 @@ async def test_the_jobs_of_a_worker_that_is_gone_run_again_within_a_round(tmp_pa
     )
     assert done.returncode == -9, done.stderr
     async with opened(path, worker="two") as two:
-        await asyncio.wait_for(two.wait_claimable(), 3)
+        await asyncio.wait_for(two.wait_claimable(), 30)
         (record,) = await two.claim(worker="two", tasks={"t"}, limit=1)
         assert record.deaths == 0
         assert [path.name for path in Path(f"{path}-workers").iterdir()] == ["two"]

@@ -47,7 +47,7 @@ async def test_a_job_is_claimed_for_who_waits_as_it_is_enqueued(store: SQLiteSto
     await store.enqueue(jobs)
 
     assert {record.state for record in await store.jobs()} == {JobState.RUNNING}
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 30)
     claimed = await claim(store)
     assert ids(claimed) == [job.id for job in jobs]
     assert await store.finish([ending(record) for record in claimed]) == [True] * 3
@@ -57,7 +57,7 @@ async def test_no_more_is_claimed_than_who_waits_has_room_for(store: SQLiteStore
     waiting = await hungry(store, limit=2)
     jobs = [new_job(CLOCK) for _ in range(3)]
     await store.enqueue(jobs)
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 30)
 
     assert sorted(record.state for record in await store.jobs()) == ["queued", "running", "running"]
     assert ids(await claim(store, limit=1)) == [job.id for job in jobs[:1]]
@@ -95,7 +95,7 @@ async def test_what_was_claimed_for_who_waited_is_given_back_when_the_wait_is_ca
 async def test_what_was_claimed_for_who_waited_is_given_back_when_it_wants_something_else(store: SQLiteStore) -> None:
     waiting = await hungry(store)
     await store.enqueue([new_job(CLOCK)])
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 30)
 
     assert await claim(store, tasks=("other",)) == []
     assert [record.state for record in await store.jobs()] == [JobState.QUEUED]
@@ -107,7 +107,7 @@ async def test_what_was_claimed_for_who_waited_is_given_back_at_the_close(tmp_pa
     await store.open()
     waiting = await hungry(store)
     await store.enqueue([job := new_job(CLOCK)])
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 30)
     await store.close()
 
     after = SQLiteStore(path, CLOCK, worker="w", keeps_house=False)
@@ -129,7 +129,7 @@ async def test_a_claim_for_who_waits_that_fails_spoils_no_enqueue(
     with monkeypatch.context() as patched:
         patched.setattr("tickwork.stores.sqlite.verbs.claim", fail)
         await store.enqueue([job := new_job(CLOCK)])
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 30)
         with pytest.raises(ValueError, match="nobody can read"):
             await claim(store)
     assert len(claims) == 2
@@ -153,7 +153,7 @@ async def test_a_worker_whose_claim_failed_asks_again(tmp_path: Path, monkeypatc
             return real(*args, **options)
 
         monkeypatch.setattr("tickwork.stores.sqlite.verbs.claim", fail_at_first)
-        assert await (await work.enqueue()).result(timeout=10) == 1
+        assert await (await work.enqueue()).result(timeout=30) == 1
         assert not failures
 
 
@@ -165,7 +165,7 @@ async def test_an_end_is_told_without_another_look(store: SQLiteStore) -> None:
     await store._committer.run(lambda db: db.set_trace_callback(statements.append))
     await store.finish([ending(record, result="7")])
 
-    ended = [await asyncio.wait_for(wait, 5) for wait in waiting]
+    ended = [await asyncio.wait_for(wait, 30) for wait in waiting]
     assert [(record.state, record.result) for record in ended] == [(JobState.SUCCEEDED, "7")] * 2
     assert ended[0] == await store.job(job.id)
     reads = [text for text in statements if text.startswith("SELECT seq, id, task")]
@@ -176,7 +176,7 @@ async def test_an_end_that_came_before_the_wait_is_told(store: SQLiteStore) -> N
     await store.enqueue([job := new_job(CLOCK)])
     (record,) = await claim(store)
     await store.finish([ending(record)])
-    assert (await asyncio.wait_for(store.wait_finished(job.id), 5)).state is JobState.SUCCEEDED
+    assert (await asyncio.wait_for(store.wait_finished(job.id), 30)).state is JobState.SUCCEEDED
 
 
 async def test_an_end_elsewhere_before_the_wait_is_told(store: SQLiteStore, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ async def test_an_end_elsewhere_before_the_wait_is_told(store: SQLiteStore, tmp_
     await store.enqueue([job := new_job(CLOCK)])
     (record,) = await other.claim(worker="other", tasks={"t"}, limit=1)
     await other.finish([ending(record)])
-    assert (await asyncio.wait_for(store.wait_finished(job.id), 5)).state is JobState.SUCCEEDED
+    assert (await asyncio.wait_for(store.wait_finished(job.id), 30)).state is JobState.SUCCEEDED
     await other.close()
 
 
@@ -200,4 +200,4 @@ async def test_a_wait_that_is_given_up_leaves_nothing(store: SQLiteStore) -> Non
 
 async def test_who_waits_for_an_unknown_job_is_told(store: SQLiteStore) -> None:
     with pytest.raises(UnknownJob, match="nobody"):
-        await asyncio.wait_for(store.wait_finished("nobody"), 5)
+        await asyncio.wait_for(store.wait_finished("nobody"), 30)

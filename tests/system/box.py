@@ -51,7 +51,7 @@ def need_box(*programs: str) -> None:
         lacking("/var/spool/cron/crontabs of Debian's cron is missing")
 
 
-def run_in_box(folder: Path, script: str, *words: str, timeout: float = 60, env: dict[str, str] | None = None) -> Any:
+def run_in_box(folder: Path, script: str, *words: str, timeout: float = 280, env: dict[str, str] | None = None) -> Any:
     """Run a script of tests/system/inside in a box, and return the JSON that it prints last."""
     done = subprocess.run(
         [HERE / "box.sh", folder / "box", sys.executable, "-B", "-m", f"system.inside.{script}", *words],

@@ -9,13 +9,13 @@ import pytest
 
 from .box import need_box, run_in_box
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Any:
     need_box("crontab", "cron", "faketime")
-    return run_in_box(tmp_path_factory.mktemp("doctor"), "examine", timeout=110)
+    return run_in_box(tmp_path_factory.mktemp("doctor"), "examine", timeout=280)
 
 
 def lines(answer: Any) -> list[str]:

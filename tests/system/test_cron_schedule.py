@@ -111,12 +111,12 @@ def test_a_trigger_becomes_text_where_it_can_be_said_exactly(trigger: Trigger, z
         (
             Cron("0 5 * * *"),
             "Europe/Berlin",
-            f"{MEANT} which is Europe/Berlin; declare it with that zone",
+            f"{MEANT} which is Europe/Berlin; declare it with that zone, or its app",
         ),
         (
             Cron("0 5 * * *", timezone="UTC"),
             None,
-            f"{MEANT} of which the zone is unknown; declare it with that zone",
+            f"{MEANT} of which the zone is unknown; declare it with that zone, or its app",
         ),
         (Cron("H 5 * * *", name="x"), "UTC", "H is drawn by tickwork; write the number that it stands for"),
         (Cron("0 0 5 * * *", seconds="first"), "UTC", "a crontab has five fields, without seconds and years"),

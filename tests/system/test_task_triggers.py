@@ -340,7 +340,7 @@ def test_a_zone_is_read_on_the_machine_that_is_in_it() -> None:
     with pytest.raises(UnsupportedSchedule) as caught:
         to_task_triggers(berlin)
     assert caught.value.reason == (
-        'the zone of this machine is not known; say so if it is this one: timezone="Europe/Berlin"'
+        'the zone of this machine is not known; say so if it is this one: timezone="Europe/Berlin" (--timezone)'
     )
     with pytest.raises(UnknownTimezone):
         to_task_triggers(Cron("0 5 * * *"), timezone="Europe/Berlni")

@@ -13,6 +13,7 @@ from ..runners.executor import PLACE, ExecutorRunner
 from ..runners.reference import task_name
 from .answers import unpacked
 from .chunks import FAR, Lengths
+from .pace import Turns
 from .places import Ended, Place, overran
 from .work import Ran, run_away
 
@@ -45,6 +46,7 @@ class ExecutorPlace(Place):
         self._suspects: set[int] = set()
         """Indices of items that were there when a process died. Not `id`: a range makes its items anew each time."""
         self._gate = asyncio.Lock()
+        self._turns = Turns()
         self._under_way = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -94,6 +96,8 @@ class ExecutorPlace(Place):
             raise
         if error is not None:
             return self._not_run(items[: len(todo)], error)
+        if not isinstance(ran, Ran):
+            await self._turns.take()
         arrived = elapsed()
         if isinstance(ran, Ran):
             ended = Ended(*ran)

@@ -13,6 +13,7 @@ from ..errors import InvalidPayload, ProcessDied, RemoteTraceback
 from ..runners.calls import encode_call, look_up, not_imported, outcome
 from .answers import unpacked
 from .chunks import FAR, Lengths
+from .pace import Turns
 from .places import Ended, Place, left, overran
 from .work import BEFORE, run_chunk
 
@@ -51,6 +52,7 @@ class ProcessPlace(Place):
         self._chunk_where, _ = look_up(run_chunk)
         self.lanes: int = 2 * workers
         self._timeout, self._runner, self._is_owner = timeout, runner, is_owner
+        self._turns = Turns()
         # A pool may have more children than this batch is to use.
         self._free: AbstractAsyncContextManager[None] = (
             asyncio.Semaphore(workers) if runner.max_processes > workers else nullcontext()
@@ -76,6 +78,7 @@ class ProcessPlace(Place):
         del frame
         if answer is None:
             return Ended(culprit=(watch.overran_at, overran(self._timeout)))
+        await self._turns.take()
         arrived = elapsed()
         ended = await self._unpack(answer, items)
         ended.loop_seconds = packed + elapsed() - arrived

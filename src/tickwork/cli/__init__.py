@@ -20,16 +20,16 @@ from .map import add_map
 from .preview import add_preview
 from .schtasks import add_schtasks
 from .store import add_store
+from .system_sync import VERBS
 from .trigger import add_trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_SYNC = ("diff", "install", "sync", "uninstall", "list")
 _SECOND_WORDS = {
     "jobs": ("show", "retry", "cancel", "delete", "batch"),
-    "crontab": (*_SYNC, "doctor"),
-    "schtasks": _SYNC,
+    "crontab": (*VERBS, "doctor"),
+    "schtasks": VERBS,
 }
 
 EPILOG = """\

@@ -14,6 +14,7 @@ from ..program import JOB_FAILED, OK
 from ..triggers import Cron, upcoming
 from ..zones import clock_change, zone_key
 from .batches import run_jobs_batch as run_jobs_batch
+from .crontab import run_crontab as run_crontab
 from .crontab import run_crontab_diff as run_crontab_diff
 from .crontab import run_crontab_doctor as run_crontab_doctor
 from .crontab import run_crontab_install as run_crontab_install
@@ -36,6 +37,7 @@ from .queues import run_pause as run_pause
 from .queues import run_queues as run_queues
 from .queues import run_resume as run_resume
 from .running import run_app
+from .schtasks import run_schtasks as run_schtasks
 from .schtasks import run_schtasks_diff as run_schtasks_diff
 from .schtasks import run_schtasks_install as run_schtasks_install
 from .schtasks import run_schtasks_list as run_schtasks_list

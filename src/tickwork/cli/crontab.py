@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..program import JOB_FAILED, OK
 from .output import as_json, lines, table
-from .system_sync import add_sync, app_id, run_sync
+from .system_sync import VERBS, add_sync, add_verbs, app_id, run_sync, run_verbs
 
 if TYPE_CHECKING:
     import argparse
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 def add_crontab(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the commands to the parser. `crontab doctor` is one word here."""
+    add_verbs(add, "crontab", (*VERBS, "doctor"))
     commands = add_sync(add, "crontab", "a crontab")
     listing = add(
         "crontab list", "List the jobs in a crontab, ours and everybody else's; or those of an app.", needs_target=False
@@ -33,6 +34,11 @@ def add_crontab(add: Callable[..., argparse.ArgumentParser]) -> None:
         command.add_argument("--user", metavar="NAME", help="whose crontab; another one than yours needs root (yours)")
     for command in (listing, doctor):
         command.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run_crontab(options: argparse.Namespace) -> int:
+    """Say which commands there are."""
+    return run_verbs(options, (*VERBS, "doctor"))
 
 
 def run_crontab_diff(options: argparse.Namespace) -> int:

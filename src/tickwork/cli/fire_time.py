@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+from ..clock import SystemClock
 from ..durations import format_about
 from ..errors import InvalidOption, SystemSchedulerError, TickworkError, UnknownJob
 from ..fire_here import fire_here, take_over
 from ..jobs import JobState
 from ..occasion import decide, is_late, newest_fire_time, read_fire_time
-from ..program import OK, START_FAILED
+from ..program import JOB_FAILED, OK, START_FAILED
 from .names import schedule_named
 from .running import run_app
 from .target import identity_of, load
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("tickwork.trigger")
 
-WAITS_SECONDS = 10.0
+WAITS_SECONDS = 3.0
 """After so long, a job that has not begun is worth a word about what it waits for."""
 
 
@@ -59,17 +60,17 @@ def run_fire_time(options: argparse.Namespace, folder: str) -> int:
         folder: The absolute path of the folder in which it works.
     """
     signal.signal(signal.SIGTERM, _raise_ended)  # until the app runs, which has handlers of its own
+    started_at = SystemClock().now()  # before the app is imported, which may take its time
     try:
         app = load(options.target, show_traceback=options.verbose or options.log is not None)
         schedule = schedule_named(app, options.name)
-        now = app._clock.now()
-        fire_time = _fire_time(schedule, options.fire_time, now)
+        fire_time = _fire_time(schedule, options.fire_time, started_at)
         there = [] if options.dir is None else ["--dir", folder]
         by_hand = shlex.join(["tickwork", "trigger", *there, options.target, options.name])
-        run = _Run(app, schedule, fire_time or now, by_hand=by_hand)
+        run = _Run(app, schedule, fire_time or started_at, started_at, by_hand=by_hand)
         if fire_time is None:
-            return run.is_not_due(now)
-        run.note_lateness(now)
+            return run.is_not_due()
+        run.note_lateness()
         if app.is_durable:
             return run_app(app, work=run.with_store, alone=True)
         return run.in_memory(options.state, identity_of(options.target, app, folder))
@@ -108,26 +109,29 @@ def _fire_time(schedule: Schedule, asked: str, now: datetime) -> datetime | None
 class _Run:
     """One answer to one fire time."""
 
-    def __init__(self, app: App, schedule: Schedule, fire_time: datetime, *, by_hand: str) -> None:
+    def __init__(
+        self, app: App, schedule: Schedule, fire_time: datetime, started_at: datetime, *, by_hand: str
+    ) -> None:
         self._app = app
         self._schedule = schedule
         self._name = schedule.name
         self._at = fire_time
+        self._started_at = started_at
         self._by_hand = by_hand
 
     # -- what is said before ----------------------------------------------------------------------------------------
 
-    def is_not_due(self, now: datetime) -> int:
+    def is_not_due(self) -> int:
         """Say that no fire time has come yet."""
-        following = self._schedule.trigger.next(now)
+        following = self._schedule.trigger.next(self._started_at)
         then = "it has none" if following is None else f"the first is {self._shown(following)}"
         logger.warning("schedule %s has had no fire time yet, so nothing is run; %s", self._name, then)
         return OK
 
-    def note_lateness(self, now: datetime) -> None:
+    def note_lateness(self) -> None:
         """Say which fire time this is for, and when the process was hardly started for it."""
-        if is_late(self._at, now):
-            late = format_about((now - self._at).total_seconds())
+        if is_late(self._at, self._started_at):
+            late = format_about((self._started_at - self._at).total_seconds())
             logger.warning(
                 "schedule %s: started %s after the fire time %s, for which it may not have been meant",
                 *(self._name, late, self._shown(self._at)),
@@ -137,7 +141,11 @@ class _Run:
 
     def _decide(self, row: ScheduleRow, is_answered: bool, now: datetime) -> Due | Refusal:
         schedule = self._schedule
-        return decide(schedule.trigger, row, self._at, now, schedule.policies, is_answered=is_answered)
+        return decide(
+            *(schedule.trigger, row, self._at, now, schedule.policies),
+            started_at=self._started_at,
+            is_answered=is_answered,
+        )
 
     def _shown(self, at: datetime) -> str:
         here = at.astimezone(ZoneInfo(self._schedule.timezone))
@@ -166,23 +174,21 @@ class _Run:
         """Say what became of the fire time, where that is no run."""
         if fate.outcome == "ran":
             return
-        if fate.blocked_by is not None:
-            logger.info("schedule %s: job %s %s", self._name, fate.blocked_by, await self._whereabouts(fate.blocked_by))
+        if fate.blocked_by is not None and (where := await self._whereabouts(fate.blocked_by)):
+            logger.info("schedule %s: job %s %s", self._name, fate.blocked_by, where)
         why = await self._schedule.why(self._at)
-        answer, where = why.answer, ""
-        if answer is not None and answer.job_id is not None and answer.finished_at is None:
-            where = f"; the job {await self._whereabouts(answer.job_id)}"
-        self._say_nothing_run(f"{why}{where}")
+        where = "" if why.answer is None or why.answer.job_id is None else await self._whereabouts(why.answer.job_id)
+        self._say_nothing_run(f"{why}; it {where}" if where else str(why))
 
     async def _whereabouts(self, job_id: str) -> str:
-        """Return where a job runs, as far as that is known."""
+        """Return where a job runs, or "" where it does not."""
         store = self._app._store_now()
         try:
             record = await store.job(job_id)
         except UnknownJob:
-            return "is no longer kept"
+            return ""  # it is no longer kept
         if record.state is not JobState.RUNNING:
-            return f"is {record.state}"
+            return ""
         rows = {row.name: str(row) for row in await store.workers()}
         since = "" if record.started_at is None else f", since {self._shown(record.started_at)}"
         return f"is running in worker {rows.get(record.worker or '', record.worker)}{since}"
@@ -194,7 +200,7 @@ class _Run:
         return max(await asyncio.gather(*map(self._end, jobs)), default=OK)
 
     async def _end(self, job: Job[Any]) -> int:
-        end = asyncio.ensure_future(end_of(job, self._schedule.task, show=False))
+        end = asyncio.ensure_future(end_of(job, self._schedule.task, show=False, stays=self._app.is_durable))
         try:
             await asyncio.wait({end}, timeout=WAITS_SECONDS)
             if not end.done():
@@ -232,7 +238,9 @@ class _Run:
 
         async def work() -> int:
             fate = await fire_here(self._app, self._name, self._at, lambda row, is_answered, now: due)
-            return await self._ends(fate.jobs)
+            status = await self._ends(fate.jobs)
+            await self._app.wait_idle()  # nobody else could run what the job has enqueued
+            return max(status, JOB_FAILED if self._app.failed_count else OK)
 
         return run_app(
             self._app, work=work, alone=True, at_end=lambda status: turns.leave(f"ended with exit status {status}")
@@ -241,8 +249,11 @@ class _Run:
     def _tell_missed(self, due: Due | None) -> None:
         """Say which fire times were let pass: there is no ledger that would."""
         if due is not None and due.missed_first is not None:
-            count = "many" if due.missed is None else due.missed
             first, last = self._shown(due.missed_first), self._shown(due.missed_last or due.missed_first)
+            if due.missed == 1:
+                logger.warning("schedule %s missed %s; %s decided", self._name, first, due.decided_by)
+                return
+            count = "many" if due.missed is None else due.missed
             logger.warning(
                 "schedule %s missed %s fire times, from %s to %s; %s decided",
                 *(self._name, count, first, last, due.decided_by),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..program import OK
 from .output import as_json, table
-from .system_sync import add_sync, app_id, run_sync
+from .system_sync import VERBS, add_sync, add_verbs, app_id, run_sync, run_verbs
 
 if TYPE_CHECKING:
     import argparse
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 def add_schtasks(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the commands to the parser. `schtasks list` is one word here."""
+    add_verbs(add, "schtasks", VERBS)
     commands = add_sync(add, "schtasks", "Task Scheduler")
     listing = add("schtasks list", "List the tasks in tickwork's folder; or those of an app.", needs_target=False)
     listing.add_argument("target", metavar="TARGET", nargs="?", help="an app: only its tasks")
@@ -30,6 +31,11 @@ def add_schtasks(add: Callable[..., argparse.ArgumentParser]) -> None:
         command.add_argument(
             "--timezone", metavar="ZONE", help="the zone of this machine: Europe/Berlin; an app's times are said in it"
         )
+
+
+def run_schtasks(options: argparse.Namespace) -> int:
+    """Say which commands there are."""
+    return run_verbs(options, VERBS)
 
 
 def run_schtasks_diff(options: argparse.Namespace) -> int:

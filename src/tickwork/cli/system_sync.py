@@ -6,17 +6,19 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
-from ..errors import InvalidOption
+from ..errors import InvalidOption, nearest
 from ..program import JOB_FAILED, OK
 from .output import as_json, lines
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ..app import App
     from ..system.app_sync import AppSync
     from ..system.sync import Plan
+
+VERBS = ("diff", "install", "sync", "uninstall", "list")
 
 DIFFERENT = JOB_FAILED
 """The exit status of a difference: 1, that of diff(1)."""
@@ -57,6 +59,20 @@ def add_sync(add: Callable[..., argparse.ArgumentParser], name: str, where: str)
             )
         commands.append(command)
     return commands
+
+
+def add_verbs(add: Callable[..., argparse.ArgumentParser], name: str, verbs: Sequence[str]) -> None:
+    """Add the word that the commands begin with, for whoever asks what may follow."""
+    word = add(name, f"One of `{name} {f'`, `{name} '.join(verbs)}`.", needs_target=False)
+    word.add_argument("verb", metavar="COMMAND", nargs="*", help=", ".join(verbs))
+
+
+def run_verbs(options: argparse.Namespace, verbs: Sequence[str]) -> int:
+    """Say what may follow."""
+    given = options.verb[0] if options.verb else None
+    near = None if given is None else nearest(given, list(verbs))
+    remedy = "" if near is None else f"did you mean {near!r}?"
+    raise InvalidOption(f"the word after `{options.command}`", f"one of {', '.join(verbs)}", given, remedy=remedy)
 
 
 def run_sync(options: argparse.Namespace, scheduler: AppSync) -> int:
@@ -103,8 +119,11 @@ def _load(options: argparse.Namespace) -> tuple[App | None, str, str | None]:
             raise InvalidOption("TARGET", "given, unless --app-id is", None)
         return None, "", None if options.dir is None else here(options.dir)
     folder = here(options.dir)
-    os.chdir(folder)
-    app, target = load_exact(options.target, show_traceback=options.verbose)
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise InvalidOption("--dir", "a folder that can be entered", folder, remedy=error.strerror or "") from None
+    app, target = load_exact(options.target, folder=folder, show_traceback=options.verbose)
     return app, target, folder
 
 

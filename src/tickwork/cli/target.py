@@ -37,8 +37,13 @@ def load(target: str, *, show_traceback: bool = False) -> App:
     return load_exact(target, show_traceback=show_traceback)[0]
 
 
-def load_exact(target: str, *, show_traceback: bool = False) -> tuple[App, str]:
+def load_exact(target: str, *, folder: str = "", show_traceback: bool = False) -> tuple[App, str]:
     """Return the app and what names it from anywhere: the name of the app is there, the path of a file is absolute.
+
+    Args:
+        target: As for `load`.
+        folder: The current folder under the name that the path is to have, where that holds a link; "": its own.
+        show_traceback: As for `load`.
 
     Raises:
         InvalidTarget: As for `load`.
@@ -47,7 +52,7 @@ def load_exact(target: str, *, show_traceback: bool = False) -> tuple[App, str]:
 
     where, name = _split(target)
     module = _import(target, where, show_traceback)
-    exact = os.path.abspath(where) if _is_path(where) else where
+    exact = os.path.abspath(os.path.join(folder, where)) if _is_path(where) else where
     apps = {key: value for key, value in vars(module).items() if isinstance(value, App)}
     if name:
         if name in apps:

@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidOption, InvalidPayload, JobError, JobFailed, ResultExpired, TickworkError
+from ..errors import InvalidOption, InvalidPayload, JobCancelled, JobError, JobFailed, ResultExpired, TickworkError
 from ..program import JOB_FAILED, OK, USAGE
 
 if TYPE_CHECKING:
@@ -98,19 +98,23 @@ def _run_task(options: argparse.Namespace) -> int:
     return run_app(app, work=once, alone=True)
 
 
-async def end_of(job: Job[Any], task: AnyTask, *, show: bool) -> int:
+async def end_of(job: Job[Any], task: AnyTask, *, show: bool, stays: bool = False) -> int:
     """Wait for the end of a job, say what went wrong, and return the exit status.
 
     Args:
         job: The job.
         task: Its task.
         show: Print its result as JSON.
+        stays: When this process is stopped before, the job stays where the next one finds it.
     """
     try:
         value = await job.result()
     except (InvalidPayload, ResultExpired):
         return OK  # it succeeded; that its result cannot be shown has been logged
     except JobError as error:
+        if stays and isinstance(error, JobCancelled) and error.reason:
+            logger.warning("job %s has not ended; an app that runs, or the next start, takes it over", job.id)
+            return JOB_FAILED
         cause = error.__cause__ if isinstance(error, JobFailed) else None
         if isinstance(error, JobFailed) and task.codec.has_secrets:  # which the store's text does not show
             logger.error("%s\n%s", error, error.traceback.rstrip())

@@ -54,11 +54,11 @@ def encode_call(
         InvalidPayload: Something cannot be pickled; it is named.
     """
     args, kwargs = tuple(args), dict(kwargs or {})
+    encode = wire.encode_small if wire.is_small(args) and wire.is_small(kwargs.values()) else wire.encode
     try:
-        return wire.encode(wire.CALL, (where, args, kwargs, context, variables, listening))
+        return encode(wire.CALL, (where, args, kwargs, context, variables, listening))
     except Exception as error:
-        encode = partial(wire.encode, wire.CALL)
-        raise unpicklable(name, (args, kwargs, context), error, encode) from error
+        raise unpicklable(name, (args, kwargs, context), error, partial(wire.encode, wire.CALL)) from error
 
 
 def unpicklable(

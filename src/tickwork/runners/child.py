@@ -59,7 +59,7 @@ class _Child:
         self._max_jobs: int | None = None
         self._max_memory: int | None = None
         self._jobs = 0
-        self._functions: dict[Reference, Callable[..., Any]] = {}
+        self._functions: dict[tuple[Any, ...], Callable[..., Any]] = {}  # by reference
         self._variables: dict[Reference, ContextVar[Any]] = {}
         self._notes: deque[Callable[[], None]] = deque()  # that may wait
         self._sending = threading.Lock()
@@ -168,7 +168,9 @@ class _Child:
             if isinstance(frame.rest, memoryview):
                 frame.rest.release()  # a large frame is not kept while the job runs
             stage = "import"
-            function = self.find(Reference(*where))
+            function = self._functions.get(where)
+            if function is None:
+                function = self.find(Reference(*where))
             if variables is not None:
                 stage = "context variables"
                 function = self._with_variables(function, variables)
@@ -181,7 +183,8 @@ class _Child:
                 self.context, self.is_listening = None, False
             del args, kwargs
             stage = "result"
-            return wire.encode(wire.RESULT, result, self._flags())
+            encode = wire.encode_small if wire.is_small((result,)) else wire.encode
+            return encode(wire.RESULT, result, self._flags())
         except BaseException as error:
             kind = _class_name(type(result)) if stage == "result" else ""
             # SystemExit and KeyboardInterrupt too: how a function ends is its job's affair, not the child's.
@@ -215,6 +218,8 @@ class _Child:
 
     def send_notes(self) -> None:
         """Send the notes that wait. One that another thread is just sending is sent when this returns."""
+        if self._has_notes is None:
+            return
         with self._sending, suppress(OSError):  # the parent is gone: so is this process, in a moment
             while self._notes:
                 self._notes.popleft()()

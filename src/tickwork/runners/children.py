@@ -80,9 +80,13 @@ class Child(asyncio.BufferedProtocol):
             _NUMBERS.pack_into(self._process.position, 0, first, second)
 
     def is_usable(self) -> bool:
-        """Tell whether it can take a call; also notices a death of which no event has told yet."""
+        """Tell whether it can take a call: no event has told of its end."""
         transport = self._transport
-        return transport is not None and not transport.is_closing() and self._process.popen.poll() is None
+        return transport is not None and not transport.is_closing() and not self.has_exited
+
+    def is_alive(self) -> bool:
+        """Ask the system whether it lives: it may have died, and no event has told of it yet. That costs a call."""
+        return self._process.popen.poll() is None
 
     def is_busy(self) -> bool:
         """Tell whether it is starting or has a call that is not answered."""

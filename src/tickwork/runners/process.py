@@ -199,11 +199,13 @@ class ProcessRunner:
         is_retry: bool = False,
     ) -> wire.Frame:
         child = await self._acquire()
+        while is_retry and not child.is_alive():
+            child = await self._acquire()
         try:
             if on_child is not None:
                 on_child(child)
             return await child.ask(self._with_levels(child, frame), name, on_message, on_log)
-        except NotSent:  # an idle child had just died; the next one is checked again, or new
+        except NotSent:  # an idle child had just died; the next one is asked about, or new
             if is_retry:
                 raise await child.death(name) from None
         finally:

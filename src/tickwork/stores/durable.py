@@ -77,7 +77,7 @@ class Hungry:
     __slots__ = ("claim", "told")
 
     def __init__(self, claim: Claim | None) -> None:
-        self.claim = claim
+        self.claim: Claim | None = claim
         self.told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def wake(self) -> None:
@@ -466,13 +466,7 @@ class DurableStore(Store):
         if any(record.gates for record in records):
             self._let_claim()  # to hear when the next of them may start
         if not records:
-            records, due = await self._committer.run(
-                lambda db: (
-                    found := self._claim(db, claim),
-                    None if len(found) >= limit else self.sql.verbs.next_claim(db)[1],
-                ),
-                undo=self._give_back,
-            )
+            records, due = await self._committer.run(lambda db: self._claim_next(db, claim), undo=self._give_back)
             self._set_alarm(due)
         self._last_claim = claim
         if len(records) >= limit:
@@ -483,8 +477,12 @@ class DurableStore(Store):
         return records
 
     def _claim(self, db: Any, claim: Claim) -> list[JobRecord]:
+        return self._claim_next(db, claim)[0]
+
+    def _claim_next(self, db: Any, claim: Claim) -> tuple[list[JobRecord], datetime | None]:
+        """Claim, and return the jobs with the time when the next one is due, where all that were ready are claimed."""
         self._expect_here(db)
-        claimed: list[JobRecord] = self.sql.verbs.claim(
+        claimed: tuple[list[JobRecord], datetime | None] = self.sql.verbs.claim_next(
             db,
             self._now(),
             worker=claim.worker,

@@ -35,7 +35,8 @@ from . import postgres_verbs as verbs
 from .base import Capabilities
 from .committer import Committer
 from .durable import Dialect, DurableStore
-from .postgres_link import PATIENCE_SECONDS, Link, key_of
+from .postgres_errors import Kind, kind_of
+from .postgres_link import PATIENCE_SECONDS, Link, LockOrder, key_of
 from .postgres_presence import Presence
 from .postgres_schema import migrate
 from .postgres_time import ServerTime
@@ -47,7 +48,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from ..clock import Clock
-    from ..jobs import JobRecord
+    from ..jobs import JobRecord, Progress
+    from .base import Lease
+    from .durable import Hungry
     from .postgres_target import Target
 
 logger: logging.Logger = logging.getLogger("tickwork.stores")
@@ -242,6 +245,36 @@ class PostgresStore(DurableStore):
         if link.has_written:
             self._watcher.hint()
         return values
+
+    def _feed(self, db: Link, hungry: Hungry) -> list[JobRecord]:
+        """Claim for a worker that waits, once. When that fails, it is told to ask for itself, and nobody else hears.
+
+        Without a savepoint, which would be two ways there and back more: the transaction is run again instead, where
+        nobody is hungry any more.
+        """
+        claim, hungry.claim = hungry.claim, None
+        if claim is None:
+            return []
+        try:
+            return self._claim(db, claim)
+        except Exception as error:
+            self._committer.call_on_loop(self._let_claim)
+            if isinstance(error, psycopg.Error) and kind_of(error) is not Kind.ASKED:
+                raise
+            logger.warning("a claim for a worker that waits failed; it tries for itself", exc_info=error)
+            raise LockOrder(set()) from error
+
+    async def progress(
+        self, lease: Lease, *, started_at: datetime | None = None, progress: Progress | None = None
+    ) -> bool:
+        """See `Store.progress`; what many jobs tell at once is one statement."""
+        return await self._committer.share(self._progress, (lease, started_at, progress))
+
+    def _progress(self, db: Link, told: list[verbs.Told]) -> list[bool]:
+        are_held = verbs.progress_all(db, told)
+        if not all(are_held):
+            self._notice_lost(db)  # who has lost one lease has likely lost more, and must begin none of those jobs
+        return are_held
 
     def _dead(self, db: Link, workers: Iterable[str] | None = None) -> list[str]:
         if workers is not None:

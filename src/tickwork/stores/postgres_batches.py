@@ -92,7 +92,7 @@ def jobs(db: Link, batch_id: str, first: int, states: Collection[JobState], limi
         return [job_of(entry) for entry in found]
     found = db.all(
         f"""
-        SELECT part.* FROM unnest(%s::text[]) AS wanted (state) CROSS JOIN LATERAL (
+        SELECT part.* FROM unnest(%b::text[]) AS wanted (state) CROSS JOIN LATERAL (
             SELECT {JOB} FROM {EVERY} WHERE batch = %s AND every.state = wanted.state AND batch_index >= %s
             ORDER BY batch_index LIMIT %s
         ) AS part ORDER BY batch_index LIMIT %s

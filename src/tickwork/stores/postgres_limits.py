@@ -50,7 +50,7 @@ def touch(db: Link, gates: Iterable[tuple[str, str]]) -> None:
     db.execute(
         """
         INSERT INTO gates (task, gate, opens_at)
-        SELECT task, gate, 0 FROM unnest(?::text[], ?::text[]) AS g (task, gate)
+        SELECT task, gate, 0 FROM unnest(%b::text[], %b::text[]) AS g (task, gate)
         ON CONFLICT (task, gate) DO UPDATE SET opens_at = 0
         """,
         ([task for task, _ in names], [gate for _, gate in names]),

@@ -19,7 +19,7 @@ import re
 import time
 from collections import Counter
 from contextlib import suppress
-from functools import cache
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -70,7 +70,8 @@ _MARK = f"""
     VALUES (%s, %s, %s, {", ".join(["%s"] * len(_COLUMNS))})
     ON CONFLICT (name) DO UPDATE SET mark = excluded.mark, touched_at = excluded.touched_at,
         {", ".join(f"{name} = s.{name} + excluded.{name}" for name in _COLUMNS)}
-    RETURNING {_SERVER_TIME}
+    RETURNING {_SERVER_TIME}, (SELECT coalesce(sum(queued + scheduled), 0)::bigint FROM shards WHERE name <> s.name)
+        + s.queued + s.scheduled
 """
 
 
@@ -126,6 +127,7 @@ class Link:
         self._mark = 0
         self._has_written = False
         """Whether the transaction has changed anything."""
+        self._waiting: tuple[int, float] | None = None
         self.tally: Counter[str] = Counter()
         """What the transaction adds to the counts of its shard: by state, "rescued" and "changes"."""
         self.batches: dict[str, Counter[str]] = {}
@@ -155,13 +157,11 @@ class Link:
         """Return the first row of a statement, or None."""
         return self.execute(query, params).fetchone()
 
-    def copy(self, into: str, rows: Iterable[Sequence[object]]) -> None:
-        """Write many rows: into a table and its columns."""
-        assert self._connection is not None
-        with self._connection.cursor() as cursor, cursor.copy(f"COPY {into} FROM STDIN") as copy:
-            for row in rows:
-                copy.write_row(row)
-        self._has_written = True
+    def waiting(self, seconds: float) -> int | None:
+        """Return how many jobs wait, as the server said at most so many seconds ago; None: it did not."""
+        if self._waiting is None or self._clock.monotonic() - self._waiting[1] > seconds:
+            return None
+        return self._waiting[0]
 
     # -- locks ------------------------------------------------------------------------------------------------------
 
@@ -181,13 +181,13 @@ class Link:
         return not keys or not self._try(keys)
 
     def _wait(self, keys: Sequence[int]) -> None:
-        self.all("SELECT pg_advisory_xact_lock(key) FROM unnest(%s::bigint[]) AS key", (list(keys),))
+        self.all("SELECT pg_advisory_xact_lock(key) FROM unnest(%b::bigint[]) AS key", (list(keys),))
         self._locks.update(keys)
 
     def _try(self, keys: Sequence[int]) -> set[int]:
         """Take locks, and return those that are not free."""
         found = self.all(
-            "SELECT key FROM unnest(%s::bigint[]) AS key WHERE pg_try_advisory_xact_lock(key)", (list(keys),)
+            "SELECT key FROM unnest(%b::bigint[]) AS key WHERE pg_try_advisory_xact_lock(key)", (list(keys),)
         )
         taken = {key for (key,) in found}
         self._locks |= taken
@@ -260,7 +260,9 @@ class Link:
         counts = [self.tally[name] for name in _COLUMNS]
         told = self.one(_MARK, (self.shard, self._mark, self._now_us(), *counts))
         if told is not None:
-            self._on_time(told[0], sent, self._clock.monotonic())
+            heard = self._clock.monotonic()
+            self._on_time(told[0], sent, heard)
+            self._waiting = told[1], heard
 
     def _roll_back(self) -> None:
         """Leave no transaction open: one that cannot be rolled back goes with its connection."""
@@ -362,12 +364,32 @@ class Link:
         return StoreUnavailable(self._target.where, text_of(error), remedy_for(error))
 
 
+def spread(name: str, columns: Mapping[str, tuple[str, Sequence[object]]]) -> tuple[str, list[object]]:
+    """Return a query for rows that are given by columns, each with its type, and its parameters.
+
+    A column that has one value only is sent once. The first one is always sent in full.
+    """
+    first = next(iter(columns))
+    shown, arrays, kinds, constants, lists = [], [], [], [], []
+    for column, (kind, values) in columns.items():
+        if column != first and values.count(values[0]) == len(values):
+            shown.append(f"%s::{kind} AS {column}")
+            constants.append(values[0])
+        else:
+            shown.append(column)
+            arrays.append(column)
+            kinds.append(f"%b::{kind}[]")
+            lists.append(values)
+    query = f"SELECT {', '.join(shown)} FROM unnest({', '.join(kinds)}) AS {name} ({', '.join(arrays)})"
+    return query, [*constants, *lists]
+
+
 def key_of(schema: str, name: str) -> int:
     """Return the number of a lock: they are the database's, so it depends on the schema, too."""
     return int.from_bytes(blake2b(f"{schema}\0{name}".encode(), digest_size=8).digest(), "big", signed=True)
 
 
-@cache
+@lru_cache(maxsize=1_000)
 def _marked(query: str) -> str:
     return _NAMED.sub(r"%(\1)s", query.replace("?", "%s"))
 

@@ -55,7 +55,7 @@ def page(db: Link, query: JobQuery) -> Page:
     if query.states:
         found = db.all(
             f"""
-            SELECT part.* FROM unnest(%s::text[]) AS wanted (state) CROSS JOIN LATERAL (
+            SELECT part.* FROM unnest(%b::text[]) AS wanted (state) CROSS JOIN LATERAL (
                 SELECT {JOB} FROM {EVERY} WHERE every.state = wanted.state AND seq < %s{tests}
                 ORDER BY seq DESC LIMIT %s
             ) AS part ORDER BY seq DESC LIMIT %s
@@ -78,7 +78,7 @@ def _tests(query: JobQuery) -> tuple[str, list[Any]]:
     tests = "".join(f" AND {name} = %s" for name in given)
     if not query.tasks:
         return tests, list(given.values())
-    return f"{tests} AND task = ANY(%s)", [*given.values(), list(query.tasks)]
+    return f"{tests} AND task = ANY(%b::text[])", [*given.values(), list(query.tasks)]
 
 
 def standing(db: Link, now: datetime, job_id: str) -> Standing:

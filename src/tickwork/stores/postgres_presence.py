@@ -101,7 +101,9 @@ class Presence:
         wanted = [name for name in among if name != self._worker]
         if not wanted:
             return []
-        found = db.all("SELECT name, machine, pid, born_at, lives_until FROM workers WHERE name = ANY(?)", (wanted,))
+        found = db.all(
+            "SELECT name, machine, pid, born_at, lives_until FROM workers WHERE name = ANY(%b::text[])", (wanted,)
+        )
         living = {
             name
             for name, place, pid, born_at, lives_until in found
@@ -114,6 +116,6 @@ class Presence:
         wanted = [name for name in among if name != self._worker]
         if not wanted:
             return []
-        found = db.all("SELECT name, machine, pid, born_at FROM workers WHERE name = ANY(?)", (wanted,))
+        found = db.all("SELECT name, machine, pid, born_at FROM workers WHERE name = ANY(%b::text[])", (wanted,))
         there = {name for name, place, pid, born_at in found if place != machine() or not is_gone(pid, born_at)}
         return [name for name in wanted if name not in there]

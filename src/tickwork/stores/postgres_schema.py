@@ -252,12 +252,14 @@ def migrate(db: Link, where: str, schema: str, versions: Sequence[list[str]] = V
     Raises:
         StoreUnavailable: The schema belongs to another program, or to a later version of this one.
     """
-    if _is_current(db, where, schema, versions):
+    if _is_current(_version(db, schema), db, where, versions):
         return
     db.lock([_LOCK])
-    if _is_current(db, where, schema, versions):
+    version = _version(db, schema)  # another process may have made them meanwhile
+    if _is_current(version, db, where, versions):
         return
-    version = _version(db, schema)
+    if version is None:
+        _expect_free(db, where, schema)
     if db.one("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,)) is None:
         db.execute(f"CREATE SCHEMA {quoted(schema)}")
     if version is None:
@@ -268,16 +270,20 @@ def migrate(db: Link, where: str, schema: str, versions: Sequence[list[str]] = V
     db.execute("UPDATE meta SET version = %s, usable_from = %s", (len(versions), USABLE_FROM))
 
 
-def _is_current(db: Link, where: str, schema: str, versions: Sequence[list[str]]) -> bool:
-    """Return whether the tables are there, and can be used as they are."""
-    version = _version(db, schema)
-    if version is None:
-        taken = db.one("SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(%s)", (quoted(schema),))
-        if taken is not None:
-            reason = f"its schema {schema!r} holds tables of another program ({taken[0]})"
-            raise StoreUnavailable(where, reason, 'name another: "?schema=..."')
-        return False
-    if version <= len(versions):
+def _expect_free(db: Link, where: str, schema: str) -> None:
+    """Refuse a schema that something else is in."""
+    found = db.one(
+        "SELECT relname FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace WHERE nspname = %s LIMIT 1",
+        (schema,),
+    )
+    if found is not None:
+        reason = f"its schema {schema!r} holds tables of another program ({found[0]})"
+        raise StoreUnavailable(where, reason, 'name another: "?schema=..."')
+
+
+def _is_current(version: int | None, db: Link, where: str, versions: Sequence[list[str]]) -> bool:
+    """Return whether tables of a version can be used as they are."""
+    if version is None or version <= len(versions):
         return version == len(versions)
     (usable_from,) = db.all("SELECT usable_from FROM meta")[0]
     if usable_from > len(versions):

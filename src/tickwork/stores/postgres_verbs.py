@@ -8,8 +8,8 @@ that others have locked.
 
 from __future__ import annotations
 
-from datetime import timedelta
-from functools import partial
+from datetime import datetime, timedelta
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -19,8 +19,9 @@ from ..errors import DuplicateJob, UnknownJob
 from ..jobs import JobRecord, JobState, NewJob, Progress, taken
 from ..records import changed
 from . import postgres_limits as limits
-from .base import after_attempt, after_death, attempt_of, lost_attempt
+from .base import Lease, after_attempt, after_death, attempt_of, lost_attempt
 from .instants import at_or_none, us, us_or_none
+from .postgres_link import spread
 from .rows import JOB, job_of, utf8
 from .sql_attempts import write_attempts
 from .sql_batches import STATES
@@ -34,16 +35,23 @@ from .taking import take_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Container, Iterable, Iterator, Sequence
-    from datetime import datetime
 
     from ..jobs import Attempt
-    from .base import Finish, Fired, FireOutcome, Firing, Lease, ScheduleChange, ScheduleRow
+    from .base import Finish, Fired, FireOutcome, Firing, ScheduleChange, ScheduleRow
     from .postgres_link import Link
     from .views import Vitals
+
+Told = tuple[Lease, datetime | None, Progress | None]
+"""What a job tells: who writes, when its function was called, how far it is."""
 
 LOCKS = 128
 """Keys share so many locks, and so do schedules and batches: a transaction may be about ten thousand of them, and a
 server has not so many locks."""
+LITTLE_ROOM = 1_000
+"""With room for fewer jobs, or for a tenth of the bound, processes enqueue one after the other: before that, they would
+have to be about to commit more than that to exceed it."""
+WAITING_SECONDS = 1.0
+"""Where there is much room, the number of waiting jobs of so long ago will do."""
 MAX_PROMOTED = 10_000
 """So many scheduled jobs are queued in one go; the rest follows at the next claim, which comes at once."""
 
@@ -63,7 +71,7 @@ def hold(db: Link, job_ids: Collection[str]) -> None:
     found = db.all(
         """
         SELECT task, schedule, batch, gate1, gate2 FROM jobs
-        WHERE id = ANY(%s) AND (schedule IS NOT NULL OR batch IS NOT NULL OR gate1 IS NOT NULL)
+        WHERE id = ANY(%b::text[]) AND (schedule IS NOT NULL OR batch IS NOT NULL OR gate1 IS NOT NULL)
         """,
         (list(job_ids),),
     )
@@ -130,8 +138,9 @@ def waiting_count(db: Link) -> int:
 
 def room(db: Link, wanted: int, max_queued: int) -> int:
     """Return how many jobs may still be taken in. When there is little room, nobody else takes some meanwhile."""
-    waiting = waiting_count(db)
-    if waiting + wanted > max_queued - max_queued // 10:
+    known = db.waiting(WAITING_SECONDS)
+    waiting = waiting_count(db) if known is None else known + db.tally["queued"] + db.tally["scheduled"]
+    if waiting + wanted > max_queued - max(LITTLE_ROOM, max_queued // 10):
         db.lock(["room"])
         waiting = waiting_count(db)
     return max_queued - waiting
@@ -163,7 +172,7 @@ def insert(db: Link, now: datetime, job: NewJob, behind: Sequence[str] = ()) -> 
     record = taken(job, now)
     insert_all(db, [(record, len(behind))])
     if behind:
-        db.execute("INSERT INTO behind (job_id, before_id) SELECT %s, unnest(%s::text[])", (job.id, list(behind)))
+        db.execute("INSERT INTO behind (job_id, before_id) SELECT %s, unnest(%b::text[])", (job.id, list(behind)))
     return record
 
 
@@ -171,51 +180,83 @@ def insert_all(db: Link, records: Sequence[tuple[JobRecord, int]]) -> None:
     """Write new jobs, each with the number of jobs that must end before it."""
     if not records:
         return
+    rows, values = spread("new", _columns(records))
     try:
-        db.copy(
-            """
-            jobs (id, task, payload, run_at, queue, priority, schedule, fire_time, start_by, is_once, state,
-                enqueued_at, key, gate1, gate2, batch, batch_index, held, gate)
+        count_there = db.execute(
+            f"""
+            WITH new AS MATERIALIZED ({rows})
+            INSERT INTO jobs (id, {_NEW_COLUMNS}) SELECT id, {_NEW_COLUMNS} FROM new
+            WHERE NOT EXISTS (SELECT 1 FROM finished JOIN new AS known ON finished.id = known.id)
             """,
-            _rows(records),
-        )
+            values,
+        ).rowcount
     except psycopg.errors.UniqueViolation as error:
         if error.diag.constraint_name != "jobs_id":
             raise
         raise DuplicateJob(_culprit(error)) from None
-    ids = [record.id for record, _ in records]
-    gone = db.one("SELECT id FROM finished WHERE id = ANY(%s) LIMIT 1", (ids,))
-    if gone is not None:
-        raise DuplicateJob(gone[0])
+    if count_there < len(records):
+        ids = [record.id for record, _ in records]
+        raise DuplicateJob(db.all("SELECT id FROM finished WHERE id = ANY(%b::text[]) LIMIT 1", (ids,))[0][0])
     for record, _ in records:
         count(db, None, record.state, record.batch)
     touch(db, [record for record, _ in records if record.state is JobState.QUEUED and record.gates])
 
 
-def _rows(records: Sequence[tuple[JobRecord, int]]) -> Iterator[tuple[Any, ...]]:
+_KINDS = {
+    "task": "text",
+    "payload": "text",
+    "run_at": "bigint",
+    "queue": "text",
+    "priority": "bigint",
+    "schedule": "text",
+    "fire_time": "bigint",
+    "start_by": "bigint",
+    "is_once": "boolean",
+    "state": "text",
+    "enqueued_at": "bigint",
+    "key": "text",
+    "gate1": "text",
+    "gate2": "text",
+    "batch": "text",
+    "batch_index": "bigint",
+    "held": "int",
+    "gate": "smallint",
+}
+_NEW_COLUMNS = ", ".join(_KINDS)
+
+
+def _columns(records: Sequence[tuple[JobRecord, int]]) -> dict[str, tuple[str, Sequence[object]]]:
+    """Return new jobs by columns."""
+    rows = []
     for record, held in records:
         first, second = (*record.gates, None, None)[:2]
-        yield (
-            record.id,
-            record.task,
-            utf8(record.payload),
-            us(record.run_at),
-            record.queue,
-            record.priority,
-            record.schedule,
-            us_or_none(record.fire_time),
-            us_or_none(record.start_by),
-            record.is_once,
-            record.state.value,
-            us(record.enqueued_at),
-            record.key,
-            first,
-            second,
-            record.batch,
-            record.batch_index,
-            held,
-            int(first is not None and record.state is JobState.QUEUED),
+        rows.append(
+            (
+                record.id,
+                record.task,
+                utf8(record.payload),
+                us(record.run_at),
+                record.queue,
+                record.priority,
+                record.schedule,
+                us_or_none(record.fire_time),
+                us_or_none(record.start_by),
+                record.is_once,
+                record.state.value,
+                us(record.enqueued_at),
+                record.key,
+                first,
+                second,
+                record.batch,
+                record.batch_index,
+                held,
+                int(first is not None and record.state is JobState.QUEUED),
+            )
         )
+    kinds = {"id": "text", **_KINDS}
+    return {
+        name: (kind, list(values)) for (name, kind), values in zip(kinds.items(), zip(*rows, strict=True), strict=True)
+    }
 
 
 def _culprit(error: psycopg.errors.UniqueViolation) -> str:
@@ -229,7 +270,7 @@ def withdraw(db: Link, job_ids: Iterable[str]) -> list[str]:
     wanted = list(job_ids)
     hold(db, wanted)
     found = db.all(
-        f"DELETE FROM jobs WHERE id = ANY(%s) AND state IN ('queued', 'scheduled') RETURNING {JOB}", (wanted,)
+        f"DELETE FROM jobs WHERE id = ANY(%b::text[]) AND state IN ('queued', 'scheduled') RETURNING {JOB}", (wanted,)
     )
     gone = [job_of(entry) for entry in found]
     _uncount(db, gone)
@@ -264,7 +305,7 @@ def change_schedule(db: Link, now: datetime, change: ScheduleChange) -> Schedule
 # -- workers --------------------------------------------------------------------------------------------------------
 
 
-def claim(
+def claim_next(
     db: Link,
     now: datetime,
     *,
@@ -272,62 +313,75 @@ def claim(
     tasks: Collection[str],
     limit: int,
     queues: Collection[str] | None,
-    jobs: Collection[str] | None = None,
+    jobs: Collection[str] | None,
     lease_seconds: float | None,
-) -> list[JobRecord]:
-    """Take due jobs; see `Store.claim`."""
+) -> tuple[list[JobRecord], datetime | None]:
+    """Take due jobs; return them with the time when the next one is due, or its rate lets it start."""
     known, names = _known(tasks, queues, jobs)
-    is_none = not tasks or (queues is not None and not queues) or (jobs is not None and not jobs)
-    is_due, is_late, is_open = db.all(
-        f"""
-        SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'scheduled' AND run_at <= %s),
-            EXISTS (
-                SELECT 1 FROM jobs
-                WHERE state = 'queued' AND start_by < %s AND attempt = 0 AND deaths = 0 AND {known}
-            ),
-            EXISTS (SELECT 1 FROM gates WHERE opens_at <= %s) OR EXISTS (SELECT 1 FROM starts WHERE at > %s)
-        """,
-        (us(now), us(now), *names, us(now), us(now)),
-    )[0]
-    if is_due:
-        promote(db, now)
-    missed = _missed(db, now, known, names) if is_late or is_due else []
-    if is_due or is_late or is_open:
-        limits.settle(db, us(now), limits.due(db, us(now)))
-    if is_none or limit <= 0:
-        return missed
+    is_none = not tasks or (queues is not None and not queues) or (jobs is not None and not jobs) or limit <= 0
     expires = None if lease_seconds is None else us(now + timedelta(seconds=lease_seconds))
-    found = db.all(
-        f"""
-        WITH picked AS MATERIALIZED (
-            SELECT seq FROM jobs WHERE state = 'queued' AND held = 0 AND gate = 0 AND {known}
-            ORDER BY priority DESC, seq LIMIT %s FOR UPDATE SKIP LOCKED
-        )
-        UPDATE jobs SET state = 'running', token = token + 1, worker = %s, lease_expires_at = %s, started_at = NULL,
-            progress = NULL
-        FROM picked WHERE jobs.seq = picked.seq RETURNING {_JOBS_JOB}
-        """,
-        (*names, limit, worker, expires),
-    )
-    found.sort(key=lambda entry: (-entry[6], entry[0]))
-    records = [job_of(entry) for entry in found]
+    # One way there and back, as a rule: jobs are claimed at once, unless something else must be done first.
+    values = (*names, us(now), *names, 0 if is_none else limit, worker, expires)
+    found = db.all(_claim_sql(known, "has_news"), values)
+    due, is_late, opens_at, is_open, *_ = found[0]
+    missed: list[JobRecord] = []
+    if is_late or is_open or (due is not None and due <= us(now)):
+        promote(db, now)
+        missed = _missed(db, now, known, names)
+        limits.settle(db, us(now), limits.due(db, us(now)))
+        found = db.all(_claim_sql(known, "false"), values)
+        due, _, opens_at, *_ = found[0]
+    entries = sorted((entry[4:] for entry in found if entry[4] is not None), key=lambda entry: (-entry[6], entry[0]))
+    records = [job_of(entry) for entry in entries]
     for record in records:
         count(db, "queued", "running", record.batch)
     gated = [
-        (record.task, entry[0], record.gates) for record, entry in zip(records, found, strict=True) if record.gates
+        (record.task, entry[0], record.gates) for entry, record in zip(entries, records, strict=True) if record.gates
     ]
     if gated:
         limits.claimed(db, us(now), gated)
-    return records + missed
+        opens_at = db.all("SELECT min(opens_at) FROM gates WHERE waits")[0][0]
+    return records + missed, at_or_none(min((at for at in (due, opens_at) if at is not None), default=None))
+
+
+@cache
+def _claim_sql(known: str, unless: str) -> str:
+    """Return the statement that claims, and tells what else is to be done; unless "has_news": only if nothing is."""
+    return f"""
+        WITH due AS MATERIALIZED (
+            SELECT *, due <= now OR is_late OR is_open AS has_news FROM (
+                SELECT (SELECT min(run_at) FROM jobs WHERE state = 'scheduled') AS due,
+                    EXISTS (
+                        SELECT 1 FROM jobs
+                        WHERE state = 'queued' AND start_by < now AND attempt = 0 AND deaths = 0 AND {known}
+                    ) AS is_late,
+                    (SELECT min(opens_at) FROM gates WHERE waits) AS opens_at,
+                    EXISTS (SELECT 1 FROM gates WHERE opens_at <= now)
+                        OR EXISTS (SELECT 1 FROM starts WHERE at > now) AS is_open,
+                    now
+                FROM (SELECT %s::bigint AS now) AS given
+            ) AS found
+        ), picked AS MATERIALIZED (
+            SELECT seq FROM jobs
+            WHERE state = 'queued' AND held = 0 AND gate = 0 AND {known}
+                AND (SELECT ({unless}) IS NOT TRUE FROM due)
+            ORDER BY priority DESC, seq LIMIT %s FOR UPDATE SKIP LOCKED
+        ), claimed AS (
+            UPDATE jobs SET state = 'running', token = token + 1, worker = %s, lease_expires_at = %s, started_at = NULL,
+                progress = NULL
+            FROM picked WHERE jobs.seq = picked.seq RETURNING {_JOBS_JOB}
+        )
+        SELECT due.due, due.is_late, due.opens_at, due.is_open, claimed.* FROM due LEFT JOIN claimed ON true
+    """
 
 
 def _known(
     tasks: Collection[str], queues: Collection[str] | None, jobs: Collection[str] | None
 ) -> tuple[str, tuple[Any, ...]]:
     """Return what a claim asks of the rows of jobs, and the values for it."""
-    tests = ["task = ANY(%s)", "NOT EXISTS (SELECT 1 FROM queues WHERE queues.name = jobs.queue)"]
+    tests = ["task = ANY(%b::text[])", "NOT EXISTS (SELECT 1 FROM queues WHERE queues.name = jobs.queue)"]
     names: list[Any] = [list(tasks)]
-    for test, values in (("queue = ANY(%s)", queues), ("id = ANY(%s)", jobs)):
+    for test, values in (("queue = ANY(%b::text[])", queues), ("id = ANY(%b::text[])", jobs)):
         if values is not None:
             tests.append(test)
             names.append(list(values))
@@ -373,14 +427,36 @@ def extend(db: Link, now: datetime, lease: Lease, lease_seconds: float) -> bool:
 
 def progress(db: Link, lease: Lease, started_at: datetime | None, told: Progress | None) -> bool:
     """Record that a job's function has been called, and how far it is; False: it has another owner."""
-    done = db.execute(
-        """
-        UPDATE jobs SET started_at = coalesce(%s, started_at), progress = coalesce(%s, progress)
-        WHERE id = %s AND token = %s AND state = 'running'
-        """,
-        (us_or_none(started_at), None if told is None else told.to_json(), lease.job_id, lease.token),
+    return progress_all(db, [(lease, started_at, told)])[0]
+
+
+def progress_all(db: Link, told: Sequence[Told]) -> list[bool]:
+    """Record the same of many jobs; of one that is there twice, the later word."""
+    latest: dict[Lease, tuple[int | None, str | None]] = {}
+    for lease, started_at, how in told:
+        before = latest.get(lease, (None, None))
+        after = us_or_none(started_at), None if how is None else how.to_json()
+        latest[lease] = after[0] if before[0] is None or after[0] is not None else before[0], after[1] or before[1]
+    rows, values = spread(
+        "e",
+        {
+            "id": ("text", [lease.job_id for lease in latest]),
+            "token": ("bigint", [lease.token for lease in latest]),
+            "started_at": ("bigint", [started_at for started_at, _ in latest.values()]),
+            "progress": ("text", [how for _, how in latest.values()]),
+        },
     )
-    return done.rowcount > 0
+    found = db.all(
+        f"""
+        WITH e AS MATERIALIZED ({rows})
+        UPDATE jobs SET started_at = coalesce(e.started_at, jobs.started_at),
+            progress = coalesce(e.progress, jobs.progress)
+        FROM e WHERE jobs.id = e.id AND jobs.token = e.token AND state = 'running' RETURNING jobs.id, jobs.token
+        """,
+        values,
+    )
+    held = set(found)
+    return [tuple(lease) in held for lease, *_ in told]
 
 
 def finish(
@@ -392,9 +468,95 @@ def finish(
         Which ends were taken, the ended jobs among these for whose end somebody waits, and whether another claim may
         find something because of it.
     """
+    accepted, ended = _finish_plain(db, now, finishes, waited)
+    left = [finish for finish, is_done in zip(finishes, accepted, strict=True) if not is_done]
+    if not left:
+        return accepted, ended, False
+    others, more, frees = _finish_each(db, now, left, waited)
+    answers = iter(others)
+    return [is_done or next(answers) for is_done in accepted], ended + more, frees
+
+
+def _finish_plain(
+    db: Link, now: datetime, finishes: Sequence[Finish], waited: Container[str]
+) -> tuple[list[bool], list[JobRecord]]:
+    """Write the ends of jobs that have nothing in common with others, and are not tried again: most, in one statement.
+
+    Returns:
+        Which ends that were, and the ended jobs among these for whose end somebody waits.
+    """
+    plain = {finish.lease: finish for finish in reversed(finishes) if finish.state.is_finished}
+    if not plain:
+        return [False] * len(finishes), []
+    rows, values = spread(
+        "e",
+        {
+            "id": ("text", [lease.job_id for lease in plain]),
+            "token": ("bigint", [lease.token for lease in plain]),
+            "state": ("text", [finish.state.value for finish in plain.values()]),
+            "attempt": ("int", [finish.attempt for finish in plain.values()]),
+            "deaths": ("int", [finish.deaths for finish in plain.values()]),
+            "started_at": ("bigint", [us_or_none(finish.started_at) for finish in plain.values()]),
+            "result": ("text", [utf8(finish.result) for finish in plain.values()]),
+            "error": ("text", [utf8(finish.error) for finish in plain.values()]),
+            "run_at": ("bigint", [us_or_none(finish.run_at) for finish in plain.values()]),
+        },
+    )
+    found = db.all(
+        _FINISH.format(rows=rows), (*values, us(now), [lease.job_id for lease in plain if lease.job_id in waited])
+    )
+    done = {(entry[1], entry[15]): entry for entry in found}
+    traces = []
+    for lease, finish in plain.items():
+        if (lease.job_id, lease.token) in done:
+            count(db, "running", finish.state)
+            if finish.leaves_trace:
+                traces.append((lease.job_id, attempt_of(finish, done[lease.job_id, lease.token][-1], now)))
+    if traces:
+        write_attempts(db, traces)
+    seen: set[Lease] = set()
+    accepted = []
+    for finish in finishes:
+        accepted.append(tuple(finish.lease) in done and finish.lease not in seen)
+        seen.add(finish.lease)
+    return accepted, [job_of(entry) for entry in done.values() if entry[1] in waited]
+
+
+_OWN = {
+    "worker": "NULL",
+    "lease_expires_at": "NULL",
+    "finished_at": "%s::bigint",
+    "run_at": "coalesce(new_run_at, run_at)",
+}
+_OWN |= {"started_at": "coalesce(new_started_at, started_at)"}
+_OWN |= {name: f"new_{name}" for name in ("state", "attempt", "deaths", "result", "error")}
+_TOLD = {"payload": "CASE WHEN id = ANY(%b::text[]) THEN payload ELSE '' END"}
+_FINISH = f"""
+    WITH e AS MATERIALIZED ({{rows}}), gone AS (
+        DELETE FROM jobs USING e WHERE jobs.id = e.id AND jobs.token = e.token AND jobs.state = 'running'
+            AND schedule IS NULL AND batch IS NULL AND gate1 IS NULL
+        RETURNING jobs.*, {
+    ", ".join(
+        f"e.{name} AS new_{name}" for name in ("state", "attempt", "deaths", "started_at", "result", "error", "run_at")
+    )
+}
+    ), kept AS (
+        INSERT INTO finished ({JOB}) SELECT {", ".join(_OWN.get(name, name) for name in _COLUMNS)} FROM gone
+        RETURNING {JOB}
+    )
+    SELECT {", ".join(_TOLD.get(name, name) for name in _COLUMNS)},
+        (SELECT gone.worker FROM gone WHERE gone.id = kept.id) FROM kept
+"""
+
+
+def _finish_each(
+    db: Link, now: datetime, finishes: Sequence[Finish], waited: Container[str]
+) -> tuple[list[bool], list[JobRecord], bool]:
+    """Write the ends of attempts, whatever they bring about."""
     among = [ended.lease.job_id for ended in finishes]
     hold(db, among)
-    held = db.all(f"SELECT {JOB} FROM jobs WHERE id = ANY(%s) AND state = 'running' ORDER BY seq FOR UPDATE", (among,))
+    theirs = "id = ANY(%b::text[]) AND state = 'running'"
+    held = db.all(f"SELECT {JOB} FROM jobs WHERE {theirs} ORDER BY seq FOR UPDATE", (among,))
     found = {entry[1]: (entry[0], job_of(entry)) for entry in held}
     accepted: list[bool] = []
     moved: list[tuple[int, Finish, JobRecord, JobRecord]] = []
@@ -430,26 +592,28 @@ def _write(db: Link, moved: Sequence[tuple[int, JobRecord, JobRecord]]) -> None:
     final = [(seq, after) for seq, _, after in moved if after.state.is_finished]
     others = [(seq, after) for seq, _, after in moved if not after.state.is_finished]
     if final:
+        rows, values = spread("e", _changes(final, ends))
         db.execute(
             f"""
-            WITH e AS MATERIALIZED ({_CHANGES}), gone AS (
+            WITH e AS MATERIALIZED ({rows}), gone AS (
                 DELETE FROM jobs USING e WHERE jobs.seq = e.seq RETURNING jobs.*, {_NEW}
             )
             INSERT INTO finished ({JOB}, batch_end)
             SELECT {", ".join(_MOVED.get(name, name) for name in _COLUMNS)}, coalesce(new_end, batch_end) FROM gone
             """,
-            _changes(final, ends),
+            values,
         )
     if others:
+        rows, values = spread("e", _changes(others, ends))
         db.execute(
             f"""
-            WITH e AS MATERIALIZED ({_CHANGES})
+            WITH e AS MATERIALIZED ({rows})
             UPDATE jobs SET {", ".join(f"{name} = e.{name}" for name in _CHANGED)}, worker = NULL,
-                lease_expires_at = NULL, batch_end = coalesce(e.batch_end, jobs.batch_end),
+                lease_expires_at = NULL, batch_end = coalesce(e.new_end, jobs.batch_end),
                 gate = CASE WHEN e.state = 'queued' AND gate1 IS NOT NULL THEN 1 ELSE 0 END
             FROM e WHERE jobs.seq = e.seq
             """,
-            _changes(others, ends),
+            values,
         )
     for seq, before, after in moved:
         count(db, before.state, after.state, after.batch)
@@ -459,39 +623,26 @@ def _write(db: Link, moved: Sequence[tuple[int, JobRecord, JobRecord]]) -> None:
     touch(db, [after for _, _, after in moved if after.gates])
 
 
-_TYPES = {
-    "state": "text",
-    "attempt": "int",
-    "deaths": "int",
-    "lost": "int",
-    "started_at": "bigint",
-    "finished_at": "bigint",
-    "result": "text",
-    "error": "text",
-    "run_at": "bigint",
-}
-_CHANGED = list(_TYPES)
-_ARRAYS = ", ".join(f"%s::{kind}[]" for kind in ("bigint", *_TYPES.values(), "bigint"))
-_CHANGES = f"SELECT * FROM unnest({_ARRAYS}) AS e (seq, {', '.join(_CHANGED)}, batch_end)"
-_NEW = ", ".join(f"e.{name} AS new_{name}" for name in _CHANGED) + ", e.batch_end AS new_end"
+_CHANGED = ("state", "attempt", "deaths", "lost", "started_at", "finished_at", "result", "error", "run_at")
+_NEW = ", ".join(f"e.{name} AS new_{name}" for name in _CHANGED) + ", e.new_end"
 _MOVED = {name: f"new_{name}" for name in _CHANGED} | {"worker": "NULL", "lease_expires_at": "NULL"}
 
 
-def _changes(moved: Sequence[tuple[int, JobRecord]], ends: dict[str, int]) -> list[list[Any]]:
-    """Return the columns of `_CHANGES`."""
-    return [
-        [seq for seq, _ in moved],
-        [after.state.value for _, after in moved],
-        [after.attempt for _, after in moved],
-        [after.deaths for _, after in moved],
-        [after.lost for _, after in moved],
-        [us_or_none(after.started_at) for _, after in moved],
-        [us_or_none(after.finished_at) for _, after in moved],
-        [utf8(after.result) for _, after in moved],
-        [utf8(after.error) for _, after in moved],
-        [us(after.run_at) for _, after in moved],
-        [ends.get(after.id) for _, after in moved],
-    ]
+def _changes(moved: Sequence[tuple[int, JobRecord]], ends: dict[str, int]) -> dict[str, tuple[str, Sequence[object]]]:
+    """Return what jobs become, by columns."""
+    return {
+        "seq": ("bigint", [seq for seq, _ in moved]),
+        "state": ("text", [after.state.value for _, after in moved]),
+        "attempt": ("int", [after.attempt for _, after in moved]),
+        "deaths": ("int", [after.deaths for _, after in moved]),
+        "lost": ("int", [after.lost for _, after in moved]),
+        "started_at": ("bigint", [us_or_none(after.started_at) for _, after in moved]),
+        "finished_at": ("bigint", [us_or_none(after.finished_at) for _, after in moved]),
+        "result": ("text", [utf8(after.result) for _, after in moved]),
+        "error": ("text", [utf8(after.error) for _, after in moved]),
+        "run_at": ("bigint", [us(after.run_at) for _, after in moved]),
+        "new_end": ("bigint", [ends.get(after.id) for _, after in moved]),
+    }
 
 
 def _number_ends(db: Link, ended: Sequence[JobRecord]) -> dict[str, int]:
@@ -533,7 +684,7 @@ def _ended(db: Link, now: datetime, record: JobRecord) -> bool:
         found = db.all(
             f"""
             UPDATE jobs SET held = held - 1, gate = (gate1 IS NOT NULL AND state = 'queued')::int
-            WHERE id = ANY(%s) RETURNING {JOB}
+            WHERE id = ANY(%b::text[]) RETURNING {JOB}
             """,
             (followers,),
         )
@@ -573,7 +724,7 @@ def rescue(
     db: Link, now: datetime, dead: Collection[str], overdue: timedelta | None, max_deaths: int
 ) -> list[JobRecord]:
     """Take away the jobs of dead workers, and those whose lease ended that long ago (None: not those)."""
-    theirs = "state = 'running' AND (worker = ANY(%s) OR lease_expires_at <= %s)"
+    theirs = "state = 'running' AND (worker = ANY(%b::text[]) OR lease_expires_at <= %s)"
     values = (list(dead), None if overdue is None else us(now - overdue))
     hold(db, [job_id for (job_id,) in db.all(f"SELECT id FROM jobs WHERE {theirs}", values)])
     found = db.all(f"SELECT {JOB} FROM jobs WHERE {theirs} ORDER BY seq FOR UPDATE SKIP LOCKED", values)
@@ -592,7 +743,7 @@ def rescue(
         if after.state is not JobState.QUEUED:
             _ended(db, now, after)
     if dead:
-        db.execute("DELETE FROM workers WHERE name = ANY(%s)", (list(dead),))
+        db.execute("DELETE FROM workers WHERE name = ANY(%b::text[])", (list(dead),))
     return [after for *_, after in moved]
 
 
@@ -657,7 +808,9 @@ def job(db: Link, job_id: str) -> JobRecord:
 
 def jobs_of(db: Link, job_ids: Iterable[str]) -> list[JobRecord]:
     """Return those of these jobs that there are."""
-    return [job_of(found) for found in db.all(f"SELECT {JOB} FROM {EVERY} WHERE id = ANY(%s)", (list(job_ids),))]
+    return [
+        job_of(found) for found in db.all(f"SELECT {JOB} FROM {EVERY} WHERE id = ANY(%b::text[])", (list(job_ids),))
+    ]
 
 
 def jobs(db: Link, state: JobState | None, name: str | None, limit: int) -> list[JobRecord]:
@@ -715,7 +868,7 @@ def prune(db: Link, *, results: datetime, jobs: datetime, ledger: datetime, limi
 def forget_attempts(db: Link, job_ids: Sequence[str]) -> None:
     """Forget the history of jobs that are gone."""
     if job_ids:
-        db.execute("DELETE FROM attempts WHERE job_id = ANY(%s)", (list(job_ids),))
+        db.execute("DELETE FROM attempts WHERE job_id = ANY(%b::text[])", (list(job_ids),))
 
 
 # -- what the threads look for --------------------------------------------------------------------------------------
@@ -737,7 +890,7 @@ def ended_among(db: Link, job_ids: Collection[str]) -> list[str]:
     """Return those of these jobs that are finished, parked or gone."""
     if not job_ids:
         return []
-    found = db.all(f"SELECT id FROM jobs WHERE id = ANY(%s) AND {UNFINISHED}", (list(job_ids),))
+    found = db.all(f"SELECT id FROM jobs WHERE id = ANY(%b::text[]) AND {UNFINISHED}", (list(job_ids),))
     return list(set(job_ids).difference(job_id for (job_id,) in found))
 
 
@@ -832,7 +985,7 @@ def merge_shards(db: Link, now: datetime, names: Sequence[str]) -> None:
     added = ", ".join(f"{name} = s.{name} + excluded.{name}" for name in _SUMMED)
     db.execute(
         f"""
-        WITH gone AS (DELETE FROM shards WHERE name = ANY(%s) RETURNING *)
+        WITH gone AS (DELETE FROM shards WHERE name = ANY(%b::text[]) RETURNING *)
         INSERT INTO shards AS s (name, touched_at, {", ".join(_SUMMED)})
         SELECT '', %s, {sums} FROM gone HAVING count(*) > 0
         ON CONFLICT (name) DO UPDATE SET touched_at = excluded.touched_at, {added}

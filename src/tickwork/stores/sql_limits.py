@@ -186,17 +186,17 @@ class Gate:
         starts: int | None,
         per: int | None,
     ) -> None:
-        self.db = db
-        self.sql = sql
-        self.now = now
-        self.names = {"task": task, "gate": gate}
+        self.db: Any = db
+        self.sql: GateSql = sql
+        self.now: int = now
+        self.names: dict[str, str] = {"task": task, "gate": gate}
         if is_rate(gate):
             at_once = None
         else:
             starts = per = None
-        self.at_once = at_once
-        self.starts = starts
-        self.per = per
+        self.at_once: int | None = at_once
+        self.starts: int | None = starts
+        self.per: int | None = per
 
     def settle(self) -> set[str]:
         """Let jobs pass, forwards or back, and return the gates behind this one that have to be looked at, too."""

@@ -236,6 +236,14 @@ def claim(
     return [_job(entry) for entry in found] + [record for record in missed if record is not None]
 
 
+def claim_next(
+    db: sqlite3.Connection, now: datetime, *, limit: int, **asked: Any
+) -> tuple[list[JobRecord], datetime | None]:
+    """Take due jobs, and return them with the time when the next one is due, where all that were ready are taken."""
+    found = claim(db, now, limit=limit, **asked)
+    return found, None if len(found) >= limit else next_claim(db)[1]
+
+
 def _marks(values: Collection[str]) -> str:
     return ", ".join("?" * len(values))
 

@@ -12,6 +12,12 @@
     await st.create_daily("report", [sys.executable, "C:/srv/report.py", "--day", "1"], at="03:30")
     await st.delete("report")
 
+The schedules of an app are brought into either, and kept in step:
+
+    plan = await tab.plan(app, "billing.jobs:app")
+    print(plan)
+    await tab.apply(plan)
+
 Names are loaded when they are first used.
 """
 
@@ -32,6 +38,8 @@ if TYPE_CHECKING:
     from .scheduled_task import ScheduledTask as ScheduledTask
     from .scheduled_task import TaskEntry as TaskEntry
     from .schtasks import Schtasks as Schtasks
+    from .sync import Plan as Plan
+    from .sync import Step as Step
     from .task_model import ByDay as ByDay
     from .task_model import ByMonth as ByMonth
     from .task_model import ByMonthWeekday as ByMonthWeekday
@@ -49,6 +57,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "crontab_text": ("CronLine", "Owner"),
     "scheduled_task": ("ScheduledTask", "TaskEntry"),
     "schtasks": ("Schtasks",),
+    "sync": ("Plan", "Step"),
     "task_model": (
         *("ByDay", "ByMonth", "ByMonthWeekday", "ByWeek"),
         *("CalendarTrigger", "Definition", "Repetition", "TimeTrigger"),
@@ -59,6 +68,9 @@ _HOMES: dict[str, tuple[str, ...]] = {
 }
 
 __all__ = [
+    # both
+    "Plan",
+    "Step",
     # crontab
     "Check",
     "CronDaemon",

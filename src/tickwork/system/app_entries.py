@@ -69,7 +69,7 @@ class Wanted:
 
 
 def wanted_entries(app: App, target: str, *, dir: str, log: str | None, python: str) -> list[Wanted]:
-    """Return the entries for the schedules of an app, in their order.
+    """Return the entries for the schedules of an app, in their order; one that never fires again has none.
 
     Args:
         app: The app.
@@ -83,6 +83,8 @@ def wanted_entries(app: App, target: str, *, dir: str, log: str | None, python: 
     """
     found: dict[str, Wanted] = {}
     for schedule in app.schedules.values():
+        if _is_over(schedule):
+            continue
         id = entry_id(schedule.name)
         if id in found:
             raise InvalidEntry("schedule", schedule.name, f"its id {id!r} is that of {found[id].name!r}; rename one")
@@ -93,6 +95,13 @@ def wanted_entries(app: App, target: str, *, dir: str, log: str | None, python: 
         )
         found[id] = Wanted(id, schedule.name, schedule.task.name, _trigger(schedule), argv, _why_not(schedule))
     return list(found.values())
+
+
+def _is_over(schedule: Schedule) -> bool:
+    try:
+        return not schedule.next(1)
+    except Exception:  # a trigger of the user's, which cannot be said anyhow
+        return False
 
 
 def _trigger(schedule: Schedule) -> Trigger:
@@ -167,7 +176,10 @@ def here(dir: str | os.PathLike[str] | None) -> str:
     Raises:
         InvalidOption: There is no such folder.
     """
-    path = _logical_cwd() if dir is None else os.path.normpath(os.path.join(_logical_cwd(), dir))
+    try:
+        path = _logical_cwd() if dir is None else os.path.normpath(os.path.join(_logical_cwd(), dir))
+    except FileNotFoundError:
+        raise InvalidOption("dir", "a folder: the current one has been removed", dir) from None
     if not os.path.isdir(path):
         raise InvalidOption("dir", "a folder", path)
     return path

@@ -97,14 +97,16 @@ class AppSync(ABC):
                 raise InvalidOption(option, "True or False", given)
         with outside():
             folder = await asyncio.to_thread(here, dir)
+            default = await asyncio.to_thread(state_folder, self._log_user) if log is True else ""
         where = absolute_target(target, folder)
         owner = Owner(app_id_of(where) if app_id is None else check_app_id(app_id), folder, where)
         assert owner.app is not None
-        logs = self._logs(owner.app, log, folder)
+        logs = os.path.join(default, owner.app) if log is True else _given_logs(log, folder)
         program = interpreter(python, folder)
         wanted = wanted_entries(app, where, dir=folder, log=logs, python=program)
         with outside():
-            await asyncio.to_thread(self._check_place, program, folder)
+            for place in {folder, os.path.dirname(where) if os.path.isabs(where) else folder}:
+                await asyncio.to_thread(self._check_place, program, place)
             wants = await asyncio.to_thread(self._render, wanted, owner)
         request = Request(owner, tuple(wants), "sync" if remove else "install", force, skip_unsupported, logs)
         return self._planned(request, await self._look(owner.app))
@@ -146,6 +148,8 @@ class AppSync(ABC):
         plan.check()
         if plan.changes:
             await self._carry_out(plan)
+        if any(not want.refused for want in plan.request.wants):
+            await self._warn()
 
     # --- what each says for itself ---------------------------------------------------------------------------------
 
@@ -169,19 +173,11 @@ class AppSync(ABC):
     async def _carry_out(self, plan: Plan) -> None:
         """Make the changes of a plan."""
 
+    async def _warn(self) -> None:  # noqa: B027  # whoever knows of nothing
+        """Say in the log why entries will not run."""
+
     def _planned(self, request: Request, seen: Seen) -> Plan:
         return make_plan(request, seen.found, where=self.where, owners=seen.owners, others=seen.others, noun=self._noun)
-
-    def _logs(self, app_id: str, log: str | os.PathLike[str] | bool, dir: str) -> str | None:
-        """Return the folder of the logs of an app."""
-        if log is True:
-            return os.path.join(state_folder(self._log_user), app_id)
-        if log is False:
-            return None
-        path = os.fspath(log)
-        if not path:
-            raise InvalidOption("log", "a folder, True or False", log)
-        return os.path.normpath(os.path.join(dir, path))
 
     @property
     def _log_user(self) -> str | None:
@@ -189,15 +185,26 @@ class AppSync(ABC):
         return None
 
 
-def check_unchanged(plan: Plan, now: Plan) -> None:
-    """Refuse a plan when another one would be made now.
+def _given_logs(log: str | os.PathLike[str] | bool, dir: str) -> str | None:
+    """Return the folder of logs that was given, or None for none."""
+    if isinstance(log, bool):
+        return None
+    if not os.fspath(log):
+        raise InvalidOption("log", "a folder, True or False", log)
+    return os.path.normpath(os.path.join(dir, log))
+
+
+def check_unchanged(plan: Plan, now: Plan) -> Plan:
+    """Return the plan that would be made now, where it is the same, or where nothing is left to do.
 
     Raises:
         SchedulerConflict: The entries of the app are no longer those that it was made for.
     """
-    if (plan.steps, plan.foreign) != (now.steps, now.foreign):
+    is_done = not now.changes and not now.foreign
+    if not is_done and (plan.steps, plan.foreign) != (now.steps, now.foreign):
         what = f"the entries of the app {plan.request.owner.app!r} in {plan.where} have changed since the plan was made"
         raise SchedulerConflict(what, "make it again; nothing was changed")
+    return now
 
 
 def make_log_folder(request: Request, user: str | None = None) -> None:

@@ -159,7 +159,7 @@ def _check_cron(trigger: Cron, zone: str | None) -> None:
     if zone is None or not _is_same_zone(wanted, zone):
         shown = "of which the zone is unknown" if zone is None else f"which is {zone}"
         reason = f"it is meant in {wanted}, and cron follows the clock of the machine, {shown}"
-        raise UnsupportedSchedule(trigger, _WHERE, f"{reason}; declare it with that zone")
+        raise UnsupportedSchedule(trigger, _WHERE, f"{reason}; declare it with that zone, or its app")
     if trigger.dst != "cron" and len(set(_offsets(zone))) > 1:
         raise UnsupportedSchedule(trigger, _WHERE, f'dst="{trigger.dst}" is not what cron does; leave it at "cron"')
 

@@ -50,12 +50,13 @@ def look(table: Table, app_id: str) -> Seen:
 
 def change_table(table: Table, plan: Plan) -> Table:
     """Return a table after the steps of a plan that was made for it."""
+    if not plan.changes:
+        return table
     lines = {want.id: want.payload for want in plan.request.wants}
     puts = {step.id: lines[step.id] for step in plan.steps if step.kind in ("add", "change")}
     drops = [step.id for step in plan.steps if step.kind == "remove"]
-    after = table.update(puts, drops, plan.request.owner) if plan.request.mode != "uninstall" else table
-    if plan.request.mode == "uninstall":
-        app = plan.request.owner.app
-        (owner,) = (owner for owner in table.owners if owner.app == app)
-        after = table.update({}, drops, owner).without_block(app)
-    return after
+    owner = plan.request.owner
+    if plan.request.mode != "uninstall":
+        return table.update(puts, drops, owner)
+    (there,) = (other for other in table.owners if other.app == owner.app)
+    return table.update({}, drops, there).without_block(owner.app)

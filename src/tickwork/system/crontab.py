@@ -184,7 +184,7 @@ class Crontab(AppSync):
             return there is not None and there.raw == line and not there.is_edited
 
         table = await self.edit(change, is_done)
-        await self._warn_without_daemon()
+        await self._warn()
         found = table.get(entry.id, owner.app)
         assert found is not None
         return found
@@ -300,18 +300,15 @@ class Crontab(AppSync):
             await asyncio.to_thread(make_log_folder, plan.request, self.other_user)
 
         def change(table: Table) -> Table:
-            check_unchanged(plan, self._planned(plan.request, look(table, app)))
-            return change_table(table, plan)
+            return change_table(table, check_unchanged(plan, self._planned(plan.request, look(table, app))))
 
         await self.edit(change, lambda table: not self._planned(plan.request, look(table, app)).changes)
-        if plan.request.mode != "uninstall":
-            await self._warn_without_daemon()
 
     @property
     def _log_user(self) -> str | None:
         return self.other_user
 
-    async def _warn_without_daemon(self) -> None:
+    async def _warn(self) -> None:
         """Say in the log that no cron daemon runs; what is there has been looked at once."""
         if self._has_looked:
             return

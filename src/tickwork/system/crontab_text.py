@@ -179,6 +179,7 @@ class Table:
         if block is None:
             pairs = [part for id, line in puts.items() for part in _pair(id, line)]
             return _made([_begin(owner), *pairs, _end(owner), *self._lines]) if pairs else self
+        owner = Owner(owner.app, owner.dir, owner.target or block.owner.target)
         lines: list[bytes] = list(self._lines[: block.begin])
         lines.append(_begin(owner) if block.owner != owner else self._lines[block.begin])
         index = block.begin + 1

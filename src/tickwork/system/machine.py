@@ -53,6 +53,8 @@ def check_place(program: str, folder: str, *, is_strict: bool) -> None:
         InvalidEntry: One of them is so.
     """
     check_files(program, program, is_strict=is_strict)
+    if not os.access(program, os.X_OK):
+        raise InvalidEntry("python", program, "it cannot be started: it is not executable")
     if is_strict and os.stat(folder).st_mode & stat.S_IWOTH:  # with the sticky bit, too: a new module is enough
         reason = "everybody may write there, and so say what runs as somebody else; take that right away"
         raise InvalidEntry("dir", folder, reason)

@@ -312,9 +312,9 @@ class Schtasks(AppSync):
     async def _carry_out(self, plan: Plan) -> None:
         app = plan.request.owner.app or ""
         await _in_thread(make_log_folder, plan.request)
-        check_unchanged(plan, self._planned(plan.request, await self._look(app)))
+        now = check_unchanged(plan, self._planned(plan.request, await self._look(app)))
         tasks = {want.id: want.payload for want in plan.request.wants}
-        for step in plan.changes:
+        for step in now.changes:
             if step.kind == "remove":
                 await self.delete(rf"{app}\{step.id}")
             else:

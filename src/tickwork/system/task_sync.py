@@ -66,9 +66,10 @@ def look(entries: Iterable[TaskEntry], app_id: str) -> Seen:
 
 
 def _found(entry: TaskEntry, id: str, *, is_ours: bool) -> Found:
-    when = "" if entry.definition is None else describe_triggers(entry.definition.triggers)
+    definition = entry.definition  # as it is now, which for one that was edited is not what its mark says
+    when, token = ("?", "") if definition is None else (describe_triggers(definition.triggers), fingerprint(definition))
     if not is_ours:
         note = f"belongs to the app {entry.app!r}" if entry.is_managed else "not made by tickwork"
     else:
         note = "" if entry.is_enabled else "switched off"
-    return Found(id, when or "?", entry.sha, entry.is_edited, is_ours, note)
+    return Found(id, when, token, entry.is_edited, is_ours, note)

@@ -147,7 +147,8 @@ def _add_times(times: _Times, trigger: Any, timezone: str | None) -> None:
 
 def _check_zone(trigger: Cron, timezone: str | None) -> None:
     if trigger.timezone is not None and timezone is None:
-        reason = f'the zone of this machine is not known; say so if it is this one: timezone="{trigger.timezone}"'
+        known = f'timezone="{trigger.timezone}" (--timezone)'
+        reason = f"the zone of this machine is not known; say so if it is this one: {known}"
         raise UnsupportedSchedule(trigger, _WHERE, reason)
     if trigger.timezone is not None and get_zone(trigger.timezone).key != timezone:
         reason = f"it reads the machine's clock, which is in {timezone}; let the app run to have another zone"

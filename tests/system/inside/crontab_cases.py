@@ -317,10 +317,10 @@ async def test_a_program_that_hangs_is_killed_with_what_it_has_started(tmp_path:
     os.chdir(tmp_path)
 
     with pytest.raises(SchedulerTimedOut) as caught:
-        await Crontab(command=[str(hanging)], timeout=0.2).list()
+        await Crontab(command=[str(hanging)], timeout=2).list()
 
     assert str(caught.value) == (
-        f"'{hanging} -l' took longer than 0.2 s; see what holds it up, or pass a longer timeout="
+        f"'{hanging} -l' took longer than 2 s; see what holds it up, or pass a longer timeout="
     )
     child = (tmp_path / "child").read_text().strip()
     assert not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text()
@@ -333,7 +333,7 @@ async def test_a_cancelled_read_ends_its_program_at_once(tmp_path: Path) -> None
 
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(reading, 5)
+        await asyncio.wait_for(reading, 30)
 
 
 async def test_a_cancelled_write_goes_on_to_its_end(tmp_path: Path, wait_until: Any) -> None:

@@ -1,0 +1,110 @@
+"""A TCP proxy before a server: it cuts links at a chosen moment, lets nothing through for a while, or is gone."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+Judge = Callable[[bytes], str | None]
+"""Told what a client sends; returns "before" or "after" to cut its link before or after the server gets it."""
+
+
+class Proxy:
+    """A port of this host that leads to another; leaving the block ends all links."""
+
+    def __init__(self, port: int) -> None:
+        self._server_port = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.judge: Judge = lambda sent: None
+        self.cuts = 0
+        self._links: list[tuple[socket.socket, socket.socket]] = []
+        self._passes = threading.Event()
+        self._passes.set()
+        self._is_refusing = False
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._listener.close()
+        self.thaw()
+        self.cut()
+
+    def cut(self) -> None:
+        """End all links that there are."""
+        with self._lock:
+            links, self._links = self._links, []
+        for pair in links:
+            for end in pair:
+                _end(end)
+
+    def freeze(self) -> None:
+        """Let nothing through, and say nothing: as a network that has gone."""
+        self._passes.clear()
+
+    def thaw(self) -> None:
+        """Let through what has come meanwhile."""
+        self._passes.set()
+
+    def refuse(self, *, is_refusing: bool = True) -> None:
+        """End each new link at once, or no longer."""
+        self._is_refusing = is_refusing
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if self._is_refusing:
+                _end(client)
+                continue
+            try:
+                server = socket.create_connection(("127.0.0.1", self._server_port))
+            except OSError:
+                _end(client)
+                continue
+            for end in (client, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self._lock:
+                self._links.append((client, server))
+            threading.Thread(target=self._carry, args=(client, server), daemon=True).start()
+
+    def _carry(self, client: socket.socket, server: socket.socket) -> None:
+        try:
+            while True:
+                ready, _, _ = select.select([client, server], [], [])
+                self._passes.wait()
+                for source in ready:
+                    data = source.recv(65536)
+                    if not data:
+                        return
+                    verdict = self.judge(data) if source is client else None
+                    if verdict == "before":
+                        self.cuts += 1
+                        return
+                    (server if source is client else client).sendall(data)
+                    if verdict == "after":
+                        self.cuts += 1
+                        server.recv(65536)  # it has answered, so it has done it
+                        return
+        except (OSError, ValueError):
+            return
+        finally:
+            _end(client)
+            _end(server)
+
+
+def _end(end: socket.socket) -> None:
+    try:
+        end.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+    end.close()

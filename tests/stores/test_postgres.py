@@ -1,0 +1,410 @@
+"""What a PostgreSQL server and the way to it can suffer. What was acknowledged is there once, the rest was told."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+
+from postgres_server import running
+from proxy import Proxy
+from tickwork.clock import SystemClock
+from tickwork.conformance import declare, ending, firing, ids, lease, new_job
+from tickwork.errors import DuplicateJob, NotRunning, StoreUnavailable
+from tickwork.jobs import JobState
+from tickwork.limits import Limit, Limits, Rate
+from tickwork.stores.postgres import PostgresStore
+from tickwork.stores.postgres_schema import VERSIONS
+from tickwork.stores.postgres_target import Target, target_of
+
+CLOCK = SystemClock()
+WaitUntil = Callable[..., Awaitable[None]]
+
+
+@asynccontextmanager
+async def opened(target: Target, **options: Any) -> AsyncIterator[PostgresStore]:
+    store = PostgresStore(target, CLOCK, **options)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def by_way_of(proxy: Proxy, target: Target) -> Target:
+    """Return the same database behind a proxy."""
+    host = target.url.rpartition("@")[2].partition("/")[0]
+    return replace(target, url=target.url.replace(host, f"127.0.0.1:{proxy.port}", 1))
+
+
+def port_of(target: Target) -> int:
+    return int(psycopg.conninfo.conninfo_to_dict(target.url)["port"] or 5432)
+
+
+def tables(target: Target, query: str) -> list[Any]:
+    """Ask the schema of a test, as another program does."""
+    with psycopg.connect(target.url, autocommit=True) as connection:
+        connection.execute(f'SET search_path = "{target.schema}"')
+        return connection.execute(query).fetchall()
+
+
+async def refusal(awaitable: Awaitable[object]) -> str:
+    with pytest.raises(StoreUnavailable) as refused:
+        await awaitable
+    return str(refused.value)
+
+
+# -- open and close -----------------------------------------------------------------------------------------------
+
+
+async def test_a_schema_is_opened_again_by_the_same_store(target: Target) -> None:
+    store = PostgresStore(target, CLOCK, worker="w")
+    await store.close()
+    for count in (1, 2):
+        await store.open()
+        await store.enqueue([new_job(CLOCK)])
+        assert len(await store.jobs()) == count
+        assert (await store.counts())[JobState.QUEUED] == count
+        await store.close()
+    with pytest.raises(NotRunning, match="^the store is closed$"):
+        await store.jobs()
+
+
+async def test_two_workers_of_one_name_are_one_too_many(target: Target) -> None:
+    async with opened(target, worker="w") as store:
+        told = await refusal(PostgresStore(target, CLOCK, worker="w").open())
+        assert told == f"store {target.where}: another process works on it as 'w'; give every worker a name of its own"
+        await store.enqueue([new_job(CLOCK)])
+    async with opened(target, worker="w"):
+        pass
+
+
+async def test_a_schema_of_another_program_is_refused_as_it_is(target: Target) -> None:
+    with psycopg.connect(target.url, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {target.schema}")
+        connection.execute(f"CREATE TABLE {target.schema}.jobs (id int)")
+
+    assert await refusal(PostgresStore(target, CLOCK).open()) == (
+        f"store {target.where}: its schema {target.schema!r} holds tables of another program (jobs); "
+        'name another: "?schema=..."'
+    )
+
+
+@pytest.mark.parametrize("usable_from", [99, 1])
+async def test_tables_of_a_later_version_are_used_where_it_allows_that(target: Target, usable_from: int) -> None:
+    async with opened(target):
+        pass
+    with psycopg.connect(target.url, autocommit=True) as connection:
+        connection.execute(f"UPDATE {target.schema}.meta SET version = 99, usable_from = {usable_from}")
+    if usable_from == 1:
+        async with opened(target) as store:
+            await store.enqueue([new_job(CLOCK)])
+        return
+    assert await refusal(PostgresStore(target, CLOCK).open()) == (
+        f"store {target.where}: its tables have version 99, and this tickwork knows {len(VERSIONS)}; "
+        "install the version of tickwork that wrote it, or a later one"
+    )
+
+
+async def test_many_open_an_empty_database_at_once(target: Target) -> None:
+    stores = [PostgresStore(target, CLOCK, worker=f"w{number}") for number in range(6)]
+    await asyncio.gather(*[store.open() for store in stores])
+    await asyncio.gather(*[store.enqueue([new_job(CLOCK)]) for store in stores])
+
+    assert (await stores[0].counts())[JobState.QUEUED] == 6
+    assert sorted(row.name for row in await stores[0].workers()) == [f"w{number}" for number in range(6)]
+    await asyncio.gather(*[store.close() for store in stores])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("port", "see that PostgreSQL runs there, and takes connections (listen_addresses, port)"),
+        ("database", "does not exist; create it, or name another in the URL"),
+    ],
+)
+async def test_a_server_that_cannot_be_used_is_told_with_the_remedy(target: Target, change: str, reason: str) -> None:
+    if change == "port":
+        url = f"postgresql://tickwork:secret@127.0.0.1:1/postgres?schema={target.schema}"
+    else:
+        url = f"{target.url.rpartition('/')[0]}/nowhere"
+    told = await refusal(PostgresStore(target_of(url), CLOCK).open())
+
+    assert told.startswith(f"store {target_of(url).where}: ")
+    assert told.endswith(reason), told
+    assert "secret" not in told
+
+
+# -- links that break ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_commit_whose_answer_is_lost_is_done_once(target: Target, when: str) -> None:
+    with Proxy(port_of(target)) as proxy:
+        async with opened(by_way_of(proxy, target), worker="w", keeps_house=False) as store:
+            proxy.judge = lambda sent: when if b"COMMIT" in sent and proxy.cuts == 0 else None
+            await store.enqueue([job := new_job(CLOCK)])
+            assert proxy.cuts == 1
+            proxy.cuts = 0
+            (record,) = await store.claim(worker="w", tasks={"t"}, limit=5)
+            assert proxy.cuts == 1
+            proxy.cuts = 0
+            assert await store.finish([ending(record)]) == [True]
+
+            assert proxy.cuts == 1
+            assert ids(await store.jobs()) == [job.id]
+            assert (await store.job(job.id)).state is JobState.SUCCEEDED
+            assert (await store.job(job.id)).token == 1
+            assert {state: count for state, count in (await store.counts()).items() if count} == {JobState.SUCCEEDED: 1}
+
+
+async def play(store: PostgresStore) -> None:
+    """Do a bit of everything."""
+    await store.set_limits({"t": Limits(Limit(2), Rate(100, per=60))})
+    await store.set_schedule([declare()])
+    gates = ("rate:a", "limit:")
+    jobs = [new_job(CLOCK, gates=gates) for _ in range(4)]
+    await store.enqueue([*jobs, later := new_job(CLOCK, delay=60, key="k")])
+    (fired,) = await store.fire([firing(CLOCK, 1)])
+    first, second, third = await store.claim(worker="w", tasks={"t"}, limit=10)
+    await store.progress(lease(first), started_at=CLOCK.now())
+    await store.extend([lease(second)], 60)
+    await store.release([lease(second)])
+    assert await store.finish([ending(first), ending(third, JobState.FAILED)]) == [True, True]
+    await store.cancel([later.id])
+    await store.retry([later.id])
+    assert {record.id for record in await store.claim(worker="w", tasks={"t"}, limit=10)} >= {later.id}
+    await store.delete([third.id])
+    assert fired.job is not None
+    assert [third.id] == [fired.job.id]
+
+
+@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.timeout(600)
+async def test_wherever_a_link_breaks_nothing_is_lost_or_done_twice(target: Target, when: str, step: int) -> None:
+    """The writer's link is cut at one message after the other, before or after the server gets it."""
+    with Proxy(port_of(target)) as proxy:
+        for number in itertools.count(0, step):
+            schema = f"{target.schema}_{number}"
+            async with opened(replace(by_way_of(proxy, target), schema=schema), worker="w", keeps_house=False) as store:
+                proxy.cuts = 0
+                proxy.judge = _judge(number, when)
+                await play(store)
+                proxy.judge = lambda sent: None
+                counts = {state: count for state, count in (await store.counts()).items() if count}
+                assert counts == {JobState.RUNNING: 3, JobState.SUCCEEDED: 1, JobState.QUEUED: 1}, (number, when)
+                there = [record.state for record in await store.jobs()]
+                assert {state: there.count(state) for state in set(there)} == counts
+                assert len(await store.ledger("s")) == 1
+            with psycopg.connect(target.url, autocommit=True) as connection:
+                connection.execute(f"DROP SCHEMA {schema} CASCADE")
+            if proxy.cuts == 0:
+                break
+        assert number > 60
+
+
+def _judge(number: int, when: str) -> Callable[[bytes], str | None]:
+    seen = itertools.count()
+    return lambda sent: when if _writes(sent) and next(seen) == number else None
+
+
+def _writes(sent: bytes) -> bool:
+    return not any(word in sent for word in (b"LISTEN", b"NOTIFY", b"sum(mark)"))
+
+
+async def test_a_server_that_is_away_for_a_moment_is_waited_for(target: Target) -> None:
+    with Proxy(port_of(target)) as proxy:
+        async with opened(by_way_of(proxy, target), worker="w") as store:
+            proxy.refuse()
+            proxy.cut()
+            enqueuing = asyncio.ensure_future(store.enqueue([job := new_job(CLOCK)]))
+            await asyncio.to_thread(enqueuing.get_loop().call_soon_threadsafe, lambda: None)
+            assert not enqueuing.done()
+            proxy.refuse(is_refusing=False)
+            await asyncio.wait_for(enqueuing, 10)
+
+            assert ids(await store.jobs()) == [job.id]
+
+
+async def test_a_server_that_stays_away_is_told_in_time_and_used_when_it_is_back(
+    target: Target, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Proxy(port_of(target)) as proxy:
+        behind = by_way_of(proxy, target)
+        async with opened(behind, worker="w", patience_seconds=0.3) as store:
+            proxy.refuse()
+            proxy.cut()
+            for call in (store.enqueue([new_job(CLOCK)]), store.jobs()):
+                told = await refusal(call)
+                assert told.startswith(f"store {behind.where}: ")
+            proxy.refuse(is_refusing=False)
+            await store.enqueue([job := new_job(CLOCK)])
+
+            assert ids(await store.jobs()) == [job.id]
+    caplog.clear()
+
+
+async def test_a_network_that_says_nothing_any_more_is_given_up(target: Target) -> None:
+    with Proxy(port_of(target)) as proxy:
+        behind = by_way_of(proxy, target)
+        slow = replace(
+            behind, url=f"{behind.url}?tcp_user_timeout=500&keepalives_idle=1&keepalives_interval=1&keepalives_count=1"
+        )
+        async with opened(slow, worker="w", keeps_house=False) as store:
+            proxy.freeze()
+            enqueuing = asyncio.ensure_future(store.enqueue([job := new_job(CLOCK)]))
+            await asyncio.to_thread(proxy.cut)
+            proxy.thaw()
+            await asyncio.wait_for(enqueuing, 15)
+
+            assert ids(await store.jobs()) == [job.id]
+
+
+@pytest.mark.timeout(60)
+async def test_a_server_that_is_restarted_at_once_loses_nothing_that_was_acknowledged(wait_until: WaitUntil) -> None:
+    with running() as server:
+        async with opened(target_of(server.url), worker="w", lease_seconds=60.0) as store:
+            known: list[str] = []
+            is_over = False
+
+            async def produce() -> None:
+                while not is_over:
+                    (record,) = await store.enqueue([new_job(CLOCK)])
+                    known.append(record.id)
+
+            async def work() -> None:
+                while not is_over:
+                    await store.finish(
+                        [ending(record) for record in await store.claim(worker="w", tasks={"t"}, limit=9)]
+                    )
+
+            tasks = [asyncio.ensure_future(produce()) for _ in range(8)] + [asyncio.ensure_future(work())]
+            for _ in range(3):
+                before = len(known)
+                await wait_until(lambda before=before: len(known) > before + 30)
+                await asyncio.to_thread(server.stop)
+                await asyncio.to_thread(server.start)
+            before = len(known)
+            await wait_until(lambda: len(known) > before + 30)
+            is_over = True
+            await asyncio.gather(*tasks)
+            while claimed := await store.claim(worker="w", tasks={"t"}, limit=100):
+                await store.finish([ending(record) for record in claimed])
+
+            there = await store.jobs(limit=100_000)
+            assert sorted(record.id for record in there) == sorted(known)
+            assert {record.state for record in there} == {JobState.SUCCEEDED}
+            assert all(record.token == 1 for record in there)
+            assert (await store.counts())[JobState.SUCCEEDED] == len(known)
+
+
+# -- several processes --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("notify", ["on", "off"])
+async def test_what_another_process_enqueues_and_ends_is_noticed_soon(target: Target, notify: str) -> None:
+    target = replace(target, notifies=notify == "on")
+    async with opened(target, worker="w") as one, opened(target, worker="v") as two:
+        for _ in range(5):
+            assert await one.claim(worker="w", tasks={"t"}, limit=1) == []
+            waiting = asyncio.ensure_future(one.wait_claimable())
+            await two.enqueue([job := new_job(CLOCK)])
+            ended = two.finished(job.id)
+            began = CLOCK.monotonic()
+            await asyncio.wait_for(waiting, 5)
+            while not (claimed := await one.claim(worker="w", tasks={"t"}, limit=1)):
+                await asyncio.wait_for(one.wait_claimable(), 5)
+            await one.finish([ending(claimed[0], result="7")])
+            assert (await asyncio.wait_for(ended, 5)).result == "7"
+            assert CLOCK.monotonic() - began < 2
+
+
+@pytest.mark.timeout(60)
+async def test_processes_side_by_side_keep_limits_schedules_and_counts(target: Target) -> None:
+    names = [f"w{number}" for number in range(4)]
+    stores = [PostgresStore(target, CLOCK, worker=name, keeps_house=False) for name in names]
+    await asyncio.gather(*[store.open() for store in stores])
+    limit = 3
+    await stores[0].set_limits({"t": Limits(Limit(limit), None)})
+    await stores[0].set_schedule([declare(f"s{number}") for number in range(5)])
+    await stores[0].feed_batch(_part(), [new_job(CLOCK, batch="b", batch_index=index) for index in range(60)])
+    held: set[str] = set()
+    done: list[str] = []
+
+    async def churn(store: PostgresStore, name: str) -> None:
+        for _ in range(15):
+            await store.enqueue([new_job(CLOCK, gates=("limit:k",)), new_job(CLOCK)])
+            for row in await store.schedules():
+                await store.fire([firing(CLOCK, row.version, row.name, overlap="queue")])
+            claimed = await store.claim(worker=name, tasks={"t"}, limit=6)
+            gated = {record.id for record in claimed if record.gates}
+            held.update(gated)
+            assert len(held) <= limit
+            held.difference_update(gated)
+            await store.finish([ending(record) for record in claimed])
+            done.extend(ids(claimed))
+
+    await asyncio.gather(*[churn(store, name) for store, name in zip(stores, names, strict=True)])
+    while any([await _drain(store, name, done) for store, name in zip(stores, names, strict=True)]):
+        pass
+
+    assert len(done) == len(set(done))
+    there = await stores[0].jobs(limit=10_000)
+    assert {record.state for record in there} == {JobState.SUCCEEDED}
+    assert sorted(done) == sorted(record.id for record in there)
+    assert (await stores[0].counts())[JobState.SUCCEEDED] == len(there)
+    batch = await stores[0].batch("b")
+    assert (batch.counts[JobState.SUCCEEDED], batch.ends) == (60, 60)
+    assert sorted(end for end, _ in await stores[0].batch_ends("b")) == list(range(1, 61))
+    await asyncio.gather(*[store.close() for store in stores])
+
+
+def _part() -> Any:
+    from tickwork.stores.batches import BatchPart
+
+    return BatchPart(batch="b", task="t", first=0, digest="", is_last=True, feed_seconds=60.0)
+
+
+async def _drain(store: PostgresStore, name: str, done: list[str]) -> bool:
+    claimed = await store.claim(worker=name, tasks={"t"}, limit=100)
+    await store.finish([ending(record) for record in claimed])
+    done.extend(ids(claimed))
+    return bool(claimed)
+
+
+async def test_the_bound_holds_for_many_who_enqueue_at_once(target: Target) -> None:
+    stores = [PostgresStore(target, CLOCK, max_queued=50) for _ in range(4)]
+    await asyncio.gather(*[store.open() for store in stores])
+
+    async def fill(store: PostgresStore) -> int:
+        from tickwork.errors import QueueFull
+
+        taken = 0
+        try:
+            while True:
+                await store.enqueue([new_job(CLOCK) for _ in range(3)], wait=False)
+                taken += 3
+        except QueueFull:
+            return taken
+
+    assert sum(await asyncio.gather(*[fill(store) for store in stores])) == 48
+    assert (await stores[0].counts())[JobState.QUEUED] == 48
+    await asyncio.gather(*[store.close() for store in stores])
+
+
+async def test_an_id_is_taken_once_also_when_its_job_has_ended(target: Target) -> None:
+    async with opened(target, worker="w", keeps_house=False) as store:
+        await store.enqueue([job := new_job(CLOCK)])
+        (record,) = await store.claim(worker="w", tasks={"t"}, limit=1)
+        await store.finish([ending(record)])
+        with pytest.raises(DuplicateJob):
+            await store.enqueue([new_job(CLOCK, id=job.id)])
+
+        assert len(await store.jobs()) == 1
