@@ -1,9 +1,10 @@
-"""Jobs that are kept: how fast they go through a file and are picked up, and what idling and the past cost.
+"""Jobs that are kept: how fast they go through a store and are picked up, and what idling and the past cost.
 
-    python bench/durable.py                          # everything, 5 rounds; about 15 minutes
-    python bench/durable.py --quick                  # less of everything, 1 round, about a minute
+    python bench/durable.py                          # everything, 5 rounds; about an hour
+    python bench/durable.py --quick                  # less of everything, 1 round, some minutes
     python bench/durable.py --only e2e --rounds 3    # tickwork beside plain sqlite3
-    bench/packages                                   # as root: installs the Redis that some peers need
+    python bench/durable.py --only postgres          # tickwork on PostgreSQL, beside psycopg and three peers
+    bench/packages                                   # as root: installs PostgreSQL, and the Redis that some peers need
 
 Every contestant runs in a process of its own, all in turn, `--rounds` times, each in an empty folder. Ratios are taken
 within a round.
