@@ -11,7 +11,7 @@ import pytest
 from fleet import Fleet
 from tickwork.jobs import JobState
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="needs signals"), pytest.mark.one_python]
 
 COUNT = 1_400
 
