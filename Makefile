@@ -35,7 +35,7 @@ format: $(VENV)/.dev ## let ruff sort the imports and lay out the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.runtime ## the benchmarks, as tables
+bench: $(VENV)/.bench ## the benchmarks, as tables
 	$(BIN)/python bench/inproc.py
 	$(BIN)/python bench/import_time.py
 	$(BIN)/python bench/cron.py
@@ -88,6 +88,11 @@ $(VENV)/.runtime: $(VENV)/.made pyproject.toml
 	@echo 'Installing tickwork into $(VENV)'
 	@$(install) -e '.[cli]'
 	@touch $@
+
+$(VENV)/.bench: $(VENV)/.made pyproject.toml
+	@echo 'Installing tickwork and what its benchmarks need into $(VENV)'
+	@$(install) -e '.[cli,postgres]' || $(install) -e '.[cli]'
+	@touch $(VENV)/.runtime $@
 
 $(VENV)/.test: $(VENV)/.made pyproject.toml
 	@echo 'Installing tickwork and what its tests need into $(VENV)'
