@@ -16,6 +16,7 @@ from fleet import Fleet
 from tickwork import Every
 from tickwork.stores.base import Answer, Declare, Pause, Store
 from tickwork.stores.instants import us
+from tickwork.stores.sqlite import SQLiteStore
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="needs signals"),
