@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from ..jobs import Attempt
     from .base import Finish, FireOutcome, Firing, ScheduleChange, ScheduleRow
+    from .durable import Claim
     from .postgres_link import Link
     from .views import Vitals
 
@@ -147,9 +148,9 @@ def room(db: Link, wanted: int, max_queued: int) -> int:
 
 
 def enqueue(
-    db: Link, now: datetime, asked: Sequence[Sequence[NewJob]], max_queued: int
-) -> list[list[JobRecord] | None]:
-    """Take jobs in, for each who asks all or none; see `take_in`."""
+    db: Link, now: datetime, asked: Sequence[Sequence[NewJob]], max_queued: int, hungry: Claim | None = None
+) -> tuple[list[list[JobRecord] | None], list[JobRecord]]:
+    """Take jobs in, for each who asks all or none; see `take_in`. None are claimed as they are written."""
     keyed = {lock_of_key(job.task, job.key) for jobs in asked for job in jobs if job.key is not None}
     if keyed:
         db.lock(keyed)
@@ -158,7 +159,7 @@ def enqueue(
     insert_all(db, [(record, 0) for record in new])
     if any(record.gates for record in new):
         limits.settle(db, us(now), limits.due(db, us(now)))
-    return answers
+    return answers, []
 
 
 def unfinished_of(db: Link, task: str, key: str) -> JobRecord | None:
