@@ -126,13 +126,16 @@ def last_line(log: Path) -> str:
 
 # --- the limits ---
 
+BY_INDEX = "-c enable_seqscan=off"
+"""The server has seen these tables empty, and would read all of them: it keeps the plans that it made then."""
+
 
 def same_rows(folder: Path, jobs: int, callers: int) -> Times:
     """Write what tickwork writes: its tables and indexes, the same values in the same columns, its counts."""
     import psycopg
 
     make_tables(folder)
-    with psycopg.connect(url(folder), autocommit=True, options="-c search_path=tickwork") as db:
+    with psycopg.connect(url(folder), autocommit=True, options=f"{BY_INDEX} -c search_path=tickwork") as db:
         db.execute("INSERT INTO shards (name, touched_at) VALUES ('raw', 0)")
         for first in range(-2 * callers, 0, callers):  # statements are prepared, and the caches of the server filled
             batch(db, [f"00warm{-number:014d}" for number in range(first, first + callers)])
@@ -224,7 +227,7 @@ def bare_table(folder: Path, jobs: int, callers: int) -> Times:
     """Write as little as a queue can do with: four columns, and one index of what waits."""
     import psycopg
 
-    with psycopg.connect(url(folder), autocommit=True) as db:
+    with psycopg.connect(url(folder), autocommit=True, options=BY_INDEX) as db:
         db.execute("CREATE TABLE jobs (seq bigint PRIMARY KEY, payload text, state smallint, result text)")
         db.execute("CREATE INDEX ready ON jobs (seq) WHERE state = 0")
         for first in range(-2 * callers, 0, callers):
