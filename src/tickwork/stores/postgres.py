@@ -20,6 +20,7 @@ import logging
 import os
 import secrets
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -28,6 +29,7 @@ import psycopg
 from ..clock import SystemClock
 from ..errors import NotRunning, StoreUnavailable, UnknownJob
 from ..policies import MAX_DEATHS
+from ..records import changed
 from . import postgres_batches as batches
 from . import postgres_limits, sql_attempts
 from . import postgres_people as people
@@ -44,12 +46,13 @@ from .postgres_watcher import Watcher
 from .sql_people import write_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from ..clock import Clock
-    from ..jobs import JobRecord, Progress
-    from .base import Lease
+    from ..jobs import JobRecord, NewJob, Progress
+    from .base import Fired, Firing, Lease
+    from .batches import BatchPart, BatchRow
     from .durable import Hungry
     from .postgres_target import Target
 
@@ -69,6 +72,9 @@ the server was gone for a while, all leases are over at once, and workers that l
 PRUNE_SECONDS = 60.0
 IDLE_SECONDS = 3_600.0
 """Writer and reader have nothing to do between what they are asked for."""
+NEAR_SECONDS = 0.05
+"""What is due in so short a time is due: the time of the server is not known more exactly than an answer takes, and
+a job would be put aside, and fetched again at once."""
 SHARD_SECONDS = 86_400.0
 """A row of `shards` that nobody has touched for so long is added to another: its process has ended without a word."""
 
@@ -119,6 +125,7 @@ class PostgresStore(DurableStore):
             keeps={"results": keep_results, "jobs": keep_jobs, "ledger": keep_ledger},
         )
         self.target = target
+        self.capabilities = replace(type(self).capabilities, notify=target.notifies)
         self._max_stall_seconds = max_stall_seconds
         self._keeps_house = keeps_house and worker is not None
         self._round_seconds = min(HOUSEKEEPING_SECONDS, lease_seconds / 6)
@@ -246,6 +253,30 @@ class PostgresStore(DurableStore):
             self._watcher.hint()
         return values
 
+    async def enqueue(self, jobs: Sequence[NewJob], *, wait: bool = True) -> list[JobRecord]:
+        """See `Store.enqueue`."""
+        return await super().enqueue(self._due_here(jobs), wait=wait)
+
+    async def feed_batch(self, part: BatchPart, jobs: Sequence[NewJob], *, wait: bool = True) -> BatchRow:
+        """See `Store.feed_batch`."""
+        return await super().feed_batch(part, self._due_here(jobs), wait=wait)
+
+    async def fire(self, firings: Sequence[Firing]) -> list[Fired]:
+        """See `Store.fire`."""
+        by = self._now() if self._time.is_own else self._now() + timedelta(seconds=NEAR_SECONDS)
+        return await super().fire(
+            [
+                firing if firing.job is None else changed(firing, job=_due(firing.job, by, self._now()))
+                for firing in firings
+            ]
+        )
+
+    def _due_here(self, jobs: Sequence[NewJob]) -> list[NewJob]:
+        """Let what is due by the clock of this host be due, however the server's is set."""
+        now, here = self._now(), self._clock.now()
+        by = max(now, here) if self._time.is_own else max(now + timedelta(seconds=NEAR_SECONDS), here)
+        return [_due(job, by, now) for job in jobs]
+
     def _feed(self, db: Link, hungry: Hungry) -> list[JobRecord]:
         """Claim for a worker that waits, once. When that fails, it is told to ask for itself, and nobody else hears.
 
@@ -275,6 +306,9 @@ class PostgresStore(DurableStore):
         if not all(are_held):
             self._notice_lost(db)  # who has lost one lease has likely lost more, and must begin none of those jobs
         return are_held
+
+    def _hold(self, db: Link, job_ids: Sequence[str] = (), schedules: Sequence[str] = ()) -> None:
+        verbs.hold(db, job_ids, schedules)
 
     def _dead(self, db: Link, workers: Iterable[str] | None = None) -> list[str]:
         if workers is not None:
@@ -398,6 +432,11 @@ class PostgresStore(DurableStore):
         self._watching.transact(lambda db: verbs.forget_processes(db, now, before))
         _, has_more = self._watching.transact(self._pruning())
         return bool(has_more)
+
+
+def _due(job: NewJob, by: datetime, now: datetime) -> NewJob:
+    """Return a job that is due now, if it is due by that time."""
+    return changed(job, run_at=now) if now < job.run_at <= by else job
 
 
 def _jobs(db: Link, job_ids: list[str]) -> list[JobRecord | None]:

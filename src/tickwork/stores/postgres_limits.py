@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+from .postgres_link import LOCKS
 from .sql_limits import blocker as blocker_by
 from .sql_limits import declare as declare_by
 from .sql_limits import due as due
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 _AT = "jobs WHERE task = :task AND {column} = :gate"
 SQL = gate_sql(_AT.format(column="gate1"), _AT.format(column="gate2"))
 
-LOCKS = 128
-"""Gates share so many locks: there may be one for each of a hundred thousand keys, and a server has not so many."""
-
 
 def lock_of(task: str, gate: str) -> str:
     """Return the lock of a gate, which it shares with others."""
@@ -38,7 +36,18 @@ def lock_of(task: str, gate: str) -> str:
 
 def declare(db: Link, limits: Mapping[str, Limits]) -> None:
     """Let limits hold for tasks from now on; see `Store.set_limits`."""
-    declare_by(db, limits, before=lambda: db.lock(f"gate:{number}" for number in range(LOCKS)))
+    declare_by(db, limits, before=lambda task: _close(db, task))
+
+
+def _close(db: Link, task: str) -> None:
+    """Let all jobs of a task wait before their first gates.
+
+    Else more might have passed than may from now on, and be claimed by those who pass the gate over.
+    """
+    db.lock(f"gate:{number}" for number in range(LOCKS))
+    db.execute(
+        "UPDATE jobs SET gate = 1 WHERE task = ? AND gate1 IS NOT NULL AND state = 'queued' AND gate <> 1", (task,)
+    )
 
 
 def touch(db: Link, gates: Iterable[tuple[str, str]]) -> None:
