@@ -10,7 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import sql_batches as sql
-from .postgres_verbs import EVERY, enqueue, lock_of_batch, room
+from .postgres_common import EVERY, lock_of_batch
+from .postgres_intake import enqueue, room
 from .rows import JOB, job_of
 from .sql_batches import STATES
 

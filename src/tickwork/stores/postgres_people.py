@@ -13,10 +13,9 @@ from ..errors import UnknownJob
 from ..jobs import JobRecord, JobState
 from . import postgres_limits as limits
 from .instants import at, at_or_none, us
-from .postgres_verbs import (
+from .postgres_common import (
     EVERY,
     UNFINISHED,
-    cancel,
     count,
     find,
     forget_attempts,
@@ -26,6 +25,7 @@ from .postgres_verbs import (
     touch,
     unfinished_of,
 )
+from .postgres_ends import cancel
 from .rows import JOB, job_of
 from .sql_people import paused_queues as paused_queues
 from .sql_people import set_queue as set_queue
