@@ -98,7 +98,7 @@ def wait_task(path: str) -> int:
     return wait_for(path)
 
 
-@tickwork.task(run_in="process", name="wait-briefly", timeout=0.5)
+@tickwork.task(run_in="process", name="wait-briefly", timeout=2)
 def wait_briefly_task(path: str) -> int:
     return wait_for(path)
 

@@ -57,10 +57,11 @@ def make_app(processes: int | Processes = 1, **options: Any) -> App:
 
 async def running(path: Path) -> int:
     """Wait until `wait_for` runs, and return the process id of its child."""
-    while True:
-        for found in path.parent.glob(f"{path.name}.*"):
-            return int(found.suffix[1:])
-        await asyncio.sleep(0.005)
+    async with asyncio.timeout(30):
+        while True:
+            for found in path.parent.glob(f"{path.name}.*"):
+                return int(found.suffix[1:])
+            await asyncio.sleep(0.005)
 
 
 # -- the options
@@ -190,6 +191,7 @@ async def test_a_timeout_and_a_cancel_kill_only_the_child_of_their_job(tmp_path:
         both = app.processes().pids
         beside = await app.enqueue(wait_task, str(tmp_path / "go"))
         survivor = await running(tmp_path / "go")
+        assert await (await app.enqueue(pid_task)) != survivor  # so that the start takes none of the time below
 
         late = await app.enqueue(wait_briefly_task, str(tmp_path / "late"))
         (first,) = set(both) - {survivor}

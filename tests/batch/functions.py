@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,6 +29,24 @@ def double(number: int) -> int:
 
 def process_id(_item: object) -> int:
     return os.getpid()
+
+
+unpickled: list[str] = []
+
+
+def _note() -> None:
+    unpickled.append("unpacked")
+
+
+class Noting:
+    """Notes, in the process where it is unpickled, that it was."""
+
+    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
+        return _note, ()
+
+
+def noting(_item: object) -> Noting:
+    return Noting()
 
 
 _name = ""

@@ -22,8 +22,12 @@ from tickwork import App, ItemError, Pool, Processes, Retry
 from tickwork.batch.options import BatchOptions
 from tickwork.batch.outcomes import Piece
 from tickwork.batch.places import Ended, Place
+from tickwork.batch.process_place import ProcessPlace
 from tickwork.batch.run import Batch
 from tickwork.errors import InvalidPayload, NotImportable, ProcessDied, RemoteError
+from tickwork.runners import wire
+from tickwork.runners.children import Child
+from tickwork.runners.process import ProcessRunner
 
 from . import functions
 
@@ -86,6 +90,27 @@ async def test_a_batch_has_the_processes_that_it_is_given() -> None:
 
 async def test_a_batch_uses_no_more_of_its_processes_than_it_has_workers() -> None:
     assert len(set(await tickwork.map(functions.process_id, range(50), processes=Processes(3), workers=1))) == 1
+
+
+async def test_the_chunk_that_lies_ready_is_sent_before_the_one_that_came_back_is_unpacked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(functions, "unpickled", told)
+
+    class Telling(ProcessRunner):
+        async def send(self, frame: list[wire.Piece], name: str, on_child: Callable[[Child], None]) -> wire.Frame:
+            def tell(child: Child) -> None:
+                told.append("sent")
+                on_child(child)
+
+            return await super().send(frame, name, tell)
+
+    place = ProcessPlace(functions.noting, 1, None, Telling(1), is_owner=True)
+    await asyncio.gather(place.run([0], 10.0, 0), place.run([1], 10.0, 1))
+    await place.aclose()
+
+    assert told == ["sent", "sent", "unpacked", "unpacked"]
 
 
 async def test_a_batch_on_a_pool_uses_no_more_processes_than_it_has_workers(tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ async def test_a_child_imports_no_asyncio_and_nothing_else_of_tickwork(runner: P
     assert [name for name in found if name.split(".")[0] in ("asyncio", "concurrent", "tickwork")] == [
         "tickwork",
         "tickwork._version",
+        "tickwork.elapsed",
         "tickwork.runners",
         "tickwork.runners.at_import",
         "tickwork.runners.child",

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tickwork import App
 from tickwork.errors import EntryExists, EntryNotFound, ForeignEntry, SchedulerCommandFailed
 from tickwork.system import ScheduledTask, Schtasks
 from tickwork.system.task_xml import encode, render
@@ -104,6 +105,25 @@ async def test_a_task_of_somebody_else_is_left_alone(st: Schtasks, prefix: Path,
         with pytest.raises(ForeignEntry):
             await change
     assert task_file(prefix, r"tickwork\report").exists()
+
+
+async def test_the_schedules_of_an_app_are_made_and_removed(st: Schtasks, prefix: Path, temporary: Path) -> None:
+    folder = temporary / "a folder, Köln \u2603"
+    folder.mkdir()
+    app = App()
+    app.cron("30 3 * * *", name="report")(lambda: None)
+    app.cron("*/5 * * * *", name="Mail")(lambda: None)
+    zoned = Schtasks(command=st._command, timeout=60, timezone="UTC")
+
+    plan = await zoned.plan(app, "jobs:app", dir=folder, log=False, python=NIGHTLY.argv[0])
+    await zoned.apply(plan)
+
+    made = await zoned.list()
+    assert [(entry.app, entry.dir, entry.target) for entry in made] == [("jobs", str(folder), "jobs:app")] * 2
+    after = await zoned.plan(app, "jobs:app", dir=folder, log=False, python=NIGHTLY.argv[0])
+    assert (after.counts["edited"], after.foreign) == (2, "")  # true: Wine has dropped what they start
+    await zoned.apply(await zoned.plan_removal("jobs", dir=folder, force=True))
+    assert await zoned.list() == ()
 
 
 def call(prefix: Path, *argv: str) -> int:

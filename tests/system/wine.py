@@ -8,6 +8,7 @@ and the settings of a task, and drops its triggers and its program.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,8 @@ def task_file(prefix: Path, name: str) -> Path:
 
 def run(prefix: Path, argv: list[str]) -> int:
     """Pass a call on, without what Wine does not know."""
+    if argv[0] == "/query" and "/tn" not in argv:
+        return answer_all(task_file(prefix, "tickwork"))
     if argv[0] == "/query":
         return answer(task_file(prefix, argv[argv.index("/tn") + 1]))
     passed = [part for part in argv if part != "/hresult"]
@@ -45,6 +48,22 @@ def answer(file: Path) -> int:
         return MISSING
     sys.stdout.buffer.write(file.read_bytes())
     return 0
+
+
+def answer_all(folder: Path) -> int:
+    """Print the tasks in a folder as Windows would print all."""
+    found = []
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        text = re.sub(r"<\?xml[^>]*\?>|<!--.*?-->", "", decode(file.read_bytes()))  # Wine adds a word of its own
+        name = "\\".join(("", folder.name, *file.relative_to(folder).parts))
+        found.append(f"<!-- {name} -->\n{text}")
+    text = '<?xml version="1.0" encoding="UTF-16"?>\n<Tasks>\n' + "\n".join(found) + "\n</Tasks>\n"
+    sys.stdout.buffer.write(b"\xff\xfe" + text.encode("utf-16-le"))
+    return 0
+
+
+def decode(data: bytes) -> str:
+    return data.decode("utf-16") if data.startswith((b"\xff\xfe", b"\xfe\xff")) else data.decode("utf-8-sig")
 
 
 if __name__ == "__main__":

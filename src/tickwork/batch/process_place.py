@@ -78,6 +78,7 @@ class ProcessPlace(Place):
         del frame
         if answer is None:
             return Ended(culprit=(watch.overran_at, overran(self._timeout)))
+        await asyncio.sleep(0)  # the chunk that lies ready goes to the child before this one is unpacked
         await self._turns.take()
         arrived = elapsed()
         ended = await self._unpack(answer, items)

@@ -18,6 +18,7 @@ from ..errors import ProcessDied
 from . import wire
 from .calls import load
 from .logs import handle, record_of
+from .lookout import Lookout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,11 +60,13 @@ class Child(asyncio.BufferedProtocol):
         self._position: tuple[int, int] | None = None
         self._transport: asyncio.Transport | None = None
         self._is_lost = False  # the connection has ended
+        self._is_behind = False  # there are frames that have arrived and wait for the loop's next turn
         self._deadline: asyncio.TimerHandle | None = None
         self._reply: asyncio.Future[wire.Frame] | None = None
         self._on_message: Listener | None = None
         self._on_log: LogListener = handle
         self._paused: asyncio.Future[None] | None = None
+        self._lookout = Lookout()
         self._receiver = wire.Receiver((wire.RESULT, wire.FAILURE, wire.NOTE, wire.LOG))
         self._watch()
 
@@ -119,6 +122,8 @@ class Child(asyncio.BufferedProtocol):
                 if transport.is_closing():
                     self.fail(NotSent())
                     break
+            if self._lookout.is_due() and self._lookout.look(self._has_answered) and self._lookout.is_turn_of_others():
+                await asyncio.sleep(0)
             return await reply
         except BaseException:
             if not reply.done() or reply.cancelled() or reply.exception() is not None:
@@ -239,11 +244,24 @@ class Child(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Take in what has arrived."""
         if not self._take(nbytes) and self._transport is not None:
+            self._is_behind = True
             self._transport.pause_reading()
+
+    def _has_answered(self) -> bool:
+        """Take in what has arrived, without waiting for the loop, and tell whether the call has ended."""
+        if not self._is_behind:
+            try:
+                got = self._process.sock.recv_into(self._receiver.space())
+            except OSError:
+                got = 0  # nothing yet; or the end, of which the transport tells
+            if got:
+                self.buffer_updated(got)
+        return self._reply is None or self._reply.done()
 
     def _go_on(self) -> None:
         transport = self._transport
         if transport is not None and not transport.is_closing() and self._take(0):
+            self._is_behind = False
             transport.resume_reading()
 
     def _take(self, nbytes: int) -> bool:
