@@ -77,19 +77,19 @@ def claim_next(
 def _claim_sql(known: str, unless: str) -> str:
     """Return the statement that claims, and tells what else is to be done; unless "has_news": only if nothing is."""
     return f"""
-        WITH due AS MATERIALIZED (
-            SELECT *, due <= now OR is_late OR is_open AS has_news FROM (
-                SELECT (SELECT min(run_at) FROM jobs WHERE state = 'scheduled') AS due,
-                    EXISTS (
-                        SELECT 1 FROM jobs
-                        WHERE state = 'queued' AND start_by < now AND attempt = 0 AND deaths = 0 AND {known}
-                    ) AS is_late,
-                    (SELECT min(opens_at) FROM gates WHERE waits) AS opens_at,
-                    EXISTS (SELECT 1 FROM gates WHERE opens_at <= now)
-                        OR EXISTS (SELECT 1 FROM starts WHERE at > now) AS is_open,
-                    now
-                FROM (SELECT %s::bigint AS now) AS given
-            ) AS found
+        WITH found AS MATERIALIZED (
+            SELECT (SELECT min(run_at) FROM jobs WHERE state = 'scheduled') AS due,
+                EXISTS (
+                    SELECT 1 FROM jobs
+                    WHERE state = 'queued' AND start_by < now AND attempt = 0 AND deaths = 0 AND {known}
+                ) AS is_late,
+                (SELECT min(opens_at) FROM gates WHERE waits) AS opens_at,
+                EXISTS (SELECT 1 FROM gates WHERE opens_at <= now)
+                    OR EXISTS (SELECT 1 FROM starts WHERE at > now) AS is_open,
+                now
+            FROM (SELECT %s::bigint AS now) AS given
+        ), due AS MATERIALIZED (
+            SELECT *, due <= now OR is_late OR is_open AS has_news FROM found
         ), picked AS MATERIALIZED (
             SELECT seq FROM jobs
             WHERE state = 'queued' AND held = 0 AND gate = 0 AND {known}

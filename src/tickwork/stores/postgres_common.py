@@ -18,7 +18,7 @@ from .rows import JOB, job_of
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from ..jobs import JobRecord
+    from ..jobs import JobRecord, JobState
     from .postgres_link import Link
 
 UNFINISHED = "state IN ('queued', 'scheduled', 'running')"
@@ -123,3 +123,8 @@ def forget_attempts(db: Link, job_ids: Sequence[str]) -> None:
     """Forget the history of jobs that are gone."""
     if job_ids:
         db.execute("DELETE FROM attempts WHERE job_id = ANY(%b::text[])", (list(job_ids),))
+
+
+def table_of(state: JobState) -> str:
+    """Return the table that holds the jobs of a state."""
+    return "finished" if state.is_finished else "jobs"

@@ -16,7 +16,7 @@ from .postgres_claims import extend as extend
 from .postgres_claims import progress as progress
 from .postgres_claims import progress_all as progress_all
 from .postgres_claims import promote as promote
-from .postgres_common import EVERY, count, forget_attempts
+from .postgres_common import EVERY, count, forget_attempts, table_of
 from .postgres_common import hold as hold
 from .postgres_common import job as job
 from .postgres_common import jobs_of as jobs_of
@@ -60,7 +60,8 @@ def jobs(db: Link, state: JobState | None, name: str | None, limit: int) -> list
     given = [(test, value) for test, value in wanted if value is not None]
     where = f"WHERE {' AND '.join(test for test, _ in given)}" if given else ""
     values = (*(value for _, value in given), limit)
-    return [job_of(entry) for entry in db.all(f"SELECT {JOB} FROM {EVERY} {where} ORDER BY seq DESC LIMIT %s", values)]
+    table = EVERY if state is None else table_of(state)
+    return [job_of(entry) for entry in db.all(f"SELECT {JOB} FROM {table} {where} ORDER BY seq DESC LIMIT %s", values)]
 
 
 def counts(db: Link) -> dict[JobState, int]:
