@@ -42,6 +42,9 @@ LONG = ("claims",)
 FULL, SET_FULL, ALWAYS = "file, FULL", "file, set to FULL", "Redis, always"
 FILES = {
     "raw": Contestant("sqlite3, the same rows in the same batches", durable_raw.same_rows, FULL, "e2e"),
+    "own": Contestant(
+        "sqlite3, the same rows with the statements of tickwork", durable_raw.same_statements, FULL, "e2e"
+    ),
     "bare": Contestant("sqlite3, a bare table in the same batches", durable_raw.bare_table, FULL, "e2e"),
     "tickwork": Contestant("tickwork", durable_tickwork.end_to_end, FULL, "e2e"),
     "huey": Contestant(

@@ -125,7 +125,7 @@ LOOK_SECONDS = 0.01
 
 # --- pgqueuer ---
 
-BATCH = 32
+BATCH = 64
 """Jobs that its worker takes at a time."""
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
+    from .durable import Claim
     from .postgres_link import Link
 
 LITTLE_ROOM = 1_000
@@ -53,9 +54,9 @@ def room(db: Link, wanted: int, max_queued: int) -> int:
 
 
 def enqueue(
-    db: Link, now: datetime, asked: Sequence[Sequence[NewJob]], max_queued: int
-) -> list[list[JobRecord] | None]:
-    """Take jobs in, for each who asks all or none; see `take_in`."""
+    db: Link, now: datetime, asked: Sequence[Sequence[NewJob]], max_queued: int, hungry: Claim | None = None
+) -> tuple[list[list[JobRecord] | None], list[JobRecord]]:
+    """Take jobs in, for each who asks all or none; see `take_in`. None are claimed as they are written."""
     keyed = {lock_of_key(job.task, job.key) for jobs in asked for job in jobs if job.key is not None}
     if keyed:
         db.lock(keyed)
@@ -64,7 +65,7 @@ def enqueue(
     insert_all(db, [(record, 0) for record in new])
     if any(record.gates for record in new):
         limits.settle(db, us(now), limits.due(db, us(now)))
-    return answers
+    return answers, []
 
 
 def insert(db: Link, now: datetime, job: NewJob, behind: Sequence[str] = ()) -> JobRecord:
