@@ -11,6 +11,7 @@ from ..clock import SystemClock
 from ..errors import InvalidOption, nearest
 from ..program import OK
 from .jobs import age
+from .names import schedule_named
 from .output import as_json, lines, table
 from .target import load
 
@@ -99,15 +100,15 @@ def _set(options: argparse.Namespace, *, paused: bool) -> int:
 
 
 def _set_schedule(app: App, name: str, *, paused: bool) -> int:
-    schedule = app.schedules[name]
+    schedule = schedule_named(app, name)
 
     async def change() -> bool:
         async with app.looking('await app.schedules["name"].pause() or .resume()'):
             return await (schedule.pause() if paused else schedule.resume())
 
     if not asyncio.run(change()):
-        lines([f"schedule {name!r} {'is paused already' if paused else 'was not paused'}"])
+        lines([f"schedule {schedule.name!r} {'is paused already' if paused else 'was not paused'}"])
     else:
         word = "paused: its fire times pass until it is resumed" if paused else "resumed: it fires again from now on"
-        lines([f"schedule {name!r} is {word}"])
+        lines([f"schedule {schedule.name!r} is {word}"])
     return OK
