@@ -189,3 +189,10 @@ def schema(postgres_url: str) -> Iterator[str]:
 def target(schema: str) -> Target:
     """The same, as a store takes it."""
     return target_of(schema)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def home(request: pytest.FixtureRequest) -> Target | None:
+    """Where a fleet keeps its jobs: a schema, or None, which is the file in its folder."""
+    found: Target | None = request.getfixturevalue("target") if request.param == "postgres" else None
+    return found

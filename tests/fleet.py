@@ -1,4 +1,4 @@
-"""Real worker processes on one SQLite file, for tests: what they say, what the file holds, and their deaths.
+"""Real worker processes on one SQLite file or in one PostgreSQL schema: what they say, what it holds, their deaths.
 
 The program of a test is the module `jobs.py` in its folder, whose jobs append to a file: `say("begun", ctx.job_id)`
 writes one line, by one write, with the process's id in front. A kill loses none.
@@ -20,6 +20,9 @@ from typing import Any, Self, TypeVar
 from cli.command import DEADLINE, Running
 from tickwork.clock import SystemClock
 from tickwork.jobs import JobRecord, JobState, NewJob, new_id
+from tickwork.stores.base import Store
+from tickwork.stores.postgres import PostgresStore
+from tickwork.stores.postgres_target import Target
 from tickwork.stores.sqlite import SQLiteStore
 
 T = TypeVar("T")
@@ -58,8 +61,11 @@ class Line:
 class Fleet:
     """Processes that run one program. Leaving the block kills what is left of them."""
 
-    def __init__(self, folder: Path, program: str) -> None:
+    def __init__(self, folder: Path, program: str, target: Target | None = None) -> None:
         self.folder = folder
+        self.target = target
+        if target is not None:
+            program = program.replace("sqlite:///jobs.db", f"{target.url}?schema={target.schema}")
         self.path = folder / "jobs.db"
         (folder / "jobs.py").write_text(HEAD + program)
         (folder / "log").touch()
@@ -121,11 +127,17 @@ class Fleet:
 
     # -- what the file holds ----------------------------------------------------------------------------------------
 
-    def ask(self, question: Callable[[SQLiteStore], Coroutine[Any, Any, T]]) -> T:
+    def store(self) -> SQLiteStore | PostgresStore:
+        """Return the store, for a process that works on nothing."""
+        if self.target is not None:
+            return PostgresStore(self.target, SystemClock())
+        return SQLiteStore(self.path, SystemClock())
+
+    def ask(self, question: Callable[[Store], Coroutine[Any, Any, T]]) -> T:
         """Ask the store, as a process that works on nothing."""
 
         async def main() -> T:
-            store = SQLiteStore(self.path, SystemClock())
+            store = self.store()
             await store.open()
             try:
                 return await question(store)
@@ -137,7 +149,7 @@ class Fleet:
     def enqueue(self, *tasks: str, is_once: bool = False, queue: str = "default") -> list[str]:
         """Enqueue one job of each of these tasks, which take no argument, and return their ids."""
 
-        async def put(store: SQLiteStore) -> list[JobRecord]:
+        async def put(store: Store) -> list[JobRecord]:
             now = SystemClock().now()
             new = [
                 NewJob(id=new_id(now), task=task, payload="{}", run_at=now, is_once=is_once, queue=queue)
@@ -154,7 +166,7 @@ class Fleet:
     def states(self) -> dict[str, int]:
         """Return how many jobs are in each state, those with none left out."""
 
-        async def count(store: SQLiteStore) -> dict[JobState, int]:
+        async def count(store: Store) -> dict[JobState, int]:
             return await store.counts()
 
         return {str(state): number for state, number in self.ask(count).items() if number}

@@ -15,6 +15,7 @@ import pytest
 from cli.command import DEADLINE
 from fleet import Fleet
 from tickwork.payloads import ErrorInfo
+from tickwork.stores.postgres_target import Target
 
 ROOT = Path(__file__).parent.parent
 
@@ -66,10 +67,10 @@ async def innocent(ctx: Context):
 
 @pytest.mark.parametrize(("seconds", "dead"), [("0", 4), pytest.param("0.15", 3, marks=pytest.mark.slow)])
 def test_a_job_that_kills_its_workers_is_parked_and_those_beside_it_are_not(
-    tmp_path: Path, seconds: str, dead: int
+    tmp_path: Path, home: Target | None, seconds: str, dead: int
 ) -> None:
     # One that kills at once is not seen to have begun the first time, as its store was not told: so a fourth dies.
-    with Fleet(tmp_path, DEADLY) as fleet:
+    with Fleet(tmp_path, DEADLY, home) as fleet:
         innocent = [*fleet.enqueue("innocent"), *fleet.enqueue("innocent")]
         (deadly,) = fleet.enqueue("deadly")
         innocent += fleet.enqueue(*["innocent"] * 12)
@@ -101,8 +102,10 @@ async def work(ctx: Context):
 """
 
 
-def test_the_jobs_of_a_killed_worker_run_again_long_before_their_leases_end(tmp_path: Path) -> None:
-    with Fleet(tmp_path, CRASH) as fleet:
+def test_the_jobs_of_a_killed_worker_run_again_long_before_their_leases_end(
+    tmp_path: Path, home: Target | None
+) -> None:
+    with Fleet(tmp_path, CRASH, home) as fleet:
         jobs = fleet.enqueue(*["work"] * 20)
         killed = fleet.start()
         fleet.wait_said("begun", times=10)
@@ -159,8 +162,10 @@ def test_a_worker_that_is_told_to_end_lets_its_jobs_end_and_takes_no_others(tmp_
 @pytest.mark.parametrize(
     "hurry", [pytest.param(False, marks=pytest.mark.slow), True], ids=["drain too short", "second signal"]
 )
-def test_jobs_that_are_cut_are_given_back_with_no_attempt_used(tmp_path: Path, hurry: bool) -> None:
-    with Fleet(tmp_path, CRASH) as fleet:
+def test_jobs_that_are_cut_are_given_back_with_no_attempt_used(
+    tmp_path: Path, home: Target | None, hurry: bool
+) -> None:
+    with Fleet(tmp_path, CRASH, home) as fleet:
         jobs = fleet.enqueue(*["work"] * 20)
         first = fleet.start(env={"DRAIN": "60" if hurry else "0.2"})
         fleet.wait_said("begun", times=10)
@@ -289,8 +294,10 @@ if __name__ == "__main__":
 """
 
 
-def test_enqueue_waits_for_room_that_another_process_makes_and_results_come_back(tmp_path: Path) -> None:
-    with Fleet(tmp_path, SHARED) as fleet:
+def test_enqueue_waits_for_room_that_another_process_makes_and_results_come_back(
+    tmp_path: Path, home: Target | None
+) -> None:
+    with Fleet(tmp_path, SHARED, home) as fleet:
         producer = fleet.start("jobs.py")
         fleet.wait_said("begun", times=2)
         # Two run, and wait for a second process; five wait in the store.

@@ -12,6 +12,8 @@ import pytest
 from fleet import Fleet
 from tickwork.clock import SystemClock
 from tickwork.jobs import JobRecord, NewJob, new_id
+from tickwork.stores.base import Store
+from tickwork.stores.postgres_target import Target
 from tickwork.stores.sqlite import SQLiteStore
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
@@ -36,7 +38,7 @@ async def call(ctx: Context, host: str):
 def enqueue(fleet: Fleet, task: str, gate: str, hosts: list[str]) -> list[str]:
     """Enqueue a job for each of these hosts."""
 
-    async def put(store: SQLiteStore) -> list[JobRecord]:
+    async def put(store: Store) -> list[JobRecord]:
         now = SystemClock().now()
         return await store.enqueue(
             [
@@ -49,8 +51,10 @@ def enqueue(fleet: Fleet, task: str, gate: str, hosts: list[str]) -> list[str]:
 
 
 @pytest.mark.timeout(90)
-def test_four_processes_that_are_killed_never_run_more_than_the_limit_and_no_key_starves(tmp_path: Path) -> None:
-    with Fleet(tmp_path, LIMITED) as fleet:
+def test_four_processes_that_are_killed_never_run_more_than_the_limit_and_no_key_starves(
+    tmp_path: Path, home: Target | None
+) -> None:
+    with Fleet(tmp_path, LIMITED, home) as fleet:
         hosts = [f"h{number}" for number in range(20)]
         jobs = enqueue(fleet, "visit", "limit", ["h0"] * 60 + hosts * 15)
         workers = [fleet.start() for _ in range(4)]
@@ -81,8 +85,8 @@ def test_four_processes_that_are_killed_never_run_more_than_the_limit_and_no_key
 
 
 @pytest.mark.timeout(120)
-def test_four_processes_together_keep_a_rate(tmp_path: Path) -> None:
-    with Fleet(tmp_path, LIMITED) as fleet:
+def test_four_processes_together_keep_a_rate(tmp_path: Path, home: Target | None) -> None:
+    with Fleet(tmp_path, LIMITED, home) as fleet:
         enqueue(fleet, "call", "rate", ["a"] * 20 + ["b"] * 10)
         for _ in range(4):
             fleet.start()
@@ -97,7 +101,7 @@ def test_four_processes_together_keep_a_rate(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_one_key_is_one_job_for_processes_that_enqueue_at_once(tmp_path: Path) -> None:
+def test_one_key_is_one_job_for_processes_that_enqueue_at_once(tmp_path: Path, home: Target | None) -> None:
     program = """
 app = App("sqlite:///jobs.db", workers=2)
 
@@ -117,7 +121,7 @@ async def main():
 if __name__ == "__main__":
     asyncio.run(main())
 """
-    with Fleet(tmp_path, program) as fleet:
+    with Fleet(tmp_path, program, home) as fleet:
         producers = [fleet.start("jobs.py") for _ in range(3)]
         fleet.wait_said("ready", times=3)
         fleet.touch("start")

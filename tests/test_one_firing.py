@@ -15,6 +15,7 @@ import pytest
 from cli.command import Running
 from fleet import Fleet, Line
 from tickwork.stores.base import Answer
+from tickwork.stores.postgres_target import Target
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 
@@ -87,8 +88,10 @@ def expect_each_fire_time_once(fleet: Fleet, schedule: str, dead: list[int]) -> 
 @pytest.mark.parametrize(
     ("wanted", "deaths"), [(200, 1), pytest.param(1_000, 8, marks=pytest.mark.slow)], ids=["some", "a thousand"]
 )
-def test_processes_fire_each_fire_time_once_whoever_dies_or_comes(tmp_path: Path, wanted: int, deaths: int) -> None:
-    with Fleet(tmp_path, MANY) as fleet:
+def test_processes_fire_each_fire_time_once_whoever_dies_or_comes(
+    tmp_path: Path, home: Target | None, wanted: int, deaths: int
+) -> None:
+    with Fleet(tmp_path, MANY, home) as fleet:
         processes = [fleet.start() for _ in range(4)]
         dead = churn(fleet, processes, random.Random(1), deaths, 0.3)
         fleet.wait_said("fired", times=wanted, within=60)
@@ -251,8 +254,10 @@ if __name__ == "__main__":
 """
 
 
-def test_pause_resume_run_now_and_cancel_take_effect_in_other_processes_at_once(tmp_path: Path) -> None:
-    with Fleet(tmp_path, BOSS) as fleet:
+def test_pause_resume_run_now_and_cancel_take_effect_in_other_processes_at_once(
+    tmp_path: Path, home: Target | None
+) -> None:
+    with Fleet(tmp_path, BOSS, home) as fleet:
         (job,) = fleet.enqueue("long")
         worker = fleet.start()
         fleet.wait_said("begun", job)

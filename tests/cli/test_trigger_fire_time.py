@@ -14,7 +14,7 @@ import pytest
 from cli.command import Running
 from fleet import Fleet
 from tickwork import Every
-from tickwork.stores.base import Answer, Declare, Pause
+from tickwork.stores.base import Answer, Declare, Pause, Store
 from tickwork.stores.instants import us
 from tickwork.stores.sqlite import SQLiteStore
 
@@ -230,9 +230,10 @@ def let_know(fleet: Fleet, name: str, at: datetime, before: datetime) -> None:
     trigger = Every("1h", anchor=at)
     declare = Declare(name=name, task=name, trigger=repr(trigger), fingerprint=trigger.fingerprint)
 
-    async def put(store: SQLiteStore) -> None:
+    async def put(store: Store) -> None:
         await store.set_schedule([declare])
         since = us(before)
+        assert isinstance(store, SQLiteStore)
         await store.run(lambda db: db.execute("UPDATE schedules SET watermark = ?, declared_at = ?", (since, since)))
 
     fleet.ask(put)

@@ -155,6 +155,9 @@ class DurableStore(Store):
     def _expect_here(self, db: Any) -> None:
         """Refuse to begin or change anything in a store whose jobs were moved elsewhere."""
 
+    def _hold(self, db: Any, job_ids: Sequence[str] = (), schedules: Sequence[str] = ()) -> None:
+        """Let nobody else change what a transaction is about to change, where others could at the same time."""
+
     @abstractmethod
     def _dead(self, db: Any, workers: Iterable[str] | None = None) -> list[str]:
         """Return which of these worker processes are known to be dead; None: of all that the store knows."""
@@ -412,7 +415,7 @@ class DurableStore(Store):
 
         def work(db: Any) -> tuple[list[Fired], list[str]]:
             self._expect_here(db)
-            fired = [self.sql.verbs.fire(db, now, firing) for firing in firings]
+            fired: list[Fired] = self.sql.verbs.fire_all(db, now, firings)
             return fired, self.sql.verbs.ended_among(db, list(self._ends)) if replaces else []
 
         fired, ended = await self._committer.run(work)
@@ -427,6 +430,7 @@ class DurableStore(Store):
 
         def work(db: Any) -> list[ScheduleRow | None]:
             self._expect_here(db)
+            self._hold(db, schedules=[change.name for change in changes])
             return [self.sql.verbs.change_schedule(db, now, change) for change in changes]
 
         return await self._committer.run(work)
@@ -564,7 +568,12 @@ class DurableStore(Store):
     async def release(self, leases: Sequence[Lease]) -> list[bool]:
         """See `Store.release`."""
         now = self._now()
-        released = await self._committer.run(lambda db: [self.sql.verbs.release(db, now, lease) for lease in leases])
+
+        def work(db: Any) -> list[bool]:
+            self._hold(db, [lease.job_id for lease in leases])
+            return [self.sql.verbs.release(db, now, lease) for lease in leases]
+
+        released = await self._committer.run(work)
         self._let_claim()
         self._tell_ended([lease.job_id for lease in leases])  # one that was to be cancelled is
         return released
@@ -715,24 +724,27 @@ class DurableStore(Store):
     async def cancel(self, job_ids: Sequence[str], *, seen: JobState | None = None) -> list[JobRecord | None]:
         """See `Store.cancel`."""
         now = self._now()
-        return await self._change(lambda db: [self.sql.verbs.cancel(db, now, job_id, seen=seen) for job_id in job_ids])
+        return await self._change(job_ids, lambda db, job_id: self.sql.verbs.cancel(db, now, job_id, seen=seen))
 
     async def retry(self, job_ids: Sequence[str], *, seen: JobState | None = None) -> list[JobRecord | None]:
         """See `Store.retry`."""
         now = self._now()
-        return await self._change(lambda db: [self.sql.people.retry(db, now, job_id, seen) for job_id in job_ids])
+        return await self._change(job_ids, lambda db, job_id: self.sql.people.retry(db, now, job_id, seen))
 
     async def delete(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
         """See `Store.delete`."""
         now = self._now()
-        return await self._change(lambda db: [self.sql.people.delete(db, now, job_id) for job_id in job_ids])
+        return await self._change(job_ids, lambda db, job_id: self.sql.people.delete(db, now, job_id))
 
-    async def _change(self, work: Callable[[Any], list[JobRecord | None]]) -> list[JobRecord | None]:
+    async def _change(
+        self, job_ids: Sequence[str], work: Callable[[Any, str], JobRecord | None]
+    ) -> list[JobRecord | None]:
         """Change jobs for people, and let know who waits for room, for a job or for an end."""
 
         def here(db: Any) -> list[JobRecord | None]:
             self._expect_here(db)
-            return work(db)
+            self._hold(db, job_ids)
+            return [work(db, job_id) for job_id in job_ids]
 
         changed = await self._committer.run(here)
         self._changed.set()

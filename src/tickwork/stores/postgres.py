@@ -44,7 +44,7 @@ from .postgres_watcher import Watcher
 from .sql_people import write_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from ..clock import Clock
@@ -275,6 +275,9 @@ class PostgresStore(DurableStore):
         if not all(are_held):
             self._notice_lost(db)  # who has lost one lease has likely lost more, and must begin none of those jobs
         return are_held
+
+    def _hold(self, db: Link, job_ids: Sequence[str] = (), schedules: Sequence[str] = ()) -> None:
+        verbs.hold(db, job_ids, schedules)
 
     def _dead(self, db: Link, workers: Iterable[str] | None = None) -> list[str]:
         if workers is not None:

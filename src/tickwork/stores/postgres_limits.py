@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+from .postgres_link import LOCKS
 from .sql_limits import blocker as blocker_by
 from .sql_limits import declare as declare_by
 from .sql_limits import due as due
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 _AT = "jobs WHERE task = :task AND {column} = :gate"
 SQL = gate_sql(_AT.format(column="gate1"), _AT.format(column="gate2"))
-
-LOCKS = 128
-"""Gates share so many locks: there may be one for each of a hundred thousand keys, and a server has not so many."""
 
 
 def lock_of(task: str, gate: str) -> str:

@@ -45,6 +45,9 @@ logger: logging.Logger = logging.getLogger("tickwork.stores")
 T = TypeVar("T")
 Row = tuple[Any, ...]
 
+LOCKS = 128
+"""All gates of a store share so many locks, and so do its keys, schedules and batches: a transaction may be about ten
+thousand of them, and a server has not so many locks."""
 PATIENCE_SECONDS = 10.0
 """For how long a transaction is tried again while the server cannot be reached: a restart or a failover is over by
 then, mostly, and who waits for an `enqueue` wants to know."""
@@ -84,8 +87,8 @@ class LockOrder(BaseException):
     No `Exception`, so that nobody who takes errors takes it for one.
     """
 
-    def __init__(self, keys: set[int]) -> None:
-        self.keys = keys
+    def __init__(self, names: set[str]) -> None:
+        self.names = names
 
 
 class Link:
@@ -123,7 +126,7 @@ class Link:
         self._on_time = on_time
         self._connection: psycopg.Connection[Row] | None = None
         self._begin = "BEGIN"
-        self._locks: set[int] = set()
+        self._locks: set[str] = set()
         self._mark = 0
         self._has_written = False
         """Whether the transaction has changed anything."""
@@ -167,34 +170,31 @@ class Link:
 
     def lock(self, names: Iterable[str]) -> None:
         """Hold these locks until the end of the transaction."""
-        keys = sorted(self._keys(names) - self._locks)
-        if not keys:
+        wanted = set(names) - self._locks
+        if not wanted:
             return
         if not self._locks and not self._has_written:
-            self._wait(keys)
-        elif self._try(keys):
-            raise LockOrder(self._locks | set(keys))
+            self._wait(wanted)
+        elif not self._try(wanted):
+            raise LockOrder(self._locks | wanted)
 
     def try_lock(self, name: str) -> bool:
         """Hold a lock unless another process does, and return whether that is so."""
-        keys = list(self._keys([name]) - self._locks)
-        return not keys or not self._try(keys)
+        return name in self._locks or self._try({name})
 
-    def _wait(self, keys: Sequence[int]) -> None:
-        self.all("SELECT pg_advisory_xact_lock(key) FROM unnest(%b::bigint[]) AS key", (list(keys),))
-        self._locks.update(keys)
+    def _wait(self, names: set[str]) -> None:
+        keys = sorted(key_of(self._target.schema, name) for name in names)
+        self.all("SELECT pg_advisory_xact_lock(key) FROM unnest(%b::bigint[]) AS key", (keys,))
+        self._locks |= names
 
-    def _try(self, keys: Sequence[int]) -> set[int]:
-        """Take locks, and return those that are not free."""
-        found = self.all(
-            "SELECT key FROM unnest(%b::bigint[]) AS key WHERE pg_try_advisory_xact_lock(key)", (list(keys),)
-        )
-        taken = {key for (key,) in found}
-        self._locks |= taken
-        return set(keys) - taken
-
-    def _keys(self, names: Iterable[str]) -> set[int]:
-        return {key_of(self._target.schema, name) for name in names}
+    def _try(self, names: set[str]) -> bool:
+        """Take locks that nobody holds; False: somebody holds one of them."""
+        keys = [key_of(self._target.schema, name) for name in names]
+        found = self.all("SELECT pg_try_advisory_xact_lock(key) FROM unnest(%b::bigint[]) AS key", (keys,))
+        are_taken = all(is_taken for (is_taken,) in found)
+        if are_taken:
+            self._locks |= names
+        return are_taken
 
     # -- transactions -----------------------------------------------------------------------------------------------
 
@@ -207,13 +207,14 @@ class Link:
             Exception: What the function raises, or the server says of what it was asked; nothing was done.
         """
         until: float | None = None
-        first: set[int] = set()
+        first: set[str] = set()
         pauses = _pauses()
         while True:
             try:
-                return self._try_once(work, sorted(first))
+                return self._try_once(work, first)
             except LockOrder as order:
-                first |= order.keys
+                # The second time with all locks of these kinds, or it might take as many times as there are locks.
+                first |= {name for kind in map(_kind, order.names) for name in kind} if first else order.names
             except psycopg.Error as error:
                 kind = kind_of(error)
                 if kind is Kind.ASKED:
@@ -226,7 +227,7 @@ class Link:
                     raise self.unavailable(error) from error
                 time.sleep(next(pauses))
 
-    def _try_once(self, work: Callable[[Link], T], locks: Sequence[int]) -> T:
+    def _try_once(self, work: Callable[[Link], T], locks: set[str]) -> T:
         self.connect()
         assert self._connection is not None
         self._locks.clear()
@@ -392,6 +393,12 @@ def key_of(schema: str, name: str) -> int:
 @lru_cache(maxsize=1_000)
 def _marked(query: str) -> str:
     return _NAMED.sub(r"%(\1)s", query.replace("?", "%s"))
+
+
+def _kind(name: str) -> list[str]:
+    """Return all locks of the kind of one."""
+    kind, colon, _ = name.partition(":")
+    return [f"{kind}:{number}" for number in range(LOCKS)] if colon else [name]
 
 
 def _pauses() -> Iterator[float]:

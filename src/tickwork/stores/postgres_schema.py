@@ -297,7 +297,14 @@ def _is_current(version: int | None, db: Link, where: str, versions: Sequence[li
 
 def _version(db: Link, schema: str) -> int | None:
     """Return the version of the tables; None: there are none."""
-    (there,) = db.all("SELECT to_regclass(%s)", (f"{quoted(schema)}.meta",))[0]
+    # Not by `to_regclass`, which remembers for the whole transaction that there were none.
+    there = db.one(
+        """
+        SELECT 1 FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace
+        WHERE nspname = %s AND relname = 'meta'
+        """,
+        (schema,),
+    )
     return None if there is None else int(db.all("SELECT version FROM meta")[0][0])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from ..errors import InvalidOption
 
@@ -66,8 +66,11 @@ def target_of(url: str) -> Target:
     if find_spec("psycopg") is None:
         remedy = "pip install 'tickwork[postgres]'"
         raise InvalidOption("url", "used with psycopg installed", where_of(url), remedy=remedy)
-    plain = urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(theirs, quote_via=quote), ""))
-    return Target(url=plain, where=where_of(url), schema=schema, notifies=ours["notify"] == "on")
+    query = urlencode(theirs, quote_via=quote)
+    plain = f"postgresql://{parts.netloc}{parts.path}"  # `urlunsplit` leaves out the slashes where no host is named
+    return Target(
+        url=f"{plain}?{query}" if query else plain, where=where_of(url), schema=schema, notifies=ours["notify"] == "on"
+    )
 
 
 def where_of(url: str) -> str:

@@ -19,13 +19,13 @@ from ..errors import DuplicateJob, UnknownJob
 from ..jobs import JobRecord, JobState, NewJob, Progress, taken
 from ..records import changed
 from . import postgres_limits as limits
-from .base import Lease, after_attempt, after_death, attempt_of, lost_attempt
+from .base import Fired, Lease, after_attempt, after_death, attempt_of, lost_attempt
 from .instants import at_or_none, us, us_or_none
-from .postgres_link import spread
-from .rows import JOB, job_of, utf8
+from .postgres_link import LOCKS, spread
+from .rows import JOB, ROW, job_of, schedule_of, utf8
 from .sql_attempts import write_attempts
 from .sql_batches import STATES
-from .sql_schedules import JobVerbs, amend, cancelled, job_ended
+from .sql_schedules import JobVerbs, Sight, amend, cancelled, is_stale, job_ended, look
 from .sql_schedules import answer_of as answer_of
 from .sql_schedules import change_schedule as change_by
 from .sql_schedules import fire as fire_by
@@ -37,16 +37,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 
     from ..jobs import Attempt
-    from .base import Finish, Fired, FireOutcome, Firing, ScheduleChange, ScheduleRow
+    from .base import Finish, FireOutcome, Firing, ScheduleChange, ScheduleRow
     from .postgres_link import Link
     from .views import Vitals
 
 Told = tuple[Lease, datetime | None, Progress | None]
 """What a job tells: who writes, when its function was called, how far it is."""
 
-LOCKS = 128
-"""Keys share so many locks, and so do schedules and batches: a transaction may be about ten thousand of them, and a
-server has not so many locks."""
 LITTLE_ROOM = 1_000
 """With room for fewer jobs, or for a tenth of the bound, processes enqueue one after the other: before that, they would
 have to be about to commit more than that to exceed it."""
@@ -66,16 +63,19 @@ _COLUMNS = [name.strip() for name in JOB.split(",")]
 # -- locks and counts -----------------------------------------------------------------------------------------------
 
 
-def hold(db: Link, job_ids: Collection[str]) -> None:
-    """Lock what unfinished jobs have in common with others: schedules, batches and gates."""
-    found = db.all(
-        """
-        SELECT task, schedule, batch, gate1, gate2 FROM jobs
-        WHERE id = ANY(%b::text[]) AND (schedule IS NOT NULL OR batch IS NOT NULL OR gate1 IS NOT NULL)
-        """,
-        (list(job_ids),),
-    )
-    db.lock({name for task, schedule, batch, *gates in found for name in _locks(task, schedule, batch, gates)})
+def hold(db: Link, job_ids: Collection[str], schedules: Collection[str] = ()) -> None:
+    """Lock what jobs have in common with others: schedules, batches and gates; and these schedules."""
+    names = {lock_of_schedule(name) for name in schedules}
+    if job_ids:
+        found = db.all(
+            """
+            SELECT task, schedule, batch, gate1, gate2 FROM jobs
+            WHERE id = ANY(%b::text[]) AND (schedule IS NOT NULL OR batch IS NOT NULL OR gate1 IS NOT NULL)
+            """,
+            (list(job_ids),),
+        )
+        names.update(name for task, schedule, batch, *gates in found for name in _locks(task, schedule, batch, gates))
+    db.lock(names)
 
 
 def locks_of(record: JobRecord) -> set[str]:
@@ -286,8 +286,70 @@ def _uncount(db: Link, gone: Sequence[JobRecord]) -> None:
 
 def fire(db: Link, now: datetime, firing: Firing) -> Fired:
     """Answer fire times of a schedule; see `Store.fire`."""
-    db.lock([lock_of_schedule(firing.schedule)])
-    return fire_by(db, now, firing, JobVerbs(unfinished, cancel, insert))
+    return fire_all(db, now, [firing])[0]
+
+
+def fire_all(db: Link, now: datetime, firings: Sequence[Firing]) -> list[Fired]:
+    """Answer fire times of several schedules.
+
+    What the firings go by is asked for all at once. Of many processes that fire at one moment, those that come too late
+    find out by a single question, and take no locks.
+    """
+    verbs = JobVerbs(unfinished, cancel, insert)
+    rows = _rows_of(db, firings)
+    in_time = [firing for firing in firings if not _is_late(firing, rows.get(firing.schedule))]
+    if not in_time:
+        return [Fired(outcome=None, row=rows.get(firing.schedule)) for firing in firings]
+    hold(db, [], {firing.schedule for firing in in_time})
+    sights = _sights(db, in_time)
+    answers: list[Fired] = []
+    seen: set[str] = set()
+    for firing in firings:
+        is_known = firing.schedule in sights and firing.schedule not in seen
+        sight = sights[firing.schedule] if is_known else look(db, firing, verbs)
+        seen.add(firing.schedule)
+        answers.append(fire_by(db, now, firing, sight, verbs))
+    return answers
+
+
+def _is_late(firing: Firing, row: ScheduleRow | None) -> bool:
+    return row is None or is_stale(firing, row)
+
+
+def _rows_of(db: Link, firings: Sequence[Firing]) -> dict[str, ScheduleRow]:
+    names = list({firing.schedule for firing in firings})
+    found = db.all(f"SELECT {ROW} FROM schedules WHERE name = ANY(%b::text[])", (names,))
+    return {entry[0]: schedule_of(entry) for entry in found}
+
+
+def _sights(db: Link, firings: Sequence[Firing]) -> dict[str, Sight]:
+    """Return what the first firing of each schedule goes by."""
+    rows = _rows_of(db, firings)
+    first = {firing.schedule: firing for firing in reversed(firings) if firing.schedule in rows}
+    theirs = {name: firing.job.fire_time for name, firing in first.items() if firing.job is not None}
+    known: dict[str, list[JobRecord]] = {name: [] for name in first}
+    answered: set[str] = set()
+    if theirs:
+        found = db.all(
+            f"SELECT {JOB} FROM jobs WHERE schedule = ANY(%b::text[]) AND {UNFINISHED} ORDER BY seq", (list(theirs),)
+        )
+        for entry in found:
+            known[entry[7]].append(job_of(entry))
+        names, times = list(theirs), [us_or_none(fire_time) for fire_time in theirs.values()]
+        answered = {
+            name
+            for (name,) in db.all(
+                """
+                SELECT schedule FROM ledger
+                JOIN unnest(%b::text[], %b::bigint[]) AS t (name, at) ON schedule = t.name AND first = t.at
+                """,
+                (names, times),
+            )
+        }
+    return {
+        name: Sight(rows[name], known[name], firing.version is not None and name in answered)
+        for name, firing in first.items()
+    }
 
 
 def unfinished(db: Link, name: str) -> list[JobRecord]:

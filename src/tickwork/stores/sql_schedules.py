@@ -16,10 +16,11 @@ from .instants import us, us_or_none
 from .rows import ANSWER, ROW, answer_of_row, schedule_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
     from datetime import datetime
 
     from ..jobs import JobRecord, NewJob
+    from ..policies import Overlap
     from .base import FireOutcome, Firing, ScheduleChange, ScheduleRow
 
 
@@ -37,24 +38,43 @@ class JobVerbs(NamedTuple):
     insert: Callable[..., JobRecord]
 
 
-def fire(db: Any, now: datetime, firing: Firing, verbs: JobVerbs) -> Fired:
-    """Answer fire times of a schedule; see `Store.fire`."""
+class Sight(NamedTuple):
+    """What a firing goes by, as it stands in the database.
+
+    Attributes:
+        row: The row of its schedule; None: there is none.
+        unfinished: The jobs of the schedule that wait or run, in the order of their arrival.
+        is_answered: Whether the ledger has a row for its fire time.
+    """
+
+    row: ScheduleRow | None
+    unfinished: Sequence[JobRecord] = ()
+    is_answered: bool = False
+
+
+def look(db: Any, firing: Firing, verbs: JobVerbs) -> Sight:
+    """Return what one firing goes by."""
     row = schedule(db, firing.schedule)
-    if row is None:
-        return Fired(outcome=None, row=None)
+    if firing.job is None or row is None or is_stale(firing, row):
+        return Sight(row)
+    is_answered = firing.version is not None and _is_answered(db, row.name, firing.job.fire_time)
+    return Sight(row, [] if is_answered else verbs.unfinished(db, row.name), is_answered)
+
+
+def is_stale(firing: Firing, row: ScheduleRow) -> bool:
+    """Return whether a decision was made on a row that has changed since."""
+    return firing.version is not None and (row.version != firing.version or row.paused)
+
+
+def fire(db: Any, now: datetime, firing: Firing, sight: Sight, verbs: JobVerbs) -> Fired:
+    """Answer fire times of a schedule; see `Store.fire`."""
+    row = sight.row
+    if row is None or is_stale(firing, row):
+        return Fired(outcome=None, row=row)
+    verdict = None if firing.job is None or sight.is_answered else overlap(firing.overlap, sight.unfinished)
     if firing.version is not None:
-        if row.version != firing.version or row.paused:
-            return Fired(outcome=None, row=row)
-        assert firing.watermark is not None
-        row = schedule_of(
-            db.execute(
-                f"""
-                UPDATE schedules SET version = version + 1, watermark = ?, next_at = ? WHERE name = ? RETURNING {ROW}
-                """,
-                (us(firing.watermark), us_or_none(firing.next_at), row.name),
-            ).fetchone()
-        )
-        if firing.job is not None and _is_answered(db, row.name, firing.job.fire_time):
+        row = _move(db, firing, runs=verdict is not None and verdict.outcome == "ran")
+        if sight.is_answered:
             return Fired(outcome=None, row=schedule_of(_next_after(db, now, row)))
     if firing.missed_first is not None:
         answer = Answer(
@@ -68,25 +88,14 @@ def fire(db: Any, now: datetime, firing: Firing, verbs: JobVerbs) -> Fired:
             late_because=firing.late_because,
         )
         write_answer(db, answer)
-    if firing.job is None:
+    if firing.job is None or verdict is None:
         return Fired(outcome="missed", row=row)
-    return _fire_job(db, now, firing, firing.job, row, verbs)
-
-
-def _fire_job(db: Any, now: datetime, firing: Firing, job: NewJob, row: ScheduleRow, verbs: JobVerbs) -> Fired:
-    unfinished = verbs.unfinished(db, row.name)
-    verdict = overlap(firing.overlap, unfinished)
-    for job_id in verdict.cancel:
-        verbs.cancel(db, now, job_id)
-    record = verbs.insert(db, now, job, verdict.behind) if verdict.outcome == "ran" else None
-    if job.fire_time is not None:
-        if record is not None:
-            found = db.execute(f"UPDATE schedules SET runs = runs + 1 WHERE name = ? RETURNING {ROW}", (row.name,))
-            row = schedule_of(found.fetchone())
+    record = _act(db, now, firing.job, verdict, verbs)
+    if firing.job.fire_time is not None:
         answer = Answer(
             schedule=row.name,
-            first=job.fire_time,
-            last=job.fire_time,
+            first=firing.job.fire_time,
+            last=firing.job.fire_time,
             count=1,
             outcome=verdict.outcome,
             answered_at=now,
@@ -97,8 +106,28 @@ def _fire_job(db: Any, now: datetime, firing: Firing, job: NewJob, row: Schedule
             wanted_at=None if record is None else record.run_at,
         )
         write_answer(db, answer)
-    running = tuple(entry.id for entry in unfinished if entry.id in verdict.cancel and entry.id in verdict.behind)
+    running = tuple(entry.id for entry in sight.unfinished if entry.id in verdict.cancel and entry.id in verdict.behind)
     return Fired(outcome=verdict.outcome, row=row, job=record, blocked_by=verdict.blocked_by, cancelled=running)
+
+
+def _act(db: Any, now: datetime, job: NewJob, verdict: Overlap, verbs: JobVerbs) -> JobRecord | None:
+    """Cancel what is in the way of a job, and take it in, where the overlap says so."""
+    for job_id in verdict.cancel:
+        verbs.cancel(db, now, job_id)
+    return verbs.insert(db, now, job, verdict.behind) if verdict.outcome == "ran" else None
+
+
+def _move(db: Any, firing: Firing, *, runs: bool) -> ScheduleRow:
+    """Move the watermark of a schedule."""
+    assert firing.watermark is not None
+    found = db.execute(
+        f"""
+        UPDATE schedules SET version = version + 1, watermark = ?, next_at = ?, runs = runs + ? WHERE name = ?
+        RETURNING {ROW}
+        """,
+        (us(firing.watermark), us_or_none(firing.next_at), int(runs), firing.schedule),
+    ).fetchone()
+    return schedule_of(found)
 
 
 def _is_answered(db: Any, name: str, fire_time: datetime | None) -> bool:
@@ -120,9 +149,11 @@ def _next_after(db: Any, now: datetime, row: ScheduleRow) -> tuple[Any, ...]:
 
 def write_answer(db: Any, answer: Answer) -> None:
     """Write a row of the ledger, or join it to the last one."""
-    found = db.execute(
-        f"SELECT seq, {ANSWER} FROM ledger WHERE schedule = ? ORDER BY seq DESC LIMIT 1", (answer.schedule,)
-    ).fetchone()
+    found = None
+    if answer.outcome in ("missed", "paused"):  # the others share no row
+        found = db.execute(
+            f"SELECT seq, {ANSWER} FROM ledger WHERE schedule = ? ORDER BY seq DESC LIMIT 1", (answer.schedule,)
+        ).fetchone()
     if found is not None and (last := answer_of_row(found[1:])).shares_row_with(answer):
         joined = last.joined(answer)
         db.execute(

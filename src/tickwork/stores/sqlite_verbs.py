@@ -30,7 +30,7 @@ from .rows import JOB
 from .rows import job_of as _job
 from .rows import utf8 as _text
 from .sql_attempts import write_attempts
-from .sql_schedules import JobVerbs, amend, cancelled, job_ended
+from .sql_schedules import JobVerbs, amend, cancelled, job_ended, look
 from .sql_schedules import answer_of as answer_of
 from .sql_schedules import change_schedule as change_by
 from .sql_schedules import fire as fire_by
@@ -148,7 +148,13 @@ def withdraw(db: sqlite3.Connection, job_ids: Iterable[str]) -> list[str]:
 
 def fire(db: sqlite3.Connection, now: datetime, firing: Firing) -> Fired:
     """Answer fire times of a schedule; see `Store.fire`."""
-    return fire_by(db, now, firing, JobVerbs(_unfinished, cancel, insert))
+    verbs = JobVerbs(_unfinished, cancel, insert)
+    return fire_by(db, now, firing, look(db, firing, verbs), verbs)
+
+
+def fire_all(db: sqlite3.Connection, now: datetime, firings: Sequence[Firing]) -> list[Fired]:
+    """Answer fire times of several schedules, one after the other."""
+    return [fire(db, now, firing) for firing in firings]
 
 
 def _unfinished(db: sqlite3.Connection, name: str) -> list[JobRecord]:
