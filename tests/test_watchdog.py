@@ -516,8 +516,8 @@ async def test_the_end_of_a_hold_is_told_on_the_loop(wait_until: WaitUntil) -> N
     assert ended.what == found.what == f"task 'rüde' ({rude.__qualname__})"
     assert ended.seconds is not None
     assert found.seconds is not None
-    assert 0 < found.seconds
-    assert 0 < ended.seconds
+    assert found.seconds > 0
+    assert ended.seconds > 0
     # On a busy machine it begins later for who asks later: in which the process stood still meanwhile is left out.
     assert found.begin_mono <= ended.begin_mono
     assert found.begin_mono + found.seconds <= ended.begin_mono + ended.seconds + 0.01

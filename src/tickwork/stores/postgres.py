@@ -22,20 +22,23 @@ import secrets
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from weakref import WeakSet
 
 import psycopg
 
 from ..clock import SystemClock
-from ..errors import NotRunning, StoreUnavailable, UnknownJob
+from ..errors import KeyInDoubt, NotRunning, StoreUnavailable, UnknownJob
 from ..policies import MAX_DEATHS
 from . import postgres_batches as batches
+from . import postgres_joint as joint
 from . import postgres_limits, sql_attempts
 from . import postgres_people as people
 from . import postgres_verbs as verbs
 from .base import Capabilities
 from .committer import Committer
-from .durable import Dialect, DurableStore
+from .durable import PRUNE_LIMIT, Dialect, DurableStore
 from .postgres_errors import Kind, kind_of
+from .postgres_guests import guest_of, run_async, run_sync, sync_guest_of
 from .postgres_link import PATIENCE_SECONDS, Link, LockOrder, key_of
 from .postgres_presence import Presence
 from .postgres_schema import migrate
@@ -48,7 +51,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from ..clock import Clock
-    from ..jobs import JobRecord, Progress
+    from ..jobs import JobRecord, NewJob, Progress
     from .base import Lease
     from .durable import Hungry
     from .postgres_target import Target
@@ -67,6 +70,10 @@ OVERDUE_SECONDS = 10.0
 """How long a lease must have been over, and the watcher have looked on undisturbed, before the job is taken away. When
 the server was gone for a while, all leases are over at once, and workers that live renew theirs within seconds."""
 PRUNE_SECONDS = 60.0
+MANY_ROWS = 200
+"""So many rows of `shards` that transactions of users have left are added up at once: all are summed up at each look."""
+KEY_PAUSE_SECONDS = 0.25
+"""How soon it is tried again to enqueue a job with a key that a transaction has which has not ended, at the latest."""
 IDLE_SECONDS = 3_600.0
 """Writer and reader have nothing to do between what they are asked for."""
 SHARD_SECONDS = 86_400.0
@@ -91,7 +98,7 @@ class PostgresStore(DurableStore):
         keep_ledger: Seconds for which the ledger is kept.
     """
 
-    capabilities: Capabilities = Capabilities(durable=True, multi_process=True, notify=True)
+    capabilities: Capabilities = Capabilities(durable=True, multi_process=True, notify=True, transactional=True)
     sql: ClassVar[Dialect] = Dialect(verbs, people, batches, postgres_limits, sql_attempts)
 
     def __init__(
@@ -120,6 +127,9 @@ class PostgresStore(DurableStore):
         )
         self.target = target
         self._max_stall_seconds = max_stall_seconds
+        self._patience_seconds = patience_seconds
+        self._known_guests: WeakSet[Any] = WeakSet()
+        """Connections of users that lead to this database."""
         self._keeps_house = keeps_house and worker is not None
         self._round_seconds = min(HOUSEKEEPING_SECONDS, lease_seconds / 6)
         self._time = ServerTime(clock, is_own=not isinstance(clock, SystemClock))
@@ -143,13 +153,17 @@ class PostgresStore(DurableStore):
             disconnect=Link.disconnect,
             name="tickwork-postgres-reader",
         )
-        channel = f"tickwork_{key_of(target.schema, 'hints') & 0xFFFFFFFFFFFF:x}" if target.notifies else None
-        self._watcher = Watcher(self._watching, channel=channel, look=self._look, clock=clock)
+        self._channel: str | None = None
+        if target.notifies:
+            self._channel = f"tickwork_{key_of(target.schema, 'hints') & 0xFFFFFFFFFFFF:x}"
+        self._watcher = Watcher(self._watching, channel=self._channel, look=self._look, clock=clock)
         # What the watcher alone knows.
         self._changes = -1
         self._rescued = -1
         self._next_housekeeping = 0.0
         self._next_prune = 0.0
+        self._next_fold = 0.0
+        self._left_rows = 0
         self._renew_mono = 0.0
 
     def _link(self, name: str, patience_seconds: float) -> Link:
@@ -264,6 +278,64 @@ class PostgresStore(DurableStore):
             logger.warning("a claim for a worker that waits failed; it tries for itself", exc_info=error)
             raise LockOrder(set()) from error
 
+    # -- transactions of users --------------------------------------------------------------------------------------
+
+    async def enqueue_within(self, connection: Any, jobs: Sequence[NewJob]) -> list[JobRecord]:
+        """See `Store.enqueue_within`."""
+        guest = await guest_of(connection)
+        if not jobs:
+            return []
+        if not self._knows(guest.driver):
+            query, params = joint.locate(self.target.schema)
+            await self._expect_here_too((await guest.fetch(query, params))[0], guest.driver)
+        return await run_async(guest, joint.enqueue(self.target.schema, self._channel, self._now(), jobs))
+
+    def enqueue_within_sync(
+        self, connection: Any, jobs: Sequence[NewJob], loop: asyncio.AbstractEventLoop
+    ) -> list[JobRecord]:
+        """See `Store.enqueue_within_sync`."""
+        guest = sync_guest_of(connection)
+        if not jobs:
+            return []
+        if not self._knows(guest.driver):
+            query, params = joint.locate(self.target.schema)
+            there = guest.fetch(query, params)[0]
+            asyncio.run_coroutine_threadsafe(self._expect_here_too(there, guest.driver), loop).result()
+        return run_sync(guest, joint.enqueue(self.target.schema, self._channel, self._now(), jobs))
+
+    def _knows(self, driver: Any) -> bool:
+        """Return whether a connection is known to lead to the database of this store."""
+        try:
+            return driver in self._known_guests
+        except TypeError:  # asyncpg lends one that cannot be referred to weakly
+            return False
+
+    async def _expect_here_too(self, there: tuple[Any, ...], driver: Any) -> None:
+        """Refuse a connection that leads to another database than this store's."""
+        query, params = joint.locate(self.target.schema)
+        here = await self._read(lambda db: db.all(query, params)[0])
+        joint.check(self.target, here, there)
+        with suppress(TypeError):
+            self._known_guests.add(driver)
+
+    async def _try_enqueue(self, jobs: Sequence[NewJob]) -> list[JobRecord] | None:
+        """Enqueue where there is room. A key that a transaction of a user has is waited for, for a while."""
+        until = self._clock.monotonic() + self._patience_seconds
+        pause = 0.01
+        while True:
+            records = await super()._try_enqueue(jobs)
+            if records is None or records:
+                return records
+            if self._clock.monotonic() >= until:
+                raise KeyInDoubt(jobs[0].task)
+            told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            timer = self._clock.call_later(pause, _wake, told)
+            pause = min(2 * pause, KEY_PAUSE_SECONDS)
+            try:
+                await told
+            finally:
+                timer.cancel()
+
     async def progress(
         self, lease: Lease, *, started_at: datetime | None = None, progress: Progress | None = None
     ) -> bool:
@@ -299,6 +371,7 @@ class PostgresStore(DurableStore):
     def _look(self) -> float:
         """Notice what others have committed, keep house, and return how long the thread may sleep."""
         self._watching.transact(self._look_around)
+        self._fold(self._clock.monotonic())
         if self._keeps_house and self._worker is not None:
             mono = self._clock.monotonic()
             if mono >= self._next_housekeeping:
@@ -311,8 +384,14 @@ class PostgresStore(DurableStore):
                     self._next_prune = mono  # there is more
         return min(LOOK_SECONDS if self.target.notifies else LOOK_ALONE_SECONDS, self._round_seconds)
 
+    def _fold(self, mono: float) -> None:
+        """Add up what transactions of users have left, now and then: each has left a row."""
+        if self._left_rows and (mono >= self._next_fold or self._left_rows >= MANY_ROWS):
+            self._next_fold = mono + HOUSEKEEPING_SECONDS
+            self._watching.transact(lambda db: joint.fold(db, self._now(), PRUNE_LIMIT))
+
     def _look_around(self, db: Link) -> None:
-        marks, changes, rescued = verbs.news(db)
+        marks, changes, rescued, self._left_rows = verbs.news(db)
         if marks == self._data_version:
             return
         self._data_version = marks
@@ -401,6 +480,11 @@ class PostgresStore(DurableStore):
         self._watching.transact(lambda db: verbs.forget_processes(db, now, before))
         _, has_more = self._watching.transact(self._pruning())
         return bool(has_more)
+
+
+def _wake(told: asyncio.Future[None]) -> None:
+    if not told.done():
+        told.set_result(None)
 
 
 def _jobs(db: Link, job_ids: list[str]) -> list[JobRecord | None]:

@@ -116,6 +116,7 @@ class Link:
         on_time: Callable[[int, float, float], None] = lambda us, sent, heard: None,
     ) -> None:
         self._target = target
+        self.schema: str = target.schema
         self._name = name
         self.shard: str | None = None
         """The name of its row in `shards`; None: it has none, for it only reads."""

@@ -13,6 +13,7 @@ from ..errors import UnknownJob
 from ..jobs import JobRecord, JobState
 from . import postgres_limits as limits
 from .instants import at, at_or_none, us
+from .postgres_doubt import in_doubt
 from .postgres_verbs import (
     EVERY,
     UNFINISHED,
@@ -142,7 +143,7 @@ def retry(db: Link, now: datetime, job_id: str, seen: JobState | None = None) ->
     found = _locked(db, job_id)
     if found is None or (record := found[1]).state not in RETRIABLE or seen not in (None, record.state):
         return None
-    if _holder(db, record) is not None:
+    if _holder(db, record) is not None or (record.key is not None and in_doubt(db, [(record.task, record.key)])):
         return None
     if record.state is not JobState.PARKED:
         db.execute(

@@ -52,6 +52,9 @@ WAITING_SECONDS = 1.0
 MAX_PROMOTED = 10_000
 """So many scheduled jobs are queued in one go; the rest follows at the next claim, which comes at once."""
 
+IN_DOUBT: list[JobRecord] = []
+"""The answer to who enqueues a job with a key of which nobody knows yet whether there is one; see `postgres_doubt`."""
+
 UNFINISHED = "state IN ('queued', 'scheduled', 'running')"
 EVERY = f"(SELECT {JOB}, batch_end FROM jobs UNION ALL SELECT {JOB}, batch_end FROM finished) AS every"
 """All jobs, wherever they are."""
@@ -149,16 +152,21 @@ def room(db: Link, wanted: int, max_queued: int) -> int:
 def enqueue(
     db: Link, now: datetime, asked: Sequence[Sequence[NewJob]], max_queued: int
 ) -> list[list[JobRecord] | None]:
-    """Take jobs in, for each who asks all or none; see `take_in`."""
-    keyed = {lock_of_key(job.task, job.key) for jobs in asked for job in jobs if job.key is not None}
-    if keyed:
-        db.lock(keyed)
-    has_room = room(db, sum(len(jobs) for jobs in asked), max_queued)
-    answers, new = take_in(asked, now, has_room, partial(unfinished_of, db))
+    """Take jobs in, for each who asks all or none; see `take_in`. `IN_DOUBT`: a key of theirs is."""
+    keys = {(job.task, job.key) for jobs in asked for job in jobs if job.key is not None}
+    doubtful: set[int] = set()
+    if keys:
+        db.lock({lock_of_key(*name) for name in keys})
+        doubted = {name for name in in_doubt(db, keys) if unfinished_of(db, *name) is None}
+        doubtful = {number for number, jobs in enumerate(asked) if any((job.task, job.key) in doubted for job in jobs)}
+    clear = [jobs for number, jobs in enumerate(asked) if number not in doubtful]
+    has_room = room(db, sum(len(jobs) for jobs in clear), max_queued)
+    answers, new = take_in(clear, now, has_room, partial(unfinished_of, db))
     insert_all(db, [(record, 0) for record in new])
     if any(record.gates for record in new):
         limits.settle(db, us(now), limits.due(db, us(now)))
-    return answers
+    rest = iter(answers)
+    return [IN_DOUBT if number in doubtful else next(rest) for number in range(len(asked))]
 
 
 def unfinished_of(db: Link, task: str, key: str) -> JobRecord | None:
@@ -969,14 +977,20 @@ def next_claim(db: Link) -> tuple[bool, datetime | None]:
     return bool(is_ready), at_or_none(min((at for at in (due, opens_at) if at is not None), default=None))
 
 
-def news(db: Link) -> tuple[int, int, int]:
-    """Return three numbers that change when anything does, when a schedule does, and when jobs were taken away."""
+def news(db: Link) -> tuple[int, int, int, int]:
+    """Return three numbers that change when anything does, when a schedule does, and when jobs were taken away.
+
+    The fourth is how many rows transactions of users have left; see `postgres_joint`.
+    """
     found = db.all(
-        "SELECT coalesce(sum(mark), 0)::bigint, coalesce(sum(changes), 0)::bigint, coalesce(sum(rescued), 0)::bigint"
-        " FROM shards"
+        """
+        SELECT coalesce(sum(mark), 0)::bigint, coalesce(sum(changes), 0)::bigint, coalesce(sum(rescued), 0)::bigint,
+            count(*) FILTER (WHERE starts_with(name, '@'))
+        FROM shards
+        """
     )
-    marks, changes, rescued = found[0]
-    return marks, changes, rescued
+    marks, changes, rescued, left = found[0]
+    return marks, changes, rescued, left
 
 
 def other_workers(db: Link, worker: str) -> list[str]:
