@@ -430,7 +430,7 @@ class Store(ABC):
         raise NotTransactional("enqueue_within_sync", f"{type(self).__name__} keeps them elsewhere")
 
     def transaction(
-        self, end: Callable[[], Awaitable[Finish]], on_commit: Callable[[], None]
+        self, end: Callable[[], Awaitable[Finish]], on_end: Callable[[bool], None]
     ) -> AbstractAsyncContextManager[Any]:
         """Return a context manager: a connection in a transaction, with which an attempt ends.
 
@@ -439,11 +439,11 @@ class Store(ABC):
 
         Args:
             end: Returns the end of the attempt, which has succeeded; called at the end of the block.
-            on_commit: Called when that is committed, before anybody else on the loop can know.
+            on_end: Called when that is committed, before anybody else on the loop knows; with False when the job has
+                another owner, and all is rolled back: then it raises what the block is to raise.
 
-        The block raises, at its end:
-            LookupError: The job has another owner; nothing is done.
-            Exception: What the connection raises. Nothing is done, unless the error says that this is not known.
+        At its end the block raises what the connection does. Nothing is done then, unless the error says that this is
+        not known.
         """
         raise NotTransactional("transaction", f"{type(self).__name__} keeps them elsewhere")
 

@@ -19,7 +19,7 @@ import asyncio
 import logging
 import os
 import secrets
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from weakref import WeakSet
@@ -29,6 +29,7 @@ import psycopg
 from ..clock import SystemClock
 from ..errors import KeyInDoubt, NotRunning, StoreUnavailable, UnknownJob
 from ..policies import MAX_DEATHS
+from ..shield import to_its_end
 from . import postgres_batches as batches
 from . import postgres_joint as joint
 from . import postgres_limits, sql_attempts
@@ -37,9 +38,10 @@ from . import postgres_verbs as verbs
 from .base import Capabilities
 from .committer import Committer
 from .durable import PRUNE_LIMIT, Dialect, DurableStore
+from .postgres_effects import Effects
 from .postgres_errors import Kind, kind_of
 from .postgres_guests import guest_of, run_async, run_sync, sync_guest_of
-from .postgres_link import PATIENCE_SECONDS, Link, LockOrder, key_of
+from .postgres_link import DOUBT_SECONDS, PATIENCE_SECONDS, Link, LockOrder, key_of
 from .postgres_presence import Presence
 from .postgres_schema import migrate
 from .postgres_time import ServerTime
@@ -47,12 +49,12 @@ from .postgres_watcher import Watcher
 from .sql_people import write_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from ..clock import Clock
     from ..jobs import JobRecord, NewJob, Progress
-    from .base import Lease
+    from .base import Finish, Lease
     from .durable import Hungry
     from .postgres_target import Target
 
@@ -71,7 +73,7 @@ OVERDUE_SECONDS = 10.0
 the server was gone for a while, all leases are over at once, and workers that live renew theirs within seconds."""
 PRUNE_SECONDS = 60.0
 MANY_ROWS = 200
-"""So many rows of `shards` that transactions of users have left are added up at once: all are summed up at each look."""
+"""So many rows of `shards` that transactions of users have left are added up at once: each look sums all of them up."""
 KEY_PAUSE_SECONDS = 0.25
 """How soon it is tried again to enqueue a job with a key that a transaction has which has not ended, at the latest."""
 IDLE_SECONDS = 3_600.0
@@ -157,6 +159,7 @@ class PostgresStore(DurableStore):
         if target.notifies:
             self._channel = f"tickwork_{key_of(target.schema, 'hints') & 0xFFFFFFFFFFFF:x}"
         self._watcher = Watcher(self._watching, channel=self._channel, look=self._look, clock=clock)
+        self._effects = Effects(target, clock, self._time.us)
         # What the watcher alone knows.
         self._changes = -1
         self._rescued = -1
@@ -201,6 +204,7 @@ class PostgresStore(DurableStore):
             await self._reader.aclose()
             raise
         self._watcher.open()
+        self._effects.open()
 
     async def close(self) -> None:
         """Do what waits, leave the list of workers and close the connections. A second call does nothing.
@@ -210,6 +214,7 @@ class PostgresStore(DurableStore):
         if self._committer.is_forked:
             return
         self._stop_waiting()
+        await self._effects.close()
         await self._watcher.aclose()
         if self._committer.is_open:
             worker = self._worker
@@ -303,6 +308,78 @@ class PostgresStore(DurableStore):
             asyncio.run_coroutine_threadsafe(self._expect_here_too(there, guest.driver), loop).result()
         return run_sync(guest, joint.enqueue(self.target.schema, self._channel, self._now(), jobs))
 
+    @asynccontextmanager
+    async def transaction(
+        self, end: Callable[[], Awaitable[Finish]], on_end: Callable[[bool], None]
+    ) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """See `Store.transaction`; the connection is that of psycopg for asyncio, in a transaction of its own."""
+        connection, transaction = await self._effects.begin()
+        try:
+            try:
+                yield connection
+                finish = await end()
+            except BaseException as error:
+                await to_its_end(_roll_back(transaction, error))
+                raise
+            await to_its_end(self._commit(connection, transaction, finish, on_end))
+        finally:
+            await to_its_end(self._effects.give_back(connection))
+
+    async def _commit(
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        transaction: psycopg.AsyncTransaction,
+        finish: Finish,
+        on_end: Callable[[bool], None],
+    ) -> None:
+        now = self._now()
+
+        def work(db: Link) -> tuple[bool, list[JobRecord], bool]:
+            (is_accepted,), ended, frees = verbs.finish(db, now, [finish], self._ends)
+            batches.flush(db)
+            return is_accepted, ended, frees
+
+        try:
+            is_accepted, ended, frees = await self._effects.write(connection, work)
+        except BaseException as error:
+            await _roll_back(transaction, error)
+            raise
+        if not is_accepted:
+            await _roll_back(transaction, NotRunning("refused"))
+            on_end(False)
+        try:
+            await transaction.__aexit__(None, None, None)
+        except psycopg.OperationalError as error:
+            if not connection.closed or not await self._was_committed(finish.lease, error):
+                raise
+        on_end(True)
+        self._tell_finished([finish], ended, frees=frees)
+        self._watcher.hint()
+
+    async def _was_committed(self, lease: Lease, lost: BaseException) -> bool:
+        """Return whether the end of a job was written by a transaction whose connection was lost at its commit."""
+        until = self._clock.monotonic() + DOUBT_SECONDS
+        while True:
+            try:
+                became = await self._committer.run(lambda db: verbs.became_of(db, lease), urgent=True)
+            except StoreUnavailable:
+                became = None
+            if became is not None:
+                logger.warning("the commit of job %s was cut off, and was %s", lease.job_id, "done" if became else "not")
+                return became
+            if self._clock.monotonic() >= until:
+                reason = f"the connection was lost during a commit ({lost}); whether that was done is not known"
+                raise StoreUnavailable(self.target.where, reason) from lost
+            await self._pause(KEY_PAUSE_SECONDS)
+
+    async def _pause(self, seconds: float) -> None:
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = self._clock.call_later(seconds, _wake, told)
+        try:
+            await told
+        finally:
+            timer.cancel()
+
     def _knows(self, driver: Any) -> bool:
         """Return whether a connection is known to lead to the database of this store."""
         try:
@@ -328,13 +405,8 @@ class PostgresStore(DurableStore):
                 return records
             if self._clock.monotonic() >= until:
                 raise KeyInDoubt(jobs[0].task)
-            told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            timer = self._clock.call_later(pause, _wake, told)
+            await self._pause(pause)
             pause = min(2 * pause, KEY_PAUSE_SECONDS)
-            try:
-                await told
-            finally:
-                timer.cancel()
 
     async def progress(
         self, lease: Lease, *, started_at: datetime | None = None, progress: Progress | None = None
@@ -480,6 +552,12 @@ class PostgresStore(DurableStore):
         self._watching.transact(lambda db: verbs.forget_processes(db, now, before))
         _, has_more = self._watching.transact(self._pruning())
         return bool(has_more)
+
+
+async def _roll_back(transaction: psycopg.AsyncTransaction, error: BaseException) -> None:
+    """Roll a transaction back; a connection that is lost has done so."""
+    with suppress(psycopg.Error):
+        await transaction.__aexit__(type(error), error, error.__traceback__)
 
 
 def _wake(told: asyncio.Future[None]) -> None:

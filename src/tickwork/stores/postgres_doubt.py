@@ -1,4 +1,4 @@
-"""Keys of which nobody knows yet whether there is a job with them: a transaction of a user, which has not ended, has them.
+"""Keys of which nobody knows yet whether a job has them: transactions of users that have not ended.
 
 Such a transaction locks its keys, each by an advisory lock of its own, see `postgres_joint`. The store must not wait
 for it, as the insert of a second job with the key would: it looks at the locks first. Should a key be locked between

@@ -10,7 +10,8 @@ Two things that jobs have in common with others would make them wait:
   due: the next claim queues it, and has its gates looked at.
 - A key may be that of one unfinished job. Until the transaction ends nobody knows whether there is one, and whoever
   inserts another waits. So the transaction locks its keys, each by an advisory lock of its own, and the store, whose
-  one thread must not wait, looks first whether a key is locked (`postgres_doubt`). Two transactions of users that enqueue the same key do wait for each other, as with any unique index.
+  one thread must not wait, looks first whether a key is locked (`postgres_doubt`). Two transactions of users that
+  enqueue the same key do wait for each other, as with any unique index.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ _HINT = ", (SELECT pg_notify(?::text, '')::text)"
 
 
 def locate(schema: str) -> tuple[str, tuple[str, ...]]:
-    """Return the question which database a connection leads to, since when its server runs, and if our tables are there."""
+    """Return what to ask: which database that is, since when its server runs, whether our tables are there."""
     return _WHERE, (schema,)
 
 
@@ -134,10 +135,11 @@ def enqueue(
             asked = json.dumps([{"task": task, "key": key} for task, key in keys])
             found = yield _FIND.format(job=JOB, schema=quoted(schema)), (asked,)
             held |= {(record.task, record.key): record for record in map(job_of, found)}
-        fresh = []
-        for record in left:
-            if record.key is None or held.setdefault((record.task, record.key), record) is record:
-                fresh.append(record)
+        fresh = [
+            record
+            for record in left
+            if record.key is None or held.setdefault((record.task, record.key), record) is record
+        ]
         if not fresh:
             break
         query, params = _insertion(schema, channel, now, fresh)

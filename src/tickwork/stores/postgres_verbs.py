@@ -21,6 +21,7 @@ from ..records import changed
 from . import postgres_limits as limits
 from .base import Fired, Lease, after_attempt, after_death, attempt_of, lost_attempt
 from .instants import at_or_none, us, us_or_none
+from .postgres_doubt import in_doubt
 from .postgres_link import LOCKS, spread
 from .rows import JOB, ROW, job_of, schedule_of, utf8
 from .sql_attempts import write_attempts
@@ -545,6 +546,18 @@ def finish(
     others, more, frees = _finish_each(db, now, left, waited)
     answers = iter(others)
     return [is_done or next(answers) for is_done in accepted], ended + more, frees
+
+
+def became_of(db: Link, lease: Lease) -> bool | None:
+    """Return whether the end of a job was written; None: the transaction that may do so is still under way.
+
+    False: it was not, and nobody does that any more.
+    """
+    there = db.one("SELECT 1 FROM jobs WHERE id = %s AND token = %s AND state = 'running'", lease)
+    if there is None:
+        return db.one("SELECT 1 FROM finished WHERE id = %s AND token = %s", lease) is not None
+    free = db.one("SELECT 1 FROM jobs WHERE id = %s AND token = %s FOR UPDATE SKIP LOCKED", lease)
+    return None if free is None else False
 
 
 def _finish_plain(
