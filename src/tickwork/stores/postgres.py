@@ -365,7 +365,9 @@ class PostgresStore(DurableStore):
             except StoreUnavailable:
                 became = None
             if became is not None:
-                logger.warning("the commit of job %s was cut off, and was %s", lease.job_id, "done" if became else "not")
+                logger.warning(
+                    "the commit of job %s was cut off, and was %s", lease.job_id, "done" if became else "not"
+                )
                 return became
             if self._clock.monotonic() >= until:
                 reason = f"the connection was lost during a commit ({lost}); whether that was done is not known"

@@ -103,7 +103,12 @@ class Effects:
 
     async def give_back(self, connection: Connection) -> None:
         """Take a connection back whose transaction has ended."""
-        if not connection.closed and not self._is_closed and len(self._idle) < MAX_IDLE and await self._clean(connection):
+        if (
+            not connection.closed
+            and not self._is_closed
+            and len(self._idle) < MAX_IDLE
+            and await self._clean(connection)
+        ):
             self._idle.append(connection)
         else:
             await _closed(connection)
