@@ -366,9 +366,10 @@ class Task(Generic[C, V, P, R]):
             key: The idempotency key, as it is: while a job of the task with this key is unfinished, `enqueue` makes no
                 other one and returns its handle, in all processes. It takes the place of the task's own `key`.
             connection: A connection to the app's PostgreSQL database with a transaction of yours: the job exists
-                exactly when that commits. An `AsyncConnection` of psycopg, a `Connection` of asyncpg, an `AsyncConnection` or
-                `AsyncSession` of SQLAlchemy; one that blocks for `enqueue_sync`. There is no wait for room. What it
-                raises, and a cancelled call, leave the transaction as its driver does: aborted, as a rule.
+                exactly when that commits. An `AsyncConnection` of psycopg, a `Connection` of asyncpg, an
+                `AsyncConnection` or `AsyncSession` of SQLAlchemy; one that blocks for `enqueue_sync`. There is no wait
+                for room. What it raises, and a cancelled call, leave the transaction as its driver does: aborted, as a
+                rule.
         """
         if delay is not None and at is not None:
             raise InvalidOption("at", "given without delay", at, remedy="use one of the two")

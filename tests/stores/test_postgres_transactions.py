@@ -1,4 +1,4 @@
-"""Jobs that are enqueued in a transaction of the user's own: there exactly when it commits, and in nobody's way before."""
+"""Jobs that are enqueued in a transaction of the user's own: there when it commits, and in nobody's way before."""
 
 from __future__ import annotations
 
@@ -67,16 +67,16 @@ async def opened(target: Target, **options: Any) -> AsyncIterator[PostgresStore]
 async def transaction(kind: str, target: Target, *, is_kept: bool = True) -> AsyncIterator[Any]:
     """Begin a transaction on a connection of a kind; commit it at the end of the block, or roll it back."""
     if kind == "psycopg":
-        async with await psycopg.AsyncConnection.connect(target.url) as connection:
-            yield connection
+        async with await psycopg.AsyncConnection.connect(target.url) as own:
+            yield own
             if not is_kept:
-                await connection.rollback()
+                await own.rollback()
     elif kind.startswith("asyncpg"):
         need("asyncpg")
         import asyncpg
 
         async with asyncpg.create_pool(target.url, min_size=1, max_size=1) as pool, pool.acquire() as lent:
-            connection = lent if kind.endswith("pool") else lent._con
+            connection: Any = lent if kind.endswith("pool") else lent._con
             begun = connection.transaction()
             await begun.start()
             yield connection
@@ -309,8 +309,8 @@ async def test_a_key_that_a_transaction_has_for_long_is_told(target: Target) -> 
         with pytest.raises(KeyInDoubt) as told:
             await store.enqueue([new_job(CLOCK, key="k")])
         assert str(told.value) == (
-            "a transaction that has not ended enqueues a job of 't' with the same key, so that nobody knows yet whether "
-            "there is one; end that transaction first, or try again"
+            "a transaction that has not ended enqueues a job of 't' with the same key, so that nobody knows yet "
+            "whether there is one; end that transaction first, or try again"
         )
 
 
@@ -409,7 +409,7 @@ async def test_what_is_no_such_connection_is_refused(target: Target) -> None:
     async with opened(target) as store:
         told = await refused(store.enqueue_within(target.url, [new_job(CLOCK)]))
         assert told == f"connection must be {kinds}, got {target.url!r}; the one on which your transaction runs"
-        connection = await asyncio.to_thread(psycopg.connect, target.url)
+        connection = await asyncio.to_thread(lambda: psycopg.connect(target.url))
         told = await refused(store.enqueue_within(connection, [new_job(CLOCK)]))
         assert told.endswith("; one that blocks goes with enqueue_sync, in a thread")
         connection.close()
@@ -452,7 +452,7 @@ async def test_rows_and_codecs_of_a_connection_do_not_matter(target: Target) -> 
 
     async with opened(target) as store:
         async with await psycopg.AsyncConnection.connect(target.url, row_factory=dict_row) as connection:
-            connection.cursor_factory = psycopg.AsyncRawCursor  # type: ignore[assignment]
+            connection.cursor_factory = psycopg.AsyncRawCursor
             await store.enqueue_within(connection, [new_job(CLOCK, key="k"), new_job(CLOCK, key="k")])
         lent = await asyncpg.connect(target.url)
         for kind in ("json", "jsonb"):
