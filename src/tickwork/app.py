@@ -484,7 +484,7 @@ class App(Declarations):
             raise NotRunning("enqueue_sync would block the app's own loop; use `await task.enqueue(...)` here")
         if options.connection is not None:  # which is this thread's
             self._expect_transactional(store, "connection=")
-            self._expect_taking(task)
+            self._known(task)
             job = self._new_job(task, args, kwargs, options)
             return self._promised(job, store.enqueue_within_sync(options.connection, [job], loop)[0])
         future = asyncio.run_coroutine_threadsafe(self.enqueue_task(task, args, kwargs, options, wait=True), loop)

@@ -107,7 +107,8 @@ async def counts(store: PostgresStore) -> dict[str, int]:
 def ask(target: Target, query: str) -> list[Any]:
     with psycopg.connect(target.url, autocommit=True) as connection:
         connection.execute(f'SET search_path = "{target.schema}"')
-        return connection.execute(query).fetchall()
+        found = connection.execute(query)
+        return found.fetchall() if found.description else []
 
 
 # -- commit and rollback ------------------------------------------------------------------------------------------
@@ -441,6 +442,33 @@ async def test_a_connection_that_leads_elsewhere_is_refused(target: Target) -> N
     finally:
         with psycopg.connect(target.url, autocommit=True) as connection:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def test_a_user_with_just_the_rights_that_the_docs_tell_enqueues(target: Target) -> None:
+    role = f"role_{target.schema}"
+    async with opened(target) as store:
+        ask(
+            target,
+            f"""
+            CREATE ROLE {role};
+            GRANT USAGE ON SCHEMA {target.schema} TO {role};
+            GRANT SELECT, INSERT ON jobs TO {role};
+            GRANT SELECT, INSERT, UPDATE ON shards TO {role};
+            GRANT USAGE ON SEQUENCE jobs_seq TO {role};
+            """,
+        )
+        try:
+            async with transaction("psycopg", target) as connection:
+                await connection.execute(f"SET LOCAL ROLE {role}")
+                await store.enqueue_within(connection, [new_job(CLOCK, key="k", gates=("limit:",)), new_job(CLOCK)])
+            ask(target, f"REVOKE INSERT ON jobs FROM {role}")
+            async with transaction("psycopg", target, is_kept=False) as connection:
+                await connection.execute(f"SET LOCAL ROLE {role}")
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    await store.enqueue_within(connection, [new_job(CLOCK)])
+        finally:
+            ask(target, f"DROP OWNED BY {role}; DROP ROLE {role}")
+        assert await counts(store) == {"queued": 1, "scheduled": 1}
 
 
 # -- connections as programs have them ----------------------------------------------------------------------------

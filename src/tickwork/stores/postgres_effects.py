@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 MAX_IDLE = 4
 """So many connections are kept for the next jobs: each is a process of the server."""
+STATEMENT_SECONDS = 60.0
+"""For so long a thread waits for the loop: for a lock of another end, or for ever when nobody runs the loop again."""
 THREADS = 4
 """In so many threads ends are written; each takes some milliseconds, most of which it waits."""
 
@@ -129,6 +131,8 @@ class Effects:
             raise psycopg.errors.InFailedSqlTransaction(
                 "the transaction of the job has failed, or was ended by a statement, and cannot be committed"
             )
+        if self._is_closed:
+            raise NotRunning("the store is closed")
         if self._threads is None:
             self._threads = ThreadPoolExecutor(THREADS, "tickwork-postgres-effects")
         loop = asyncio.get_running_loop()
@@ -154,7 +158,12 @@ class Guest(Link):
 
     def execute(self, query: str, params: Params = ()) -> Any:
         """Have the loop run a statement, and wait."""
-        done = asyncio.run_coroutine_threadsafe(self._run(marked(query), params), self._loop).result()
+        asked = asyncio.run_coroutine_threadsafe(self._run(marked(query), params), self._loop)
+        try:
+            done = asked.result(STATEMENT_SECONDS)
+        except TimeoutError:  # the loop has ended with this on its list
+            asked.cancel()
+            raise
         self._has_written |= done.rowcount > 0 and not query.lstrip().startswith("SELECT")
         return done
 
