@@ -6,6 +6,7 @@ BIN = $(VENV)/bin
 MAIN_JOB = examples/housekeeping.py
 PYTHONS = 3.11 3.12 3.13 3.14 3.15
 PYTHON ?=
+TESTS = not slow
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -18,7 +19,7 @@ run: $(VENV)/.runtime ## run the main job until Ctrl-C
 	@exec $(BIN)/tickwork run $(MAIN_JOB)
 
 test: $(VENV)/.test ## the tests without the slow ones: one Python, one loop
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "$(TESTS)"
 
 test-full: $(VENV)/.dev ## all tests, then again on uvloop and on the other Pythons
 	@$(MAKE) --no-print-directory -k test-slow test-uvloop test-pythons
@@ -34,7 +35,7 @@ format: $(VENV)/.dev ## let ruff sort the imports and lay out the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.runtime ## the benchmarks, as tables
+bench: $(VENV)/.bench ## the benchmarks, as tables
 	$(BIN)/python bench/inproc.py
 	$(BIN)/python bench/import_time.py
 	$(BIN)/python bench/cron.py
@@ -79,7 +80,7 @@ test-pythons: $(VENV)/.made
 test-3.%: FORCE
 	@$(find-version); find_version 3.$*; \
 	if [ -z "$$python" ]; then echo 'Python 3.$* is not here: not tested'; exit 0; fi; \
-	$(MAKE) --no-print-directory VENV=.venvs/3.$* PYTHON="$$python" test
+	$(MAKE) --no-print-directory VENV=.venvs/3.$* PYTHON="$$python" TESTS='not slow and not one_python' test
 
 # --- environments: a stamp says what is installed, and pip is not called while it is newer than pyproject.toml ---
 
@@ -87,6 +88,11 @@ $(VENV)/.runtime: $(VENV)/.made pyproject.toml
 	@echo 'Installing tickwork into $(VENV)'
 	@$(install) -e '.[cli]'
 	@touch $@
+
+$(VENV)/.bench: $(VENV)/.made pyproject.toml
+	@echo 'Installing tickwork and what its benchmarks need into $(VENV)'
+	@$(install) -e '.[cli,postgres]' || $(install) -e '.[cli]'
+	@touch $(VENV)/.runtime $@
 
 $(VENV)/.test: $(VENV)/.made pyproject.toml
 	@echo 'Installing tickwork and what its tests need into $(VENV)'

@@ -17,7 +17,6 @@ import importlib.metadata
 import json
 import logging
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -552,7 +551,7 @@ async def drift(it: Contestant) -> str:
     late = [at - starts.at[0] - number * it.period for number, at in enumerate(starts.at)]
     if len(late) < count:
         return wrong(f"{len(late)} runs instead of {count}")
-    found = statistics.median(late[-3:]) * 1000  # one late start is no drift
+    found = min(late[-5:], key=abs) * 1000  # a start in time, among others that a busy machine made late: no drift
     return RIGHT if abs(found) < 15 else wrong(f"{found:.0f} ms after {len(late)} runs")
 
 

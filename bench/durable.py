@@ -1,9 +1,10 @@
-"""Jobs that are kept: how fast they go through a file and are picked up, and what idling and the past cost.
+"""Jobs that are kept: how fast they go through a store and are picked up, and what idling and the past cost.
 
-    python bench/durable.py                          # everything, 5 rounds; about 15 minutes
-    python bench/durable.py --quick                  # less of everything, 1 round, about a minute
+    python bench/durable.py                          # everything, 5 rounds; about an hour
+    python bench/durable.py --quick                  # less of everything, 1 round, some minutes
     python bench/durable.py --only e2e --rounds 3    # tickwork beside plain sqlite3
-    bench/packages                                   # as root: installs the Redis that some peers need
+    python bench/durable.py --only postgres          # tickwork on PostgreSQL, beside psycopg and three peers
+    bench/packages                                   # as root: installs PostgreSQL, and the Redis that some peers need
 
 Every contestant runs in a process of its own, all in turn, `--rounds` times, each in an empty folder. Ratios are taken
 within a round.
@@ -15,79 +16,85 @@ import json
 import logging
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import durable_peers
+import durable_postgres_tables
 import durable_raw
 import durable_tickwork
-import peers
-from durable_raw import Times
+from durable_harness import CALLERS, Contestant, Race, Rival, in_turn, pick_up_table, race, ratios, run_child, verdict
 from inproc import hardware, spread
 
-CALLERS = 64
-PROCESS_SECONDS = 600  # for one contestant in one round
-LEAST_OF_RAW = 0.4
-LEAST_OF_BEST = {"files": 2.0, "redis": 4.0}
 MOST_HERE, MOST_THERE = 5, 50  # milliseconds
 MOST_IDLE = 0.5  # percent of a core
 MOST_GROWTH = 2.0  # times what it takes beside a thousand rows
 MOST_MILLISECONDS = 10.0
 FEW = 1_000
 """Rows in the store that is small: enough for every listing to have the same length in both."""
-PARTS = ("e2e", "files", "redis", "pickup", "idle", "million")
-RACES = ("e2e", "files", "redis")
-"""The parts that are one race, and one table."""
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """One who brings jobs from `enqueue` to their end: takes a folder, how many jobs and how many callers."""
-
-    name: str
-    run: Callable[[Path, int, int], Times]
-    kept: str = "file, FULL"
-    part: str = "e2e"
-    peer: str | None = None
-
+PARTS = ("e2e", "files", "redis", "pickup", "idle", "million", "postgres", "claims")
+LONG = ("claims",)
+"""Parts that a quick run leaves out, unless they are asked for."""
 
 FULL, SET_FULL, ALWAYS = "file, FULL", "file, set to FULL", "Redis, always"
-CONTESTANTS = {
-    "raw": Contestant("sqlite3, the same rows in the same batches", durable_raw.same_rows),
-    "bare": Contestant("sqlite3, a bare table in the same batches", durable_raw.bare_table),
-    "tickwork": Contestant("tickwork", durable_tickwork.end_to_end),
+FILES = {
+    "raw": Contestant("sqlite3, the same rows in the same batches", durable_raw.same_rows, FULL, "e2e"),
+    "own": Contestant(
+        "sqlite3, the same rows with the statements of tickwork", durable_raw.same_statements, FULL, "e2e"
+    ),
+    "bare": Contestant("sqlite3, a bare table in the same batches", durable_raw.bare_table, FULL, "e2e"),
+    "tickwork": Contestant("tickwork", durable_tickwork.end_to_end, FULL, "e2e"),
     "huey": Contestant(
-        "huey, 64 threads that call, one that works", durable_peers.huey, "file, fsync=True", "files", "huey"
+        "huey, 64 threads that call, one that works",
+        durable_peers.huey,
+        "file, fsync=True",
+        "files",
+        peer="huey",
+        rival="files",
     ),
     "persistqueue": Contestant(
-        "persist-queue, put, get and ack by one thread", durable_peers.persistqueue, FULL, "files", "persistqueue"
+        "persist-queue, put, get and ack by one thread",
+        durable_peers.persistqueue,
+        FULL,
+        "files",
+        peer="persistqueue",
+        rival="files",
     ),
     "litequeue": Contestant(
-        "litequeue, put, pop and done by one thread", durable_peers.litequeue, SET_FULL, "files", "litequeue"
+        "litequeue, put, pop and done by one thread",
+        durable_peers.litequeue,
+        SET_FULL,
+        "files",
+        peer="litequeue",
+        rival="files",
     ),
     "batches": Contestant(
         "litequeue, the same with 64 put, and 64 done, in one transaction",
         durable_peers.litequeue_batches,
         SET_FULL,
         "files",
-        "litequeue",
+        peer="litequeue",
+        rival="files",
     ),
-    "saq": Contestant("SAQ, two processes, told by pub/sub", durable_peers.saq_told, ALWAYS, "redis", "saq"),
-    "looking": Contestant("SAQ, one process, looks each 20 ms", durable_peers.saq_looking, ALWAYS, "redis", "saq"),
-    "arq": Contestant("arq, two processes, looks each 20 ms", durable_peers.arq, ALWAYS, "redis", "arq"),
+    "saq": Contestant(
+        "SAQ, two processes, told by pub/sub", durable_peers.saq_told, ALWAYS, "redis", peer="saq", rival="redis"
+    ),
+    "looking": Contestant(
+        "SAQ, one process, looks each 20 ms", durable_peers.saq_looking, ALWAYS, "redis", peer="saq", rival="redis"
+    ),
+    "arq": Contestant(
+        "arq, two processes, looks each 20 ms", durable_peers.arq, ALWAYS, "redis", peer="arq", rival="redis"
+    ),
     "taskiq": Contestant(
         "taskiq-redis, stream and results, two processes, looks each 30 ms",
         durable_peers.taskiq,
         ALWAYS,
         "redis",
-        "taskiqredis",
+        peer="taskiqredis",
+        rival="redis",
     ),
 }
 PICK_UPS = {
@@ -99,8 +106,17 @@ IDLERS = {
     "memory": ("`App()`, in memory", durable_tickwork.idle_memory),
     "file": ('`App("sqlite:///...")`', durable_tickwork.idle_file),
 }
-
-
+RACES = [
+    Race(
+        FILES,
+        limit=("raw", "sqlite3"),
+        ours="tickwork",
+        least=0.4,
+        rivals={"files": Rival("tickwork", 2.0), "redis": Rival("tickwork", 4.0)},
+    ),
+    durable_postgres_tables.RACE,
+]
+CONTESTANTS = {key: entry for entries in RACES for key, entry in entries.contestants.items()}
 # --- in a process of its own ---
 
 
@@ -108,173 +124,30 @@ def child(options: argparse.Namespace) -> Any:
     """Measure one thing, and return what can be written as JSON."""
     logging.basicConfig(level=logging.WARNING)
     part, _, key = options.child.partition(":")
-    if part == "e2e":
-        seconds, cpu = CONTESTANTS[key].run(options.folder, options.amount, CALLERS)
-        return {"rate": options.amount / seconds, "cpu": cpu / options.amount * 1e6}
+    folder, amount = options.folder, options.amount
+    if part == "race":
+        seconds, cpu = CONTESTANTS[key].run(folder, amount, CALLERS)
+        return {"rate": amount / seconds, "cpu": cpu / amount * 1e6}
     if part == "pickup":
-        return asyncio.run(PICK_UPS[key][1](options.folder, options.amount))
+        return asyncio.run(PICK_UPS[key][1](folder, amount))
     if part == "idle":
-        return asyncio.run(IDLERS[key][1](options.folder, options.amount))
+        return asyncio.run(IDLERS[key][1](folder, amount))
     if part == "fill":
-        return durable_tickwork.fill(options.folder / key, options.amount)
-    return asyncio.run(durable_tickwork.verbs(options.folder / key, options.amount))
-
-
-# --- the harness ---
-
-
-def run_child(what: str, folder: Path, amount: float, python: Path | None = None) -> Any:
-    """Run this file in a process of its own; return what it measured, or as a string why there is nothing."""
-    command = [str(python or sys.executable), __file__, "--child", what, "--folder", str(folder)]
-    try:
-        done = subprocess.run(
-            [*command, "--amount", str(amount)],
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            timeout=PROCESS_SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        return f"not done in {PROCESS_SECONDS} s"
-    if done.returncode != 0:
-        return peers.last_line(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def in_turn(
-    keys: list[str], rounds: int, run: Callable[[str, Path], Any], parent: Path
-) -> tuple[dict[str, list[Any]], dict[str, str]]:
-    """Let each have a round after the other; return what each measured in each, and why others did not."""
-    found: dict[str, list[Any]] = {key: [] for key in keys}
-    reasons: dict[str, str] = {}
-    for number in range(rounds):
-        turn = number % len(keys)
-        for key in keys[turn:] + keys[:turn]:
-            if key in reasons:
-                continue
-            with tempfile.TemporaryDirectory(prefix="tickwork-durable-", dir=parent) as folder:
-                got = run(key, Path(folder))
-            if isinstance(got, str):
-                reasons[key] = got
-                del found[key]
-            else:
-                found[key].append(got)
-        print(f"{keys[0]} ... {keys[-1]}: round {number + 1} of {rounds}", file=sys.stderr)
-    return found, reasons
-
-
-def verdict(is_met: bool, wanted: str) -> str:
-    return f"{wanted} {'met' if is_met else 'MISSED'}"
-
-
-def ratios(mine: list[float], limit: list[float]) -> list[float]:
-    return [one / other for one, other in zip(mine, limit, strict=True)]
+        return durable_tickwork.fill(folder / key, amount)
+    if part == "verbs":
+        return asyncio.run(durable_tickwork.verbs(folder / key, amount))
+    return durable_postgres_tables.CHILDREN[part](key, folder, amount)
 
 
 # --- the tables ---
 
 
-def race(options: argparse.Namespace) -> bool:
-    """Race tickwork with those that are wanted, and print who got how far."""
-    keys = [key for key, entry in CONTESTANTS.items() if key == "tickwork" or entry.part in options.only]
-    if "raw" not in keys:
-        keys.insert(0, "raw")
-    pythons, missing = environments(keys)
-    jobs_of = {key: min(options.jobs, options.peer_jobs) if CONTESTANTS[key].peer else options.jobs for key in keys}
-
-    def run(key: str, folder: Path) -> Any:
-        try:
-            with durable_peers.redis(folder) if CONTESTANTS[key].part == "redis" else nullcontext():
-                return run_child(f"e2e:{key}", folder, jobs_of[key], pythons[key])
-        except durable_peers.NoRedis as error:
-            return str(error)
-
-    found, reasons = in_turn(list(pythons), options.rounds, run, options.folder)
-    reasons = missing | reasons
-    print(f"\n### From enqueue to the result: {CALLERS} callers, {options.rounds} rounds, median (min-max)\n")
-    print("| contestant | kept in | jobs | jobs per second | us of CPU a job | of sqlite3 | wanted |")
-    print("|---|---|--:|--:|--:|--:|---|")
-    for key in keys:
-        entry = CONTESTANTS[key]
-        if key in reasons:
-            print(f"| {entry.name} | {entry.kept} | - | not measured: {reasons[key]} | - | - | |")
-            continue
-        of_raw = ratios(rates(found[key]), rates(found["raw"])) if "raw" in found else []
-        # Redis has a processor for itself: what the process of the peer uses is not all.
-        cpu = "-" if entry.part == "redis" else spread([got["cpu"] for got in found[key]], ",.0f")
-        wanted = ""
-        if key == "tickwork" and of_raw:
-            wanted = verdict(statistics.median(of_raw) >= LEAST_OF_RAW, f">= {LEAST_OF_RAW}")
-        print(
-            f"| {entry.name} | {entry.kept} | {jobs_of[key]:,} | {spread(rates(found[key]), ',.0f')} | {cpu} "
-            f"| {spread(of_raw, '.3f') if of_raw else '-'} | {wanted} |"
-        )
-    if "tickwork" in found:
-        beside_the_best(found)
-    return not any(CONTESTANTS[key].peer is None for key in reasons)
-
-
-def beside_the_best(found: dict[str, list[Any]]) -> None:
-    """Print how many times as many jobs go through tickwork as through the best of the peers."""
-    rows = []
-    for part, least in LEAST_OF_BEST.items():
-        medians = {
-            key: statistics.median(rates(got)) for key, got in found.items() if CONTESTANTS[key].part == part and got
-        }
-        if medians:
-            best = max(medians, key=lambda key: medians[key])
-            times = ratios(rates(found["tickwork"]), rates(found[best]))
-            wanted = verdict(statistics.median(times) >= least, f">= {least:g}")
-            rows.append(f"| {CONTESTANTS[best].name} | {spread(times, '.2f')} | {wanted} |")
-    if rows:
-        print("\n| tickwork beside the best | times as many | wanted |\n|---|--:|---|")
-        print("\n".join(rows))
-
-
-def environments(keys: list[str]) -> tuple[dict[str, Path], dict[str, str]]:
-    """Return the Python of each contestant, and the reasons why some have none."""
-    pythons: dict[str, Path] = {}
-    reasons: dict[str, str] = {}
-    for key in keys:
-        entry = CONTESTANTS[key]
-        if entry.part == "redis" and not durable_peers.has_redis():
-            reasons[key] = "there is no redis-server; bench/packages installs it"
-        elif entry.peer is None:
-            pythons[key] = Path(sys.executable)
-        else:
-            made = peers.environment(entry.peer)
-            if isinstance(made, peers.Missing):
-                reasons[key] = made.reason
-            else:
-                pythons[key] = made.python
-    return pythons, reasons
-
-
-def rates(got: list[Any]) -> list[float]:
-    return [one["rate"] for one in got]
-
-
 def pick_up(options: argparse.Namespace) -> bool:
-    found, reasons = in_turn(
-        list(PICK_UPS),
-        options.rounds,
+    return pick_up_table(
+        {key: (name, most) for key, (name, _, most) in PICK_UPS.items()},
+        options,
         lambda key, folder: run_child(f"pickup:{key}", folder, options.samples),
-        options.folder,
     )
-    print(f"\n### From enqueue to the first line of the job, one at a time: {options.rounds} rounds, ms\n")
-    print("| | jobs | p50 | p99 | most | wanted |\n|---|--:|--:|--:|--:|---|")
-    for key, (name, _, most) in PICK_UPS.items():
-        if key in reasons:
-            print(f"| {name} | - | not measured: {reasons[key]} | - | - | |")
-            continue
-        middle = [statistics.median(late) for late in found[key]]
-        p99 = [sorted(late)[int(len(late) * 0.99)] for late in found[key]]
-        wanted = verdict(statistics.median(middle) < most, f"p50 < {most}")
-        worst = max(max(late) for late in found[key])
-        print(
-            f"| {name} | {options.samples} | {spread(middle, '.2f')} | {spread(p99, '.1f')} | {worst:.1f} | {wanted} |"
-        )
-    return not reasons
 
 
 def idle(options: argparse.Namespace) -> bool:
@@ -341,12 +214,17 @@ def main() -> int:
     parser.add_argument("--peer-jobs", type=int, default=2_000, help="for the peers, which are slower (default 2000)")
     parser.add_argument("--samples", type=int, default=200, help="jobs that are picked up one at a time (default 200)")
     parser.add_argument("--seconds", type=float, default=20, help="of idling (default 20)")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="that are finished (default 1000000)")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=1_000_000,
+        help="that are finished; in the part claims, that wait, beside ten times as many finished (default 1000000)",
+    )
     parser.add_argument("--verb-samples", type=int, default=100, help="of each verb (default 100)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="less of everything, 1 round")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--no-peers", action="store_true", help="without the parts files and redis")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="these parts")
+    parser.add_argument("--no-peers", action="store_true", help="without the peers")
     parser.add_argument(
         "--folder", type=Path, default=Path(tempfile.gettempdir()), help="where the files are: on a disk, not in memory"
     )
@@ -365,11 +243,11 @@ def main() -> int:
     if options.quick:
         options.rounds, options.jobs, options.samples, options.seconds = 1, 4_000, 60, 4
         options.rows, options.verb_samples, options.peer_jobs = 100_000, 30, 500
-    if options.no_peers:
-        options.only = [part for part in options.only if part not in LEAST_OF_BEST]
+    if options.only is None:
+        options.only = [part for part in PARTS if not (options.quick and part in LONG)]
 
-    are_measured = [race(options)] if set(options.only) & set(RACES) else []
-    others = {"pickup": pick_up, "idle": idle, "million": million}
+    are_measured = [race(entries, options) for entries in RACES if entries.parts & set(options.only)]
+    others = {"pickup": pick_up, "idle": idle, "million": million} | durable_postgres_tables.TABLES
     are_measured += [measure(options) for part, measure in others.items() if part in options.only]
     print(f"\n{hardware()}; {flush_microseconds(options.folder):,.0f} us to append 4 KiB and wait for the disk\n")
     return 0 if all(are_measured) else 1

@@ -81,6 +81,34 @@ def same_rows(folder: Path, jobs: int, callers: int) -> Times:
     return time.perf_counter() - started, time.process_time() - cpu
 
 
+def same_statements(folder: Path, jobs: int, callers: int) -> Times:
+    """Write the same with tickwork's own statements: two for all jobs of a batch, and so two flushes."""
+    from tickwork.stores.sqlite_bulk import in_bulk
+    from tickwork.stores.sqlite_schema import migrate
+    from tickwork.stores.sqlite_verbs import _INSERT_PLAIN, _SUCCEED
+
+    db = connect(folder / "own.db")
+    db.execute("BEGIN IMMEDIATE")
+    migrate(db, str(folder / "own.db"))
+    db.execute("COMMIT")
+    started, cpu = time.perf_counter(), time.process_time()
+    for first in range(0, jobs, callers):
+        ids = [f"01m8bqkb8{number:011d}" for number in range(first, min(first + callers, jobs))]
+        at = now()
+        claim = 1, "host-12345-abcdef", at + 60_000_000
+        job = "noop", '{"x":7}', at, "default", 0, None, None, None, 0, "running", at, 0, *claim
+        db.execute("BEGIN IMMEDIATE")
+        in_bulk(db, _INSERT_PLAIN, [(job_id, *job) for job_id in ids])
+        db.execute("COMMIT")
+
+        db.execute("BEGIN IMMEDIATE")
+        found = in_bulk(db, _SUCCEED, [(job_id, 1, 1, 0, at, "7", None) for job_id in ids], now())
+        db.execute("COMMIT")
+        if len(found) != len(ids):
+            raise AssertionError(f"{len(ids) - len(found)} of {len(ids)} jobs have no result")
+    return time.perf_counter() - started, time.process_time() - cpu
+
+
 def bare_table(folder: Path, jobs: int, callers: int) -> Times:
     """Write as little as a queue can do with: four columns, and one index of what waits."""
     db = connect(folder / "bare.db")

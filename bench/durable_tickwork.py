@@ -22,14 +22,14 @@ GAPS = 0.05, 0.15
 
 
 def end_to_end(folder: Path, jobs: int, callers: int) -> Times:
-    return asyncio.run(call(folder, jobs, callers))
+    return asyncio.run(call(f"sqlite:///{folder}/jobs.db", jobs, callers))
 
 
-async def call(folder: Path, jobs: int, callers: int) -> Times:
+async def call(url: str, jobs: int, callers: int) -> Times:
     """Let callers enqueue and await, each of them job after job, until so many are done."""
     from tickwork import App
 
-    app = App(f"sqlite:///{folder}/jobs.db", workers=callers)
+    app = App(url, workers=callers)
 
     @app.task(name="noop")
     async def noop(x: int) -> int:
@@ -54,9 +54,18 @@ async def call(folder: Path, jobs: int, callers: int) -> Times:
 
 async def pick_up_here(folder: Path, samples: int) -> list[float]:
     """Enqueue in the process of the worker."""
+    return await picked_up_here(f"sqlite:///{folder}/jobs.db", samples)
+
+
+async def pick_up_there(folder: Path, samples: int) -> list[float]:
+    """Enqueue in another process, on the same file; both read the wall clock of this host."""
+    return await picked_up_there(f"sqlite:///{folder}/jobs.db", samples)
+
+
+async def picked_up_here(url: str, samples: int) -> list[float]:
     from tickwork import App
 
-    app = App(f"sqlite:///{folder}/jobs.db")
+    app = App(url)
     late: list[float] = []
 
     @app.task(name="note")
@@ -70,11 +79,10 @@ async def pick_up_here(folder: Path, samples: int) -> list[float]:
     return late
 
 
-async def pick_up_there(folder: Path, samples: int) -> list[float]:
-    """Enqueue in another process, on the same file; both read the wall clock of this host."""
+async def picked_up_there(url: str, samples: int) -> list[float]:
     from tickwork import App
 
-    app = App(f"sqlite:///{folder}/jobs.db")
+    app = App(url)
     late: list[float] = []
 
     @app.task(name="note")
@@ -82,7 +90,7 @@ async def pick_up_there(folder: Path, samples: int) -> list[float]:
         late.append((time.time() - at) * 1e3)
 
     async with app:
-        command = [sys.executable, __file__, str(folder / "jobs.db"), str(samples)]
+        command = [sys.executable, __file__, url, str(samples)]
         producer = await asyncio.create_subprocess_exec(*command, stdin=subprocess.DEVNULL)
         if await producer.wait() != 0:
             raise AssertionError("the producer failed")
@@ -92,21 +100,33 @@ async def pick_up_there(folder: Path, samples: int) -> list[float]:
     return late
 
 
-async def produce(path: Path, samples: int) -> None:
+async def produce(url: str, samples: int) -> None:
     """Be that other process: it enqueues, and runs nothing."""
     from datetime import UTC, datetime
 
-    from tickwork.clock import SystemClock
     from tickwork.jobs import NewJob, new_id
-    from tickwork.stores.sqlite import SQLiteStore
 
-    store = SQLiteStore(path, SystemClock())
+    store = store_of(url)
     await store.open()
     for _ in range(samples):
         await asyncio.sleep(random.uniform(*GAPS))
         at, now = time.time(), datetime.now(UTC)
         await store.enqueue([NewJob(id=new_id(now), task="note", payload=json.dumps({"at": at}), run_at=now)])
     await store.close()
+
+
+def store_of(url: str, worker: str | None = None, max_queued: int = 100_000) -> Any:
+    """Return the store that an app would have."""
+    from tickwork.clock import SystemClock
+
+    if url.startswith("sqlite:///"):
+        from tickwork.stores.sqlite import SQLiteStore
+
+        return SQLiteStore(Path(url.removeprefix("sqlite:///")), SystemClock(), worker=worker, max_queued=max_queued)
+    from tickwork.stores.postgres import PostgresStore
+    from tickwork.stores.postgres_target import target_of
+
+    return PostgresStore(target_of(url), SystemClock(), worker=worker, max_queued=max_queued)
 
 
 # --- idling: the share of a core that an app uses which has nothing to do, in percent ---
@@ -169,12 +189,10 @@ async def verbs(path: Path, samples: int) -> dict[str, float]:
     """Return the median of what each verb takes, as its caller sees it."""
     from datetime import UTC, datetime
 
-    from tickwork.clock import SystemClock
     from tickwork.jobs import JobState, NewJob, new_id
     from tickwork.stores.base import Finish, Lease
-    from tickwork.stores.sqlite import SQLiteStore
 
-    store = SQLiteStore(path, SystemClock(), worker="bench")
+    store = store_of(f"sqlite:///{path}", worker="bench")
     costs: dict[str, list[float]] = {}
 
     async def timed(name: str, call: Callable[[], Awaitable[Any]]) -> Any:
@@ -219,4 +237,4 @@ async def verbs(path: Path, samples: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    asyncio.run(produce(Path(sys.argv[1]), int(sys.argv[2])))
+    asyncio.run(produce(sys.argv[1], int(sys.argv[2])))

@@ -27,6 +27,9 @@ REQUIREMENTS = {
     "joblib": "joblib==1.6.0",
     "aiomultiprocess": "aiomultiprocess==0.9.1",
     "dask": "distributed==2026.8.0",
+    "procrastinate": "procrastinate==3.10.0 psycopg[binary,pool]==3.3.9 psycopg-pool==3.3.3",
+    "saqpostgres": "saq[postgres]==0.26.4 psycopg[binary,pool]==3.3.9 psycopg-pool==3.3.3",
+    "pgqueuer": "pgqueuer==1.6.0 asyncpg==0.32.0",
     "taskiqredis": "taskiq-redis==1.2.4 taskiq==0.13.0 hiredis==3.5.0",
 }
 """What is installed for each peer: one or more requirements, parted by blanks."""

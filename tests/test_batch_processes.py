@@ -11,7 +11,7 @@ import pytest
 from fleet import Fleet
 from tickwork.jobs import JobState
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="needs signals"), pytest.mark.one_python]
 
 COUNT = 1_400
 
@@ -28,7 +28,6 @@ async def double(number: int) -> int:
 async def numbers():
     for number in range(COUNT):
         if number == 700 and "HALT" in os.environ:
-            await asyncio.sleep(0.3)  # so that what came before is enqueued
             say("halted")
             await asyncio.sleep(60)
         yield number
@@ -97,6 +96,7 @@ def test_whoever_enqueues_is_killed_and_the_next_goes_on(folder: Path) -> None:
         fleet.start("wait.py")
         fleet.start()
         fleet.wait_said("halted", within=30)
+        fleet.wait_until(lambda: _size(fleet) >= 700, "what came before to be enqueued", 30)
         fleet.kill(dies)
         row = fleet.ask(lambda store: store.batch("all"))
         assert (row.size, row.is_open, row.is_over) == (700, True, False)

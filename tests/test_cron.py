@@ -706,6 +706,7 @@ def check_against_oracle(expression: str, moment: tuple[str, datetime], dst: Dst
         after = found
 
 
+@pytest.mark.one_python
 @settings(max_examples=150, deadline=None, suppress_health_check=SLOW_CHECKS)
 @given(expressions() | expressions(6), MOMENTS, RULES)
 @example("30 2 * * *", (NEW_YORK, at("2026-03-08T06:59:59")), "cron")
@@ -726,6 +727,7 @@ def test_it_agrees_with_the_minute_by_minute_evaluator_for_years(
     check_against_oracle(expression, moment, dst, days=1_200, n=6)
 
 
+@pytest.mark.one_python
 @settings(max_examples=60, deadline=None, suppress_health_check=SLOW_CHECKS)
 @given(
     st.tuples(fields(2), fields(3), fields(4)),
@@ -738,6 +740,7 @@ def test_over_decades_it_agrees_with_the_minute_by_minute_evaluator(
     check_against_oracle(f"30 1 {' '.join(days)}", (zone, after.replace(tzinfo=UTC)), "cron", days=4_000, n=2)
 
 
+@pytest.mark.one_python
 @settings(max_examples=150, deadline=None, suppress_health_check=SLOW_CHECKS)
 @given(expressions(portable=True), wall_times(1975, 2060))
 def test_in_utc_it_agrees_with_croniter(expression: str, start: datetime) -> None:
@@ -756,6 +759,7 @@ def test_in_utc_it_agrees_with_croniter(expression: str, start: datetime) -> Non
         after = found
 
 
+@pytest.mark.one_python
 @settings(max_examples=150, deadline=None, suppress_health_check=SLOW_CHECKS)
 @given(expressions() | expressions(6), MOMENTS, RULES)
 def test_fire_times_ascend_and_the_set_does_not_depend_on_where_one_asks(
@@ -775,6 +779,7 @@ def test_fire_times_ascend_and_the_set_does_not_depend_on_where_one_asks(
         assert (moment_.tzinfo, moment_.microsecond) == (UTC, 0)
 
 
+@pytest.mark.one_python
 @settings(max_examples=100, deadline=None, suppress_health_check=SLOW_CHECKS)
 @given(expressions(), MOMENTS)
 def test_the_answer_does_not_depend_on_what_was_asked_before(expression: str, moment: tuple[str, datetime]) -> None:
@@ -829,6 +834,7 @@ def count_looks(expression: str, zone: CountingZone, after: datetime, dst: str) 
     return fire_after(parse(expression), zone, after, dst), zone.looks
 
 
+@pytest.mark.one_python
 @settings(max_examples=200, deadline=None, suppress_health_check=SLOW_CHECKS)
 @given(expressions(), MOMENTS, RULES)
 def test_every_search_is_bounded_in_steps(expression: str, moment: tuple[str, datetime], dst: DstRule) -> None:

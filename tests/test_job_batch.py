@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from tickwork.errors import (
 )
 from tickwork.job_batch import CHANGE_COUNT, FEW, PAGE
 from tickwork.job_feed import PART_COUNT
+from tickwork.stores.filelock import FileLock
 from tickwork.stores.memory import MemoryStore
 from tickwork.stores.memory_batches import Batches  # here: in an app that runs, the first batch would import it
 from tickwork.tasks import MAX_BATCH_ID
@@ -510,6 +511,49 @@ async def test_who_waits_for_a_batch_that_is_left_off_is_told(work: Work) -> Non
             f"batch 'b' is not complete: whoever enqueued its items left off after {total:,}; go on with the same "
             "items, await task.map(items, id='b'), or cancel it"
         )
+
+
+async def test_a_part_that_is_under_way_when_a_map_is_cancelled_counts(
+    kept: Callable[..., Work], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    more = asyncio.Event()
+
+    async def items() -> AsyncIterator[int]:
+        yield 0
+        await more.wait()
+        yield 1
+        yield 2
+        await asyncio.Event().wait()
+
+    def is_feeding() -> bool:
+        return any("feed_batch" in repr(task.get_coro()) for task in asyncio.all_tasks())
+
+    work = kept()
+    async with work.app.client():
+        store: Any = work.app._store_now()
+        mapping = asyncio.ensure_future(work.half.map(items(), id="b"))
+        async with asyncio.timeout(30):
+            while [row.size for row in await store.batches()] != [1]:  # noqa: ASYNC110 - it is asked, and not told
+                await asyncio.sleep(0.002)
+        lock = FileLock(tmp_path / "jobs.db-lock")
+        await until(lock.try_acquire)
+        more.set()
+        await until(is_feeding)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await until(lambda: not store._committer._asked and not store._committer._waiting)  # the thread has the part
+        mapping.cancel()
+        await asyncio.sleep(0)
+        lock.close()
+        await asyncio.wait([mapping])
+        row = await store.batch("b")
+
+    assert mapping.cancelled()
+    assert row.size == 3
+    assert row.feeds_until <= datetime.now(UTC)  # nobody waits for more
+    assert [message.partition(" items")[0] for message in caplog.messages] == [
+        "map of half was cancelled: batch 'b' has 3"
+    ]
 
 
 async def _all(outcomes: AsyncIterator[Any], seen: list[Any]) -> None:

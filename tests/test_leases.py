@@ -90,9 +90,11 @@ async def test_a_job_on_the_loop_is_cancelled_at_once_and_who_waits_hears_of_the
     assert not any("came too late" in line for line in said)
 
 
-async def test_what_waits_in_the_buffer_does_not_begin(app: App, tmp_path: Path, wait_until: WaitUntil) -> None:
+async def test_what_waits_in_the_buffer_does_not_begin(tmp_path: Path, wait_until: WaitUntil) -> None:
+    app = App(f"sqlite:///{tmp_path}/jobs.db", workers=4, cancel_seconds=1)
     runs: list[str] = []
-    begun, go = asyncio.Event(), asyncio.Event()
+    begun: list[str] = []
+    go = asyncio.Event()
 
     @app.task(name="short")
     async def short() -> None:
@@ -100,7 +102,7 @@ async def test_what_waits_in_the_buffer_does_not_begin(app: App, tmp_path: Path,
 
     @app.task(name="first")
     async def first() -> None:
-        begun.set()
+        begun.append("here")
         await go.wait()
 
     @app.task(name="second", priority=-1)
@@ -109,11 +111,11 @@ async def test_what_waits_in_the_buffer_does_not_begin(app: App, tmp_path: Path,
 
     async with app, another(tmp_path / "jobs.db") as other:
         dispatcher: Any = app._dispatcher
-        for job_of_many in await short.enqueue_many([()] * 200):  # so many in a moment that one is taken in advance
-            await job_of_many
-        await first.enqueue()
+        # So many end in a moment that one is taken in advance, and no moment passes before it comes.
+        await short.enqueue_many([()] * 200)
+        await first.enqueue_many([()] * 4)
         job = await second.enqueue()
-        await begun.wait()
+        await wait_until(lambda: len(begun) == 4)
         await wait_until(lambda: dispatcher.holds(job.id))
         # In one turn of the loop, and so in one transaction: nobody else claims between the two.
         _, records = await asyncio.gather(

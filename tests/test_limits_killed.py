@@ -16,7 +16,7 @@ from tickwork.stores.base import Store
 from tickwork.stores.postgres_target import Target
 from tickwork.stores.sqlite import SQLiteStore
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="needs signals"), pytest.mark.one_python]
 
 LIMITED = """
 from tickwork import Limit, Rate
@@ -50,7 +50,7 @@ def enqueue(fleet: Fleet, task: str, gate: str, hosts: list[str]) -> list[str]:
     return [record.id for record in fleet.ask(put)]
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(120)
 def test_four_processes_that_are_killed_never_run_more_than_the_limit_and_no_key_starves(
     tmp_path: Path, home: Target | None
 ) -> None:

@@ -17,7 +17,7 @@ from fleet import Fleet, Line
 from tickwork.stores.base import Answer
 from tickwork.stores.postgres_target import Target
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="needs signals"), pytest.mark.one_python]
 
 PERIOD = timedelta(milliseconds=200)
 
@@ -298,7 +298,7 @@ def test_pause_resume_run_now_and_cancel_take_effect_in_other_processes_at_once(
 WEB = """
 from starlette.applications import Starlette
 
-app = App("sqlite:///jobs.db", workers=5)
+app = App("sqlite:///jobs.db", workers=5, block_warn_seconds=None)
 
 @app.every("200ms", name="plain")
 async def fired(ctx: Context):

@@ -57,10 +57,11 @@ def make_app(processes: int | Processes = 1, **options: Any) -> App:
 
 async def running(path: Path) -> int:
     """Wait until `wait_for` runs, and return the process id of its child."""
-    while True:
-        for found in path.parent.glob(f"{path.name}.*"):
-            return int(found.suffix[1:])
-        await asyncio.sleep(0.005)
+    async with asyncio.timeout(30):
+        while True:
+            for found in path.parent.glob(f"{path.name}.*"):
+                return int(found.suffix[1:])
+            await asyncio.sleep(0.005)
 
 
 # -- the options

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tickwork.errors import IllegalMove
-from tickwork.jobs import JobRecord, JobState, new_id
-from tickwork.records import changed, record
+from tickwork.jobs import JobRecord, JobState, NewJob, new_id, taken
+from tickwork.records import changed, copier, record
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RECORD = JobRecord(
@@ -48,6 +48,31 @@ def test_changes_are_those_of_replace_and_leave_the_original_alone() -> None:
     assert copy == replace(RECORD, state=JobState.RUNNING, token=7, fire_time=None)
     assert (RECORD.state, RECORD.token, RECORD.fire_time) == (JobState.QUEUED, 0, NOW)
     assert changed(More(first=1), third=4.0) == More(first=1, third=4.0)
+
+
+def test_a_copier_copies_as_changed_does_and_adds_what_a_base_lacks() -> None:
+    assert copier(JobRecord, "token", "state")(RECORD, 7, JobState.RUNNING) == changed(
+        RECORD, token=7, state=JobState.RUNNING
+    )
+    assert copier(More, "third")(Base(first=1), 4.0) == More(first=1, third=4.0)
+
+
+def test_a_job_that_is_taken_in_keeps_all_that_it_was_made_with() -> None:
+    job = NewJob(id="a", task="t", payload="{}", run_at=NOW, priority=3, key="k", batch="b", batch_index=1)
+
+    assert taken(job, NOW) == JobRecord(
+        id="a",
+        task="t",
+        payload="{}",
+        run_at=NOW,
+        priority=3,
+        key="k",
+        batch="b",
+        batch_index=1,
+        state=JobState.QUEUED,
+        enqueued_at=NOW,
+    )
+    assert taken(changed(job, run_at=NOW.replace(year=2027)), NOW).state is JobState.SCHEDULED
 
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ import pytest
 from tickwork import App, At, Context, Cron, Every, JobState, Trigger
 from tickwork.errors import DuplicateName, UnknownSchedule
 from tickwork.stores.memory import MemoryStore
-from tickwork.testing import virtual_loop_factory
+from tickwork.testing import VirtualClock, VirtualLoop, virtual_loop_factory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from tickwork.stores.base import Answer, Fired, Firing, ScheduleChange, ScheduleRow, Store
     from tickwork.testing import Testing
@@ -792,3 +792,119 @@ async def test_resuming_asks_a_trigger_anew_also_one_that_was_finished() -> None
         await app.schedules["once"].resume()
 
         assert isinstance(app.schedules["once"].error, SystemExit)
+
+
+# --- ahead of a fire time, on a clock that tells to ------------------------------------------------------------------
+
+
+class AheadClock(VirtualClock):
+    ahead_seconds = 0.03
+
+
+class Asked(Trigger):
+    """Every ten seconds; notes when it is asked, and raises while it is told to."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self.clock = clock
+        self.asked: list[datetime] = []
+        self.error: Exception | None = None
+
+    def next(self, after: datetime) -> datetime | None:
+        self.asked.append(self.clock.now())
+        if self.error is not None:
+            raise self.error
+        return Every("10s").next(after)
+
+    @property
+    def fingerprint(self) -> str:
+        return "asked"
+
+
+def run_ahead(act: Callable[[App, Asked, list[datetime]], Coroutine[Any, Any, None]]) -> None:
+    """Call `act` some milliseconds before the second fire time of a schedule "s", whose jobs note when they begin."""
+    clock = AheadClock(autojump=True)
+
+    async def run() -> None:
+        app = App(clock=clock)
+        trigger, begun = Asked(clock), list[datetime]()
+
+        @app.schedule(trigger, name="s")
+        async def work() -> None:
+            begun.append(clock.now())
+
+        async with app:
+            await asyncio.sleep(19.98)
+            await act(app, trigger, begun)
+
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(clock)) as runner:
+        runner.run(run())
+
+
+def test_what_falls_due_is_decided_a_moment_before_and_fired_when_the_time_has_come() -> None:
+    async def act(app: App, trigger: Asked, begun: list[datetime]) -> None:
+        assert trigger.asked[-1] == after(seconds=19.97)
+        asked = len(trigger.asked)
+        await asyncio.sleep(5)
+        assert len(trigger.asked) == asked
+        assert begun == [after(seconds=10), after(seconds=20)]
+        assert rows(await app.schedules["s"].history()) == [("ran", at, at, 1) for at in begun]
+
+    run_ahead(act)
+
+
+def test_a_trigger_that_raises_ahead_of_a_fire_time_is_told_when_that_has_come(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def act(app: App, trigger: Asked, begun: list[datetime]) -> None:
+        await asyncio.sleep(9.97)
+        trigger.error = ValueError("no")
+        asked = len(trigger.asked)
+        await asyncio.sleep(0.04)
+        assert len(trigger.asked) == asked + 1
+        assert not caplog.records
+        trigger.error = None
+        await asyncio.sleep(0.02)
+        assert begun[-1] == after(seconds=30)
+        await asyncio.sleep(9.9)
+        trigger.error = ValueError("no")
+        await asyncio.sleep(0.2)
+        assert [record.message for record in caplog.records] == [
+            "the trigger of schedule s raised, so it stops; resume() tries it again"
+        ]
+
+    run_ahead(act)
+
+
+def test_what_changes_after_it_was_decided_counts() -> None:
+    async def pause(app: App, trigger: Asked, begun: list[datetime]) -> None:
+        await app.schedules["s"].pause()
+        await asyncio.sleep(0.01)
+        await app.schedules["s"].resume()
+        await asyncio.sleep(15)
+        assert begun == [after(seconds=10), after(seconds=20), after(seconds=30)]
+
+    async def stay_paused(app: App, trigger: Asked, begun: list[datetime]) -> None:
+        await app.schedules["s"].pause()
+        await asyncio.sleep(15)
+        assert begun == [after(seconds=10)]
+
+    async def remove(app: App, trigger: Asked, begun: list[datetime]) -> None:
+        await app.schedules.remove("s")
+        await asyncio.sleep(15)
+        assert begun == [after(seconds=10)]
+
+    for act in (pause, stay_paused, remove):
+        run_ahead(act)
+
+
+def test_a_decision_ahead_that_came_too_late_is_made_anew() -> None:
+    async def act(app: App, trigger: Asked, begun: list[datetime]) -> None:
+        trigger.clock.jump_wall(35)
+        await asyncio.sleep(0.1)
+        assert rows(await app.schedules["s"].history()) == [
+            ("ran", after(seconds=10), after(seconds=10), 1),
+            ("missed", after(seconds=20), after(seconds=40), 3),
+            ("ran", after(seconds=50), after(seconds=50), 1),
+        ]
+
+    run_ahead(act)

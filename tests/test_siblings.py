@@ -126,7 +126,7 @@ from starlette.applications import Starlette
 from tickwork import App
 
 logging.basicConfig(format="%(levelname)s %(message)s")
-app = App()
+app = App(block_warn_seconds=None)
 
 @app.every("1h")
 async def fired(): ...

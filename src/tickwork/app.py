@@ -55,7 +55,7 @@ from .shield import is_meant_for_us, to_its_end
 from .siblings import warn_of_workers
 from .stores.memory import MemoryStore
 from .stores.views import Vitals
-from .tasks import Declarations, EnqueueOptions, ScheduleSpec, Task, check_batch_id
+from .tasks import AS_IT_SAYS, Declarations, EnqueueOptions, ScheduleSpec, Task, check_batch_id
 from .workers import Workers
 from .zones import zone_key
 
@@ -339,7 +339,7 @@ class App(Declarations):
         Raises:
             UnknownTask: The app does not include the task.
         """
-        job: Job[R] = await self.enqueue_task(task, args, kwargs, EnqueueOptions(), wait=True)
+        job: Job[R] = await self.enqueue_task(task, args, kwargs, AS_IT_SAYS, wait=True)
         return job
 
     async def enqueue_here(self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
@@ -353,14 +353,21 @@ class App(Declarations):
         if self._is_client:
             raise NotRunning("a client runs no jobs; use app.enqueue(task, ...)")
         assert self._dispatcher is not None
-        job = self._new_job(self._known(task), args, kwargs, EnqueueOptions())
+        job = self._new_job(self._known(task), args, kwargs, AS_IT_SAYS)
         return self._handle_of(job, await self._dispatcher.take(job))
 
     async def enqueue_task(
         self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], options: EnqueueOptions, *, wait: bool
     ) -> Job[Any]:
         """Enqueue a job with options; what `Task.enqueue` and its kin call."""
-        return (await self.enqueue_calls(task, [(args, kwargs)], options, wait=wait))[0]
+        if options.connection is not None:
+            return (await self.enqueue_calls(task, [(args, kwargs)], options, wait=wait))[0]
+        store = self._store_now()
+        self._expect_taking(task)
+        job = self._new_job(task, args, kwargs, options)
+        # A job that waits for room may wait for itself: the worker that could make room is its own.
+        (record,) = await store.enqueue([job], wait=wait and not self._is_inside())
+        return self._handle_of(job, record)
 
     async def enqueue_calls(
         self,
@@ -378,7 +385,6 @@ class App(Declarations):
             self._expect_transactional(store, "connection=")
             records = await store.enqueue_within(options.connection, jobs)
             return [self._promised(job, record) for job, record in zip(jobs, records, strict=True)]
-        # A job that waits for room may wait for itself: the worker that could make room is its own.
         records = await store.enqueue(jobs, wait=wait and not self._is_inside())
         return [self._handle_of(job, record) for job, record in zip(jobs, records, strict=True)]
 
@@ -460,6 +466,8 @@ class App(Declarations):
 
     def _handle(self, job_id: str, task: str) -> Job[Any]:
         """Return the handle of a job; while somebody holds it, the memory store keeps the job."""
+        if self._path is not None:
+            return Job(self, job_id, task)
         handle = self._handles.get(job_id)
         if handle is None:
             handle = self._handles[job_id] = Job(self, job_id, task)

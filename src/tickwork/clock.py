@@ -27,6 +27,10 @@ JUMP_SECONDS = 1.0
 """A difference between wall and monotonic clock that is a jump and not the slewing of a time daemon: those move
 by 0.5 ms a second at the most, 15 ms in the longest sleep."""
 
+AHEAD_SECONDS = 0.03
+"""Time enough to decide about a thousand fire times, which would make the last of them begin 10 ms later if it were
+done when they have come."""
+
 LATE_SECONDS = 1.0
 """A start that is later than this is worth an explanation, and so is a loop that was held for this long."""
 
@@ -42,6 +46,9 @@ class Clock(ABC):
     """Wall time, a monotonic reading and timers, from one source."""
 
     max_sleep_seconds: float = MAX_SLEEP_SECONDS
+    ahead_seconds: float = 0.0
+    """How long before a fire time it is decided what becomes of it; 0: not before it has come, where time stands still
+    meanwhile."""
 
     @abstractmethod
     def now(self) -> datetime:
@@ -74,6 +81,8 @@ class Clock(ABC):
 
 class SystemClock(Clock):
     """The real clock."""
+
+    ahead_seconds = AHEAD_SECONDS
 
     def __init__(self) -> None:
         self._offset = time.time() - time.monotonic()

@@ -370,9 +370,13 @@ class Dispatcher:
     async def _take_in(self, records: Sequence[JobRecord]) -> None:
         runs = [run for record in records if (run := self._admit(record)) is not None]
         self._claimed += runs
+        buffer = self._workers.buffer
         for run in runs:
             if not self._set_apart(run):
-                await self._workers.buffer.put(run)
+                if buffer.full():
+                    await buffer.put(run)
+                else:
+                    buffer.put_nowait(run)
             self._claimed.remove(run)
 
     async def _refill(self) -> None:

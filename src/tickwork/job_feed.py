@@ -216,8 +216,10 @@ class Feed:
         except BaseException:
             feeding.cancel()
             await asyncio.wait([feeding])
-            if not feeding.cancelled() and feeding.exception() is None:
-                self._row = feeding.result()
+            if not feeding.cancelled():
+                feeding.exception()  # it is seen
+            with suppress(Exception):  # the store has taken all of the part or none: only the batch says which
+                self._row = await to_its_end(store.batch(part.batch))
             raise
         return feeding.result()
 

@@ -14,16 +14,19 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import field
+from dataclasses import field, fields
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from .errors import IllegalMove
-from .records import changed, record
+from .records import changed, copier, record
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .payloads import ErrorInfo
 
 
@@ -218,24 +221,15 @@ class JobRecord(NewJob):
 
 def taken(job: NewJob, now: datetime) -> JobRecord:
     """Return the record of a job that a store takes in now."""
-    return JobRecord(
-        id=job.id,
-        task=job.task,
-        payload=job.payload,
-        run_at=job.run_at,
-        queue=job.queue,
-        priority=job.priority,
-        schedule=job.schedule,
-        fire_time=job.fire_time,
-        start_by=job.start_by,
-        is_once=job.is_once,
-        key=job.key,
-        gates=job.gates,
-        batch=job.batch,
-        batch_index=job.batch_index,
-        state=JobState.QUEUED if job.run_at <= now else JobState.SCHEDULED,
-        enqueued_at=now,
-    )
+    take, defaults = _taking()
+    return take(job, JobState.QUEUED if job.run_at <= now else JobState.SCHEDULED, now, *defaults)
+
+
+@cache
+def _taking() -> tuple[Callable[..., JobRecord], list[Any]]:
+    """Return what makes a record of a new job, and what it is given behind state and `enqueued_at`."""
+    more = fields(JobRecord)[len(fields(NewJob)) :]
+    return copier(JobRecord, *(entry.name for entry in more)), [entry.default for entry in more[2:]]
 
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no letters that look like digits
@@ -247,16 +241,18 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
-_stamp: tuple[datetime, str] = _EPOCH, "0" * 10
+_stamp: tuple[datetime, int, str] = _EPOCH, 0, "0" * 10
 
 
 def new_id(now: datetime) -> str:
     """Return a job id: 20 letters and digits that sort by creation time (milliseconds), with 50 random bits."""
     global _stamp
-    at, text = _stamp  # read at once: jobs are enqueued from many threads
+    at, known, text = _stamp  # read at once: jobs are enqueued from many threads
     if at is not now:  # the jobs of one moment share its text
-        text = _text((now - _EPOCH) // _MILLISECOND)
-        _stamp = now, text
+        milliseconds = (now - _EPOCH) // _MILLISECOND
+        if milliseconds != known:
+            text = _text(milliseconds)
+        _stamp = now, milliseconds, text
     return text + _text(_random.getrandbits(50))
 
 
@@ -264,9 +260,6 @@ def _text(bits: int) -> str:
     """Return 50 bits as ten characters."""
     pairs = _PAIRS
     return (
-        pairs[bits >> 40]
-        + pairs[(bits >> 30) & 1023]
-        + pairs[(bits >> 20) & 1023]
-        + pairs[(bits >> 10) & 1023]
-        + pairs[bits & 1023]
+        f"{pairs[bits >> 40]}{pairs[(bits >> 30) & 1023]}{pairs[(bits >> 20) & 1023]}{pairs[(bits >> 10) & 1023]}"
+        f"{pairs[bits & 1023]}"
     )

@@ -263,6 +263,16 @@ def due(
     )
 
 
+def holds_until(found: Due, at: datetime, policies: Policies) -> datetime:
+    """Return the instant before which a decision made for `at`, the fire time itself, is right as well."""
+    limits = [at + timedelta(seconds=PROMPT_SECONDS)]
+    if found.known is not None and found.known[1] is not None:
+        limits.append(found.known[1])
+    if policies.grace is not None:
+        limits.append(at + timedelta(seconds=policies.grace))
+    return min(limits)
+
+
 def _runs(
     trigger: Trigger, watermark: datetime, now: datetime, last: datetime, policies: Policies
 ) -> tuple[tuple[datetime, ...], tuple[str, ...]]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["changed", "record"]
+__all__ = ["changed", "copier", "record"]
 
 R = TypeVar("R")
 C = TypeVar("C")
@@ -61,11 +61,20 @@ def changed(record: R, **changes: Any) -> R:
         AttributeError: It has no such field.
     """
     try:
-        copier = _copiers[record.__class__, *changes]
+        copy = _copiers[record.__class__, *changes]
     except KeyError:
-        copier = _make_copier(record.__class__, *changes)
-    made: R = copier(record, *changes.values())
+        copy = _make_copier(record.__class__, *changes)
+    made: R = copy(record, *changes.values())
     return made
+
+
+def copier(cls: type[R], *names: str) -> Callable[..., R]:
+    """Return what copies a record with other values for these fields, which it is called with after the record.
+
+    Where a copy is made for every job: a third of the time that `changed` takes. It takes a millisecond to make, which
+    no import should. The record may be of a class that `cls` derives from, when the names are all that it lacks.
+    """
+    return _copiers.get((cls, *names)) or _make_copier(cls, *names)
 
 
 def _make_copier(cls: type, *names: str) -> Callable[..., Any]:
@@ -80,5 +89,5 @@ def _make_copier(cls: type, *names: str) -> Callable[..., Any]:
         "\n".join([f"def copy({', '.join(('record', *names))}):", "    made = new(cls)", *lines, "    return made"]),
         known,
     )
-    copier: Callable[..., Any] = known["copy"]
-    return _copiers.setdefault((cls, *names), copier)
+    copy: Callable[..., Any] = known["copy"]
+    return _copiers.setdefault((cls, *names), copy)

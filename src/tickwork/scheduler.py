@@ -53,6 +53,15 @@ them, so there they are answered together."""
 
 
 @dataclass(slots=True, eq=False)
+class Prepared:
+    """What was decided in advance about a fire time: it holds while the row is this one, and until an instant."""
+
+    row: ScheduleRow
+    until: datetime
+    firings: list[Firing]
+
+
+@dataclass(slots=True, eq=False)
 class Entry:
     """A schedule as the scheduler holds it."""
 
@@ -75,6 +84,8 @@ class Entry:
     """A fire time and the next one, as the trigger said last."""
     ticket: int = 0
     """Which heap entry is the valid one."""
+    prepared: Prepared | None = None
+    """What was decided about the next fire time; None: nothing yet."""
 
 
 class Scheduler:
@@ -103,6 +114,7 @@ class Scheduler:
         self._random = random or Random()
         self._store = store
         self._clock = clock
+        self._ahead = timedelta(seconds=clock.ahead_seconds)
         self._events = events
         self._watchdog = watchdog
         self.entries: dict[str, Entry] = {}
@@ -257,6 +269,8 @@ class Scheduler:
             is_well = await self._refresh()
             if due:
                 is_well = await self._answer(due, now) and is_well
+            elif self._ahead:
+                self._prepare(now)
             if is_well:
                 self.store_error = None
                 await self._sleep()
@@ -307,7 +321,8 @@ class Scheduler:
             if at <= self._clock.now():
                 await asyncio.sleep(0)  # a schedule as fast as this loop must leave turns to the others
                 return
-            timer = self._clock.call_at(at, self._changed.set)
+            early = at - self._ahead
+            timer = self._clock.call_at(at if early <= self._clock.now() else early, self._changed.set)
         if self._watchdog is not None:
             self._watchdog.expect(self._mono(self._heap[0][0]) if self._heap else None)
         try:
@@ -356,6 +371,29 @@ class Scheduler:
                 due.append(entry)
         return due
 
+    def _prepare(self, now: datetime) -> None:
+        """Decide about what falls due in a moment, as if that had come."""
+        heap, until, places, count = self._heap, now + self._ahead, [0], 0
+        while places and count < AT_ONCE:
+            place = places.pop()
+            if place < len(heap) and heap[place][0] <= until:
+                at, ticket, entry = heap[place]
+                places += (2 * place + 1, 2 * place + 2)
+                if ticket == entry.ticket and entry.row is not None and entry.prepared is None:
+                    count += 1
+                    try:
+                        entry.prepared = self._prepared(entry, entry.row, at)
+                    except BaseException as error:
+                        if isinstance(error, KeyboardInterrupt):
+                            raise
+                        # It is raised again, and told, when the time has come.
+
+    def _prepared(self, entry: Entry, row: ScheduleRow, at: datetime) -> Prepared | None:
+        found = policies.due(entry.trigger, row, at, entry.policies, entry.known)
+        if found is None or found.missed != 0:
+            return None
+        return Prepared(row, policies.holds_until(found, at, entry.policies), self._firings(entry, row, found, at))
+
     async def _answer(self, due: list[Entry], now: datetime) -> bool:
         """Fire all that is due in one call, and return whether the store took it."""
         decided = [(entry, firing) for entry in due for firing in self._decide(entry, now)]
@@ -395,20 +433,21 @@ class Scheduler:
     def _decide(self, entry: Entry, now: datetime) -> list[Firing]:
         """Return the answers to the fire times of a schedule that have come, in their order."""
         row = entry.row
+        prepared, entry.prepared = entry.prepared, None
         if row is None or entry.broken is not None:
             return []
+        if prepared is not None and prepared.row is row and now < prepared.until:
+            return prepared.firings
         try:
             found = policies.due(entry.trigger, row, now, entry.policies, entry.known)
             if found is None:
                 return []
-            entry.known = found.known
-            jobs = [self._job(entry, fire_time, now) for fire_time in found.runs]
+            firings = self._firings(entry, row, found, now)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
             self._set_aside(entry, error)
             return []
-        late_because = self._late_because(found, now)
         if found.missed != 0:
             logger.warning(
                 "schedule %s: %s fire times passed while nothing could run, from %s on; %s%s",
@@ -416,8 +455,14 @@ class Scheduler:
                 "many" if found.missed is None else found.missed,
                 found.missed_first and found.missed_first.isoformat(),
                 _runs_now(found.runs),
-                f"; {late_because}" if late_because else "",
+                f"; {because}" if (because := firings[0].late_because) else "",
             )
+        return firings
+
+    def _firings(self, entry: Entry, row: ScheduleRow, found: Due, now: datetime) -> list[Firing]:
+        entry.known = found.known
+        jobs = [self._job(entry, fire_time, now) for fire_time in found.runs]
+        late_because = self._late_because(found, now)
         firings = []
         for number, job in enumerate(jobs or [None]):
             is_first = number == 0  # what was missed lies before it

@@ -146,6 +146,10 @@ class ScheduleSpec:
         return Between(trigger, start_at=bounds.start_at, end_at=bounds.end_at)
 
 
+AS_IT_SAYS = EnqueueOptions()
+"""Shared by all jobs that are enqueued as their task says."""
+
+
 class Binding(Protocol):
     """A started app, as its tasks see it."""
 
@@ -284,11 +288,11 @@ class Task(Generic[C, V, P, R]):
             InvalidPayload: An argument does not fit the function, or cannot be written as JSON.
             QueueFull: The store is full and this is called inside a job, where waiting could wait for itself.
         """
-        return await self._app().enqueue_task(self, args, kwargs, EnqueueOptions(), wait=True)  # type: ignore[no-any-return]
+        return await self._app().enqueue_task(self, args, kwargs, AS_IT_SAYS, wait=True)  # type: ignore[no-any-return]
 
     async def enqueue_nowait(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Enqueue like `enqueue`, and raise `QueueFull` where that would wait for room."""
-        return await self._app().enqueue_task(self, args, kwargs, EnqueueOptions(), wait=False)  # type: ignore[no-any-return]
+        return await self._app().enqueue_task(self, args, kwargs, AS_IT_SAYS, wait=False)  # type: ignore[no-any-return]
 
     async def enqueue_many(self, calls: Iterable[Sequence[Any] | Mapping[str, Any]]) -> list[Job[R]]:
         """Enqueue a job for each call, all or none, and return their handles in the same order.
@@ -302,7 +306,7 @@ class Task(Generic[C, V, P, R]):
             InvalidPayload: An argument does not fit; nothing is enqueued.
             QueueFull: They are more than the store may ever hold, or it is full and this is called inside a job.
         """
-        return await self._app().enqueue_calls(self, list(map(_call, calls)), EnqueueOptions(), wait=True)
+        return await self._app().enqueue_calls(self, list(map(_call, calls)), AS_IT_SAYS, wait=True)
 
     async def map(self, items: Iterable[Any] | AsyncIterable[Any], *, id: str | None = None) -> JobBatch[R]:
         """Enqueue a job for each item as one batch, and return its handle: jobs that are counted and awaited together.
@@ -325,7 +329,7 @@ class Task(Generic[C, V, P, R]):
             WrongBatch: The batch has other items, is of another task, or was cancelled.
             QueueFull: The store is full and this is called inside a job.
         """
-        return await self._app().map_task(self, items, _one, EnqueueOptions(), batch_id=id)  # type: ignore[no-any-return]
+        return await self._app().map_task(self, items, _one, AS_IT_SAYS, batch_id=id)  # type: ignore[no-any-return]
 
     async def map_calls(
         self,
@@ -340,11 +344,11 @@ class Task(Generic[C, V, P, R]):
                 mapping of named ones.
             id: As in `map`.
         """
-        return await self._app().map_task(self, calls, _call, EnqueueOptions(), batch_id=id)  # type: ignore[no-any-return]
+        return await self._app().map_task(self, calls, _call, AS_IT_SAYS, batch_id=id)  # type: ignore[no-any-return]
 
     def enqueue_sync(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Enqueue from a thread that is not the loop's, and wait there until the job is stored."""
-        return self._app().enqueue_from_thread(self, args, kwargs, EnqueueOptions())  # type: ignore[no-any-return]
+        return self._app().enqueue_from_thread(self, args, kwargs, AS_IT_SAYS)  # type: ignore[no-any-return]
 
     def options(
         self,

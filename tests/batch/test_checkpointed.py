@@ -115,6 +115,7 @@ PLACES = [
 ]
 
 
+@pytest.mark.one_python
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("function", "run_in", "in_flight"), PLACES)
 def test_killed_at_random_again_and_again_it_ends_with_every_result_and_repeats_only_what_was_in_flight(

@@ -289,9 +289,8 @@ def test_queues_are_listed_paused_and_resumed(folder: Path) -> None:
     tickwork("jobs", "retry", "jobs.py", "--failed", cwd=folder)
     head, default, mail = said(folder, "queues", "jobs.py")[1].splitlines()
     assert head == "queue    queued  oldest waits  scheduled  running  ended a minute  paused"
-    assert re.fullmatch(
-        r"default  0       -             1          0        \d               -", default
-    )  # a busy machine takes minutes
+    # What has ended may have done so more than a minute ago, on a busy machine.
+    assert re.fullmatch(r"default  0       -             1          0        \d               -", default)
     assert re.fullmatch(r"mail     1       \d+s            0          0        0               for \d+s", mail)
     assert "its queue is paused" in said(folder, "jobs", "jobs.py", "--queue", "mail")[1]
     assert said(folder, "resume", "jobs.py", "mail") == (0, "queue 'mail' is resumed: 1 job waits in it\n", "")

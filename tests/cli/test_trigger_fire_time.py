@@ -20,7 +20,7 @@ from tickwork.stores.sqlite import SQLiteStore
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="needs signals"),
-    pytest.mark.timeout(60),  # several processes one after the other, on a busy machine
+    pytest.mark.timeout(120),  # several processes one after the other, on a busy machine
 ]
 
 HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)

@@ -13,7 +13,7 @@ import pytest
 from cli.command import Ended
 from fleet import Fleet
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 PROGRAM = """
 import ctypes, subprocess

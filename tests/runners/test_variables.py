@@ -149,6 +149,6 @@ def test_those_of_the_script_are_found(tmp_path: Path) -> None:
             """
         )
     )
-    ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=20)
+    ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=45)
 
     assert (ended.stdout, ended.stderr) == ("[(1, 'from the script')]\n", "")

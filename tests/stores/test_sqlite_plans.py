@@ -45,6 +45,10 @@ SMALL = (
     "SCAN queues",
     "SCAN counts",
     "SCAN CONSTANT ROW",
+    *(f"SCAN {2**power} CONSTANT ROWS" for power in range(1, 7)),
+    "SCAN done",
+    "SCAN one",
+    "SCAN two",
 )
 MAX_STEPS = 20_000
 

@@ -65,6 +65,40 @@ async def test_no_more_is_claimed_than_who_waits_has_room_for(store: SQLiteStore
     assert ids(await claim(store)) == [job.id for job in jobs[2:]]
 
 
+async def test_what_is_claimed_as_it_is_enqueued_is_as_the_file_has_it(store: SQLiteStore) -> None:
+    waiting = await hungry(store)
+    await store.enqueue([new_job(CLOCK, priority=number % 2) for number in range(4)])
+    await asyncio.wait_for(waiting, 5)
+
+    claimed = await claim(store)
+    assert claimed == [await store.job(record.id) for record in claimed]
+    assert [(record.priority, record.token, record.worker) for record in claimed] == [
+        (1, 1, "w"),
+        (1, 1, "w"),
+        (0, 1, "w"),
+        (0, 1, "w"),
+    ]
+    assert (await store.counts())[JobState.RUNNING] == 4
+
+
+@pytest.mark.parametrize("way", ["queued", "due", "paused", "gated"])
+async def test_what_is_enqueued_goes_behind_what_was_there_before(store: SQLiteStore, way: str) -> None:
+    waiting = await hungry(store)
+    other = SQLiteStore(store.path, CLOCK, keeps_house=False)
+    await other.open()
+    first = new_job(CLOCK, delay=0.02 * (way == "due"), gates=("limit:a",) if way == "gated" else ())
+    if way == "paused":
+        await other.set_queue(first.queue, paused=True)
+    else:
+        await other.enqueue([first])
+    await other.close()
+    await asyncio.sleep((first.run_at - CLOCK.now()).total_seconds())
+    await store.enqueue([second := new_job(CLOCK)])
+    await asyncio.wait_for(waiting, 5)
+
+    assert ids(await claim(store)) == ([] if way == "paused" else [first.id, second.id])
+
+
 async def test_what_was_claimed_for_who_has_gone_is_given_back(store: SQLiteStore) -> None:
     waiting = await hungry(store)
     adding = asyncio.ensure_future(store.enqueue([job := new_job(CLOCK)]))
@@ -119,7 +153,7 @@ async def test_what_was_claimed_for_who_waited_is_given_back_at_the_close(tmp_pa
 async def test_a_claim_for_who_waits_that_fails_spoils_no_enqueue(
     store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waiting = await hungry(store)
+    waiting = await hungry(store, limit=1)
     claims: list[object] = []
 
     def fail(*args: object, **options: object) -> None:
@@ -128,12 +162,12 @@ async def test_a_claim_for_who_waits_that_fails_spoils_no_enqueue(
 
     with monkeypatch.context() as patched:
         patched.setattr("tickwork.stores.sqlite.verbs.claim", fail)
-        await store.enqueue([job := new_job(CLOCK)])
+        await store.enqueue(jobs := [new_job(CLOCK) for _ in range(2)])  # more than can be claimed as they are written
         await asyncio.wait_for(waiting, 30)
         with pytest.raises(ValueError, match="nobody can read"):
             await claim(store)
     assert len(claims) == 2
-    assert ids(await claim(store)) == [job.id]
+    assert ids(await claim(store)) == [job.id for job in jobs]
 
 
 async def test_a_worker_whose_claim_failed_asks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +187,8 @@ async def test_a_worker_whose_claim_failed_asks_again(tmp_path: Path, monkeypatc
             return real(*args, **options)
 
         monkeypatch.setattr("tickwork.stores.sqlite.verbs.claim", fail_at_first)
-        assert await (await work.enqueue()).result(timeout=30) == 1
+        later = work.options(delay=0.3)  # what waits is not claimed as it is written
+        assert await (await later.enqueue()).result(timeout=30) == 1
         assert not failures
 
 
@@ -169,7 +204,7 @@ async def test_an_end_is_told_without_another_look(store: SQLiteStore) -> None:
     assert [(record.state, record.result) for record in ended] == [(JobState.SUCCEEDED, "7")] * 2
     assert ended[0] == await store.job(job.id)
     reads = [text for text in statements if text.startswith("SELECT seq, id, task")]
-    assert len(reads) == 2  # one of `finish`, and the one of the line above
+    assert len(reads) == 1  # that of the line above
 
 
 async def test_an_end_that_came_before_the_wait_is_told(store: SQLiteStore) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from .box import need_box, run_in_box
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.one_python]
 
 
 @pytest.fixture(scope="module")

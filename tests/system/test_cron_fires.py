@@ -58,7 +58,7 @@ def fired(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return run_in_box(tmp_path_factory.mktemp("fire"), "fire", json.dumps(GROUPS), "fast")
 
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.one_python]
 
 
 def test_every_nasty_argument_arrives_as_it_is(fired: Any) -> None:

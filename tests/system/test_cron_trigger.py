@@ -9,7 +9,7 @@ import pytest
 from .box import need_box, run_in_box
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(120)
 def test_entries_answer_each_fire_time_once_in_the_environment_of_cron(tmp_path: Path) -> None:
     need_box("crontab", "cron", "faketime")
 

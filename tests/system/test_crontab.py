@@ -31,6 +31,7 @@ async def test_the_own_crontab_of_this_user_is_changed_and_put_back_where_that_i
             await asyncio.to_thread(subprocess.run, ["crontab", "-"], input=before.stdout, check=True)
 
 
+@pytest.mark.one_python
 @pytest.mark.timeout(300)
 def test_the_cases_hold_on_the_real_program(tmp_path: Path) -> None:
     need_box("crontab", "setpriv")

@@ -14,6 +14,7 @@ def _box() -> None:
     need_box("crontab")
 
 
+@pytest.mark.one_python
 @pytest.mark.timeout(300)
 def test_four_programs_that_add_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
     told = run_in_box(tmp_path, "race")
@@ -21,6 +22,7 @@ def test_four_programs_that_add_at_the_same_time_lose_nothing(tmp_path: Path) ->
     assert (told["statuses"], told["lost"], told["kept"]) == ([0, 0, 0, 0], [], True)
 
 
+@pytest.mark.one_python
 @pytest.mark.timeout(300)
 def test_a_killed_writer_leaves_the_old_crontab_or_the_new_one(tmp_path: Path) -> None:
     told = run_in_box(tmp_path, "storm", "kill", "6")
@@ -29,6 +31,7 @@ def test_a_killed_writer_leaves_the_old_crontab_or_the_new_one(tmp_path: Path) -
 
 
 @pytest.mark.slow
+@pytest.mark.one_python
 @pytest.mark.timeout(300)
 def test_two_hundred_killed_writers_leave_the_old_crontab_or_the_new_one(tmp_path: Path) -> None:
     told = run_in_box(tmp_path, "storm", "kill", "200", timeout=280)
@@ -36,6 +39,7 @@ def test_two_hundred_killed_writers_leave_the_old_crontab_or_the_new_one(tmp_pat
     assert (told["whole"], told["lost"], told["spool"]) == (200, 0, ["root"])
 
 
+@pytest.mark.one_python
 @pytest.mark.timeout(300)
 def test_cancelled_changes_are_made_as_a_whole_or_not_at_all_and_leave_no_litter(tmp_path: Path) -> None:
     told = run_in_box(tmp_path, "storm", "cancel", "60")

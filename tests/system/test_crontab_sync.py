@@ -12,7 +12,8 @@ import pytest
 from .box import HERE, need_box
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.one_python
+@pytest.mark.timeout(300)
 def test_the_cases_hold_on_the_real_program(tmp_path: Path) -> None:
     need_box("crontab")
 

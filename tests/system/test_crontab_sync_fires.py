@@ -10,11 +10,12 @@ import pytest
 from .box import need_box, run_in_box
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.one_python
+@pytest.mark.timeout(300)
 def test_a_synced_schedule_fires_and_its_output_reaches_its_log(tmp_path: Path) -> None:
     need_box("crontab", "cron", "faketime")
 
-    told = run_in_box(tmp_path, "sync_fire", timeout=100)
+    told = run_in_box(tmp_path, "sync_fire")
 
     for kind in ("memory", "store"):
         status, out, err = told["synced"][kind]

@@ -67,6 +67,15 @@ def test_changes_of_one_app_leave_the_lines_of_all_others(content: bytes, steps:
     assert all(line.raw == LINE + b" " + str(line.id).encode() for line in table.lines() if line.app == "ours")
 
 
+def test_an_empty_block_of_another_app_stays() -> None:
+    empty = b"# >>> tickwork app=other v1 >>>\n# <<< tickwork app=other <<<\n"
+
+    table = Table(empty).put("a", LINE, Owner("ours"))
+
+    assert table.drop("a", "ours").render() == empty
+    assert table.drop_lines([3]).render() == empty
+
+
 def test_a_block_stands_at_the_top_and_has_this_format() -> None:
     table = Table(STRANGERS).put("report", LINE, BILLING)
 

@@ -184,6 +184,15 @@ async def test_an_app_needs_the_zone_of_the_machine(machine: Machine) -> None:
     )
 
 
+async def test_where_the_zone_is_not_told_nothing_is_removed(machine: Machine, st: Schtasks) -> None:
+    app = app_of(a="0 4 * * *")
+    await st.apply(await planned(st, app))
+
+    plan = await planned(machine.schtasks(), app, skip_unsupported=True)
+
+    assert [step.kind for step in plan.steps] == ["refused", "kept"]
+
+
 async def test_tasks_that_were_changed_since_the_plan_are_left(st: Schtasks) -> None:
     plan = await planned(st, app_of(a="0 4 * * *"))
     await st.apply(await planned(st, app_of(a="0 5 * * *")))
@@ -200,6 +209,13 @@ async def test_a_failure_half_way_is_made_up_for_by_the_next_sync(machine: Machi
 
     await st.apply(await planned(st, app_of(c="0 4 * * *")))
     assert [entry.name for entry in await st.list()] == [r"billing\c"]
+
+
+async def test_an_interpreter_that_windows_could_not_find_is_refused(st: Schtasks) -> None:
+    with pytest.raises(
+        InvalidEntry, match="^program '.*python.exe' cannot be part of an entry: it must be a full path"
+    ):
+        await planned(st, app_of(a="0 4 * * *"), python="python.exe")
 
 
 async def test_an_app_id_that_windows_could_not_keep_is_refused(st: Schtasks) -> None:

@@ -158,6 +158,14 @@ def test_what_has_become_unsayable_is_refused_and_its_old_entry_removed() -> Non
     ]
 
 
+def test_an_entry_whose_new_line_cannot_be_written_is_left_as_it_was_made() -> None:
+    unwritable = Want("a", "0 4 * * *", "", None, None, "too long", is_unwritable=True)
+    made = plan([unwritable], [Found("a", "0 4 * * *", "t")], skip_unsupported=True)
+
+    assert made.lines()[:2] == ["x a  0 4 * * *  refused: too long", ". a  0 4 * * *  (left as it was made)"]
+    assert made.changes == ()
+
+
 def test_what_somebody_else_has_made_under_the_name_is_left_even_when_forced() -> None:
     foreign = Found("a", "daily 04:00", "t", is_ours=False, note="not made by tickwork")
     made = plan([want("a")], [foreign, Found("b", "?", "t", is_ours=False)], force=True)

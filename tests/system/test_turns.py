@@ -183,7 +183,7 @@ else:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals and flock")
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("overlap", ["skip", "queue", "replace"])
 def test_in_a_storm_of_starts_and_kills_one_runs_at_a_time(tmp_path: Path, overlap: str) -> None:
     (tmp_path / "storm.py").write_text(STORM)

@@ -207,6 +207,8 @@ class _Shape:
         self._positional = [param.name for param in params if param.kind in _POSITIONAL]
         self._keywords = {param.name for param in params if param.kind in _KEYWORD}
         self._required = {p.name for p in params if p.default is _EMPTY and p.kind not in _LABELS}
+        self._names = None if _LABELS.keys() & {param.kind for param in params} else self._labels.keys()
+        """The parameters, where none of them has a star."""
         self.takes_nothing = not self._required
         """Whether it can be called without arguments; then defaults fill what it has."""
         travelling = {self._labels[param.name]: _star(param, plans[param.name]) for param in params}
@@ -231,6 +233,8 @@ class _Shape:
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments of a call by label."""
+        if not kwargs and len(args) == len(self._positional) == len(self._labels):
+            return dict(zip(self._positional, args, strict=True))
         bound = dict(zip(self._positional, args, strict=False))
         if len(args) <= len(self._positional) and self._keywords >= kwargs.keys() and not bound.keys() & kwargs.keys():
             bound.update(kwargs)
@@ -246,6 +250,8 @@ class _Shape:
 
     def sort_out(self, data: dict[str, Any]) -> None:
         """Give the raw arguments of an older signature their place in today's."""
+        if data.keys() == self._names:
+            return
         rest = data.pop(_KWARGS, {})
         if type(rest) is not dict:
             raise expected("an object under '**'", rest)

@@ -682,8 +682,8 @@ class Store(ABC):
     async def batch_ends(self, batch_id: str, *, after: int = 0, limit: int = 100) -> list[tuple[int, JobRecord]]:
         """Return jobs of a batch in the order of their ends, each with the number of its last end.
 
-        The ends of a batch are counted from 1; a job that was retried counts again, and stands here in the state in
-        which it is now.
+        The ends of a batch are counted from 1, those that one call of `finish` has written in any order; a job that was
+        retried counts again, and stands here in the state in which it is now.
 
         Args:
             batch_id: Which batch; of one that is unknown, there are none.

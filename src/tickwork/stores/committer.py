@@ -21,6 +21,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import chain, groupby
 from operator import attrgetter
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..clock import outside
@@ -114,7 +115,12 @@ class Committer(Generic[C]):
         self._asked: list[tuple[_Request[Any, Any, Any], bool]] = []
         self._waiting: deque[_Request[Any, Any, Any]] = deque()
         self._urgent: deque[_Request[Any, Any, Any]] = deque()
-        self._wake = threading.Condition()
+        self._lock = threading.Lock()
+        self._bell: SimpleQueue[None] = SimpleQueue()
+        """Wakes the thread. Beside a condition, whose lock it would then wait for, it is woken once and not twice."""
+        self._ident = 0
+        self._news: list[partial[None]] = []
+        """What the thread has to say on the loop, beside the answers."""
         self._is_closing = False
         self._is_over = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -151,9 +157,8 @@ class Committer(Generic[C]):
         if self._ended is None or self.is_forked:
             return
         self._hand_over()
-        with self._wake:
-            self._is_closing = True
-            self._wake.notify()
+        self._is_closing = True
+        self._bell.put(None)
         with outside():
             await to_its_end(self._ended)
         self._ended = None
@@ -217,13 +222,15 @@ class Committer(Generic[C]):
     def _hand_over(self) -> None:
         """Give the thread what was asked in this turn of the loop, or refuse it when there is no thread any more."""
         asked, self._asked = self._asked, []
-        with self._wake:
-            if not self._is_over:
+        with self._lock:
+            is_over, is_awake = self._is_over, bool(self._urgent or self._waiting)
+            if not is_over:
                 for request, is_urgent in asked:
                     (self._urgent if is_urgent else self._waiting).append(request)
-                self._wake.notify()
-                return
-        _refuse([request for request, _ in asked])
+        if is_over:
+            _refuse([request for request, _ in asked])
+        elif not is_awake:
+            self._bell.put(None)
 
     async def _undo(self, request: _Request[C, A, T], undo: Callable[[T], Awaitable[object]] | None) -> None:
         """Wait for the end of what has begun, and undo it. What goes wrong there is told, not raised."""
@@ -242,13 +249,14 @@ class Committer(Generic[C]):
 
     def _withdraw(self, request: _Request[Any, Any, Any]) -> bool:
         """Call off what has not begun, and return whether that was so."""
-        with self._wake:
+        with self._lock:
             request.is_withdrawn = not request.is_taken
             return request.is_withdrawn
 
     # -- the thread -------------------------------------------------------------------------------------------------
 
     def _serve(self, opened: asyncio.Future[None]) -> None:
+        self._ident = threading.get_ident()
         try:
             connection = self._connect()
         except BaseException as error:
@@ -279,6 +287,8 @@ class Committer(Generic[C]):
                     trace = None if isinstance(error, StoreUnavailable) else error
                     logger.error("the store failed to look around; it goes on trying: %s", error, exc_info=trace)
                 pause, is_troubled = TROUBLE_SECONDS, True
+            if self._news:
+                self._say([])
 
     def _leave(self, connection: C) -> None:
         """Close the connection, and tell whoever still waits that nothing comes."""
@@ -286,7 +296,7 @@ class Committer(Generic[C]):
             self._disconnect(connection)
         except Exception:
             logger.exception("the store failed to close its connection")
-        with self._wake:
+        with self._lock:
             self._is_closing = self._is_over = True
             left = [*self._urgent, *self._waiting]
             self._urgent.clear()
@@ -296,9 +306,10 @@ class Committer(Generic[C]):
 
     def _take(self, pause: float) -> list[_Request[Any, Any, Any]]:
         """Return what waits, the urgent first; wait for it `pause` seconds at the most."""
-        with self._wake:
-            if not self._urgent and not self._waiting and not self._is_closing:
-                self._wake.wait(pause)
+        is_idle = not self._urgent and not self._waiting and not self._is_closing
+        with suppress(Empty):
+            self._bell.get(is_idle, pause)
+        with self._lock:
             batch: list[_Request[Any, Any, Any]] = []
             for line in (self._urgent, self._waiting):
                 while line and len(batch) < MAX_BATCH:
@@ -313,7 +324,7 @@ class Committer(Generic[C]):
         if not is_done and len(batch) > 1 and not isinstance(batch[0].error, StoreUnavailable):
             for request in batch:
                 self._try(connection, [request])
-        self._tell(_deliver, batch)
+        self._say(batch)
 
     def _try(self, connection: C, batch: list[_Request[Any, Any, Any]]) -> bool:
         try:
@@ -333,9 +344,17 @@ class Committer(Generic[C]):
         except RuntimeError:  # the loop is closed: nobody waits any more
             self._is_closing = True
 
+    def _say(self, batch: list[_Request[Any, Any, Any]]) -> None:
+        """Wake the loop once for all that is to be said there: that takes longer than most of it."""
+        news, self._news = self._news, []
+        self._tell(_deliver, news, batch)
+
     def call_on_loop(self, call: Callable[..., None], *args: Any) -> None:
-        """Call a function on the loop; for `idle`, which runs in the thread."""
-        self._tell(call, *args)
+        """Call a function on the loop, from any thread; from the committer's own, before its next answers are given."""
+        if threading.get_ident() == self._ident:
+            self._news.append(partial(call, *args))
+        else:
+            self._tell(call, *args)
 
 
 def _each(connection: C, works: list[Callable[[C], T]]) -> list[T]:
@@ -370,7 +389,12 @@ def _refuse(requests: list[_Request[Any, Any, Any]]) -> None:
         request.settle()
 
 
-def _deliver(batch: list[_Request[Any, Any, Any]]) -> None:
+def _deliver(news: list[partial[None]], batch: list[_Request[Any, Any, Any]]) -> None:
+    for tell in news:
+        try:
+            tell()
+        except Exception:
+            logger.exception("what the thread of the store has found could not be told")
     for request in batch:
         request.settle()
 

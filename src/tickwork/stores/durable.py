@@ -70,6 +70,17 @@ class Claim:
     lease_seconds: float
     limit: int = field(compare=False)
 
+    def takes(self, job: JobRecord) -> bool:
+        """Return whether a new job is for this worker, and waits for nothing."""
+        return (
+            job.state is JobState.QUEUED
+            and not job.gates
+            and job.start_by is None
+            and job.task in self.tasks
+            and (self.queues is None or job.queue in self.queues)
+            and self.jobs is None
+        )
+
 
 class Hungry:
     """A worker that waits for jobs: what is enqueued here is claimed for it at once, in the same transaction."""
@@ -123,8 +134,6 @@ class DurableStore(Store):
         self._last_claim: Claim | None = None
         self._hungry: Hungry | None = None
         self._caught: list[JobRecord] = []
-        self._caught_ids: set[str] = set()
-        """The last jobs that were claimed as they were enqueued: nobody need look for them."""
         self._changed = asyncio.Event()
         self._room = asyncio.Lock()
         self._is_closing = False
@@ -138,8 +147,11 @@ class DurableStore(Store):
         self._turned_mono = 0.0
         # What the threads alone know.
         self._data_version = -1
-        self._has_queued = False
-        """Whether the transaction under way has queued jobs."""
+        self._queued: list[str] = []
+        """The jobs that the transaction under way has taken in, for whoever claims them."""
+        self._feeding: Hungry | None = None
+        """The worker that waits for jobs, and what that transaction has claimed for it."""
+        self._fed: list[JobRecord] = []
         self._batches_told: dict[str, BatchRow] = {}
         """The batches for which somebody waits, as the loop was last told of them."""
         self._housekept_mono = 0.0
@@ -192,15 +204,19 @@ class DurableStore(Store):
 
     def _do(self, db: Any, works: Sequence[Callable[[Any], Any]]) -> tuple[list[Any], Callable[[], None]]:
         """Run functions in the open transaction; return their values, and what to call when it is committed."""
-        self._has_queued, caught, hungry = False, [], self._hungry
+        self._queued, self._fed, self._feeding = [], [], self._hungry
         values = [work(db) for work in works]
-        if self._has_queued and hungry is not None:
-            caught = self._feed(db, hungry)
+        hungry, fed = self._feeding, self._fed
+        if hungry is not None and self._queued and not fed:
+            fed = self._feed(db, hungry)
+        are_left = bool(self._queued) and not {record.id for record in fed}.issuperset(self._queued)
         moved = self._moved_batches(db)
 
         def tell() -> None:
-            if hungry is not None and caught:
-                self._committer.call_on_loop(self._catch, hungry, caught)
+            if hungry is not None and fed:
+                self._committer.call_on_loop(self._catch, hungry, fed)
+            if are_left:
+                self._committer.call_on_loop(self._let_claim)
             self._tell_batches(moved)
 
         return values, tell
@@ -335,8 +351,6 @@ class DurableStore(Store):
             records = await self._try_enqueue(jobs)
         if records is None:
             records = await self._with_room(lambda: self._try_enqueue(jobs), wait=wait)
-        if not self._caught_ids.issuperset(record.id for record in records):
-            self._let_claim()
         return records
 
     def _expect_fitting(self, jobs: Sequence[NewJob]) -> None:
@@ -369,7 +383,7 @@ class DurableStore(Store):
     async def _try_enqueue(self, jobs: Sequence[NewJob]) -> list[JobRecord] | None:
         version = self._data_version  # of before, at the latest
         records = await self._committer.share(self._enqueue, jobs, undo=self._withdraw)
-        for record, job in zip(records or (), jobs, strict=bool(records)):
+        for record, job in zip(records or (), jobs, strict=False):
             if record.id == job.id:
                 self._fresh[record.id] = version
         while len(self._fresh) > FRESH_COUNT:
@@ -379,8 +393,15 @@ class DurableStore(Store):
     def _enqueue(self, db: Any, asked: list[Sequence[NewJob]]) -> list[list[JobRecord] | None]:
         """Take in what several callers enqueue; in the thread."""
         self._expect_here(db)
-        answers: list[list[JobRecord] | None] = self.sql.verbs.enqueue(db, self._now(), asked, self._max_queued)
-        self._has_queued = True
+        hungry = self._feeding
+        answers: list[list[JobRecord] | None]
+        answers, claimed = self.sql.verbs.enqueue(
+            db, self._now(), asked, self._max_queued, None if hungry is None else hungry.claim
+        )
+        if hungry is not None and claimed:
+            self._fed, hungry.claim = claimed, None
+        else:
+            self._queued += [record.id for records in answers for record in records or ()]
         return answers
 
     async def _withdraw(self, records: list[JobRecord] | None) -> None:
@@ -398,14 +419,12 @@ class DurableStore(Store):
         def work(db: Any) -> BatchRow | None:
             self._expect_here(db)
             row: BatchRow | None = self.sql.batches.feed(db, self._now(), part, jobs, self._max_queued)
-            self._has_queued = self._has_queued or bool(jobs)
+            self._queued += [job.id for job in jobs]
             return row
 
         row = None if jobs and self._room.locked() else await self._committer.run(work)
         if row is None:
             row = await self._with_room(lambda: self._committer.run(work), wait=wait)
-        if jobs:
-            self._let_claim()
         return row
 
     async def fire(self, firings: Sequence[Firing]) -> list[Fired]:
@@ -505,7 +524,6 @@ class DurableStore(Store):
     def _catch(self, hungry: Hungry, caught: list[JobRecord]) -> None:
         """Keep what was claimed for who waited, for its next claim; or give it back, when it waits no more."""
         self._caught.extend(caught)
-        self._caught_ids = {record.id for record in caught}
         if not hungry.told.cancelled():
             hungry.wake()
         elif not self._is_closing:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import NotRunning
 
@@ -14,11 +13,25 @@ if TYPE_CHECKING:
     from ..jobs import JobRecord
 
 
+class _End(asyncio.Future["JobRecord"]):
+    """The end of a job, for one who waits for it. A callback that cleans up would cost as much as all the rest."""
+
+    def __init__(self, ends: Ends, job_id: str) -> None:
+        super().__init__(loop=asyncio.get_running_loop())
+        self.ends = ends
+        self.job_id = job_id
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Wait no more; once it is done, be forgotten all the same."""
+        self.ends.forget(self)
+        return super().cancel(msg)
+
+
 class Ends:
     """The futures of those who wait, by job. Iterating gives the ids, and another thread may list them."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, list[asyncio.Future[JobRecord]]] = {}
+        self._waiting: dict[str, list[_End]] = {}
 
     def __contains__(self, job_id: object) -> bool:
         return job_id in self._waiting
@@ -27,18 +40,22 @@ class Ends:
         return iter(list(self._waiting))
 
     def wait(self, job_id: str) -> asyncio.Future[JobRecord]:
-        """Return a future of a job's end; it is forgotten when it is done, whoever has set or cancelled it."""
-        ended: asyncio.Future[JobRecord] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(job_id, []).append(ended)
-        ended.add_done_callback(partial(self._forget, job_id))
+        """Return a future of a job's end. Who waits no more, or has set it, cancels it, and it is forgotten."""
+        ended = _End(self, job_id)
+        waiting = self._waiting.get(job_id)
+        if waiting is None:
+            self._waiting[job_id] = [ended]
+        else:
+            waiting.append(ended)
         return ended
 
-    def _forget(self, job_id: str, ended: asyncio.Future[JobRecord]) -> None:
-        waiting = self._waiting.get(job_id, [])
-        if ended in waiting:
+    def forget(self, ended: _End) -> None:
+        """Forget one who waits no more."""
+        waiting = self._waiting.get(ended.job_id)
+        if waiting is not None and ended in waiting:
             waiting.remove(ended)
             if not waiting:
-                del self._waiting[job_id]
+                del self._waiting[ended.job_id]
 
     def tell(self, record: JobRecord) -> None:
         """Give who waits for a job its record after the end."""

@@ -18,7 +18,7 @@ from .._version import __version__
 from ..errors import DuplicateJob, IllegalMove, NotRunning, QueueFull, UnknownBatch, UnknownJob, UnknownSchedule
 from ..jobs import JobRecord, JobState, NewJob, taken
 from ..policies import MAX_DEATHS, grace_of, overlap
-from ..records import changed
+from ..records import changed, copier
 from . import memory_people as people
 from .base import (
     Answer,
@@ -90,6 +90,8 @@ class MemoryStore(Store):
         self._keep = keep
         self._max_queued = max_queued
         self._max_deaths = max_deaths
+        self._as_claimed = copier(JobRecord, "state", "token", "worker", "lease_expires_at", "started_at", "progress")
+        self._as_fired = copier(ScheduleRow, "version", "watermark", "next_at", "runs")
         self._jobs: dict[str, JobRecord] = {}
         self._queues: dict[str, list[_Queued]] = {}
         self._later: list[tuple[datetime, int, str]] = []
@@ -272,15 +274,11 @@ class MemoryStore(Store):
                 return Fired(outcome=None, row=row)
             assert firing.watermark is not None
             is_again = self._is_answered(name, fire_time)
-            row = self._schedules[name] = changed(
-                row,
-                version=row.version + 1,
-                watermark=firing.watermark,
-                next_at=now + timedelta(seconds=row.after_seconds)
-                if is_again and row.after_seconds is not None
-                else firing.next_at,
-                runs=row.runs + (fire_time is not None and verdict.outcome == "ran" and not is_again),
-            )
+            next_at = firing.next_at
+            if is_again and row.after_seconds is not None:
+                next_at = now + timedelta(seconds=row.after_seconds)
+            runs = row.runs + (fire_time is not None and verdict.outcome == "ran" and not is_again)
+            row = self._schedules[name] = self._as_fired(row, row.version + 1, firing.watermark, next_at, runs)
             if is_again:
                 return Fired(outcome=None, row=row)
         if firing.missed_first is not None:
@@ -453,15 +451,8 @@ class MemoryStore(Store):
                 too_late.append(self._jobs[record.id])
                 lines = self._lines(queues)  # another one may have passed its gates for it
                 continue
-            record = changed(  # as `moved` does, which would look at its state again
-                record,
-                state=JobState.RUNNING,
-                token=next(self._tokens),
-                worker=worker,
-                lease_expires_at=expires,
-                started_at=None,
-                progress=None,
-            )
+            # As `moved` does, which would look at its state again.
+            record = self._as_claimed(record, JobState.RUNNING, next(self._tokens), worker, expires, None, None)
             self._keep_record(record)
             self._waiting_count -= 1
             if record.gates:

@@ -20,6 +20,7 @@ import logging
 import os
 import secrets
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from weakref import WeakSet
@@ -29,6 +30,7 @@ import psycopg
 from ..clock import SystemClock
 from ..errors import KeyInDoubt, NotRunning, StoreUnavailable, UnknownJob
 from ..policies import MAX_DEATHS
+from ..records import changed
 from ..shield import to_its_end
 from . import postgres_batches as batches
 from . import postgres_joint as joint
@@ -54,7 +56,8 @@ if TYPE_CHECKING:
 
     from ..clock import Clock
     from ..jobs import JobRecord, NewJob, Progress
-    from .base import Finish, Lease
+    from .base import Finish, Fired, Firing, Lease
+    from .batches import BatchPart, BatchRow
     from .durable import Hungry
     from .postgres_target import Target
 
@@ -78,6 +81,9 @@ KEY_PAUSE_SECONDS = 0.25
 """How soon it is tried again to enqueue a job with a key that a transaction has which has not ended, at the latest."""
 IDLE_SECONDS = 3_600.0
 """Writer and reader have nothing to do between what they are asked for."""
+NEAR_SECONDS = 0.05
+"""What is due in so short a time is due: the time of the server is not known more exactly than an answer takes, and
+a job would be put aside, and fetched again at once."""
 SHARD_SECONDS = 86_400.0
 """A row of `shards` that nobody has touched for so long is added to another: its process has ended without a word."""
 
@@ -128,6 +134,7 @@ class PostgresStore(DurableStore):
             keeps={"results": keep_results, "jobs": keep_jobs, "ledger": keep_ledger},
         )
         self.target = target
+        self.capabilities = replace(type(self).capabilities, notify=target.notifies)
         self._max_stall_seconds = max_stall_seconds
         self._patience_seconds = patience_seconds
         self._known_guests: WeakSet[Any] = WeakSet()
@@ -265,6 +272,30 @@ class PostgresStore(DurableStore):
             self._watcher.hint()
         return values
 
+    async def enqueue(self, jobs: Sequence[NewJob], *, wait: bool = True) -> list[JobRecord]:
+        """See `Store.enqueue`."""
+        return await super().enqueue(self._due_here(jobs), wait=wait)
+
+    async def feed_batch(self, part: BatchPart, jobs: Sequence[NewJob], *, wait: bool = True) -> BatchRow:
+        """See `Store.feed_batch`."""
+        return await super().feed_batch(part, self._due_here(jobs), wait=wait)
+
+    async def fire(self, firings: Sequence[Firing]) -> list[Fired]:
+        """See `Store.fire`."""
+        by = self._now() if self._time.is_own else self._now() + timedelta(seconds=NEAR_SECONDS)
+        return await super().fire(
+            [
+                firing if firing.job is None else changed(firing, job=_due(firing.job, by, self._now()))
+                for firing in firings
+            ]
+        )
+
+    def _due_here(self, jobs: Sequence[NewJob]) -> list[NewJob]:
+        """Let what is due by the clock of this host be due, however the server's is set."""
+        now, here = self._now(), self._clock.now()
+        by = max(now, here) if self._time.is_own else max(now + timedelta(seconds=NEAR_SECONDS), here)
+        return [_due(job, by, now) for job in jobs]
+
     def _feed(self, db: Link, hungry: Hungry) -> list[JobRecord]:
         """Claim for a worker that waits, once. When that fails, it is told to ask for itself, and nobody else hears.
 
@@ -293,7 +324,8 @@ class PostgresStore(DurableStore):
         if not self._knows(guest.driver):
             query, params = joint.locate(self.target.schema)
             await self._expect_here_too((await guest.fetch(query, params))[0], guest.driver)
-        return await run_async(guest, joint.enqueue(self.target.schema, self._channel, self._now(), jobs))
+        steps = joint.enqueue(self.target.schema, self._channel, self._now(), self._due_here(jobs))
+        return await run_async(guest, steps)
 
     def enqueue_within_sync(
         self, connection: Any, jobs: Sequence[NewJob], loop: asyncio.AbstractEventLoop
@@ -306,7 +338,8 @@ class PostgresStore(DurableStore):
             query, params = joint.locate(self.target.schema)
             there = guest.fetch(query, params)[0]
             asyncio.run_coroutine_threadsafe(self._expect_here_too(there, guest.driver), loop).result()
-        return run_sync(guest, joint.enqueue(self.target.schema, self._channel, self._now(), jobs))
+        steps = joint.enqueue(self.target.schema, self._channel, self._now(), self._due_here(jobs))
+        return run_sync(guest, steps)
 
     @asynccontextmanager
     async def transaction(
@@ -565,6 +598,11 @@ async def _roll_back(transaction: psycopg.AsyncTransaction, error: BaseException
 def _wake(told: asyncio.Future[None]) -> None:
     if not told.done():
         told.set_result(None)
+
+
+def _due(job: NewJob, by: datetime, now: datetime) -> NewJob:
+    """Return a job that is due now, if it is due by that time."""
+    return changed(job, run_at=now) if now < job.run_at <= by else job
 
 
 def _jobs(db: Link, job_ids: list[str]) -> list[JobRecord | None]:

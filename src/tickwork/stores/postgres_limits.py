@@ -36,7 +36,18 @@ def lock_of(task: str, gate: str) -> str:
 
 def declare(db: Link, limits: Mapping[str, Limits]) -> None:
     """Let limits hold for tasks from now on; see `Store.set_limits`."""
-    declare_by(db, limits, before=lambda: db.lock(f"gate:{number}" for number in range(LOCKS)))
+    declare_by(db, limits, before=lambda task: _close(db, task))
+
+
+def _close(db: Link, task: str) -> None:
+    """Let all jobs of a task wait before their first gates.
+
+    Else more might have passed than may from now on, and be claimed by those who pass the gate over.
+    """
+    db.lock(f"gate:{number}" for number in range(LOCKS))
+    db.execute(
+        "UPDATE jobs SET gate = 1 WHERE task = ? AND gate1 IS NOT NULL AND state = 'queued' AND gate <> 1", (task,)
+    )
 
 
 def touch(db: Link, gates: Iterable[tuple[str, str]]) -> None:

@@ -26,7 +26,7 @@ class ServerTime:
 
     def __init__(self, clock: Clock, *, is_own: bool) -> None:
         self._clock = clock
-        self._is_own = is_own
+        self.is_own = is_own
         self._heard: tuple[float, float, float] | None = None
         """Seconds by which the server's time is ahead of the monotonic, the error of that, and when it was heard."""
 
@@ -49,7 +49,7 @@ class ServerTime:
 
     def now(self) -> datetime:
         """Return the server's time; may be called in any thread."""
-        if self._is_own or self._heard is None:
+        if self.is_own or self._heard is None:
             return self._clock.now()
         return EPOCH + timedelta(seconds=self._clock.monotonic() + self._heard[0])
 

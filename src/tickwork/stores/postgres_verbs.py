@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from ..jobs import Attempt
     from .base import Finish, FireOutcome, Firing, ScheduleChange, ScheduleRow
+    from .durable import Claim
     from .postgres_link import Link
     from .views import Vitals
 
@@ -151,9 +152,12 @@ def room(db: Link, wanted: int, max_queued: int) -> int:
 
 
 def enqueue(
-    db: Link, now: datetime, asked: Sequence[Sequence[NewJob]], max_queued: int
-) -> list[list[JobRecord] | None]:
-    """Take jobs in, for each who asks all or none; see `take_in`. `IN_DOUBT`: a key of theirs is."""
+    db: Link, now: datetime, asked: Sequence[Sequence[NewJob]], max_queued: int, hungry: Claim | None = None
+) -> tuple[list[list[JobRecord] | None], list[JobRecord]]:
+    """Take jobs in, for each who asks all or none; see `take_in`. None are claimed as they are written.
+
+    `IN_DOUBT` is the answer where one of them has a key that is.
+    """
     keys = {(job.task, job.key) for jobs in asked for job in jobs if job.key is not None}
     doubtful: set[int] = set()
     if keys:
@@ -167,7 +171,7 @@ def enqueue(
     if any(record.gates for record in new):
         limits.settle(db, us(now), limits.due(db, us(now)))
     rest = iter(answers)
-    return [IN_DOUBT if number in doubtful else next(rest) for number in range(len(asked))]
+    return [IN_DOUBT if number in doubtful else next(rest) for number in range(len(asked))], []
 
 
 def unfinished_of(db: Link, task: str, key: str) -> JobRecord | None:
@@ -446,11 +450,16 @@ def _claim_sql(known: str, unless: str) -> str:
     """
 
 
+_IS_OPEN = "CASE WHEN queue = ANY(ARRAY(SELECT name FROM queues)) THEN false ELSE true END"
+"""Whether a job's queue is not paused, told so that the planner cannot take it for rare: as NOT EXISTS or <> ALL it
+would expect one row at the most where all are of one queue, and sort everything that waits."""
+
+
 def _known(
     tasks: Collection[str], queues: Collection[str] | None, jobs: Collection[str] | None
 ) -> tuple[str, tuple[Any, ...]]:
     """Return what a claim asks of the rows of jobs, and the values for it."""
-    tests = ["task = ANY(%b::text[])", "NOT EXISTS (SELECT 1 FROM queues WHERE queues.name = jobs.queue)"]
+    tests = ["task = ANY(%b::text[])", _IS_OPEN]
     names: list[Any] = [list(tasks)]
     for test, values in (("queue = ANY(%b::text[])", queues), ("id = ANY(%b::text[])", jobs)):
         if values is not None:

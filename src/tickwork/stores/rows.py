@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..jobs import JobRecord, JobState, Progress
+from ..records import copier
 from .base import Answer, ScheduleRow
-from .instants import at, at_or_none
+from .instants import EPOCH, MICROSECOND, at, at_or_none
 
 _STATES = {str(state): state for state in JobState}
 
@@ -24,37 +25,50 @@ def utf8(json: str | None) -> str | None:
     return json if json is None or json.isascii() else json.encode("utf-8", "backslashreplace").decode()
 
 
+_record = copier(
+    JobRecord,
+    *("id", "task", "payload", "run_at", "queue", "priority", "schedule", "fire_time", "start_by", "is_once", "state"),
+    *("enqueued_at", "attempt", "deaths", "token", "worker", "lease_expires_at", "started_at", "finished_at", "result"),
+    *("error", "cancel_requested", "lost", "progress", "key", "gates", "batch", "batch_index"),
+)
+"""Makes a record of all its fields: those of `JOB` after the first, with the gates in one."""
+
+
 def job_of(found: tuple[Any, ...]) -> JobRecord:
     """Return the job of a row that begins with the columns `JOB`."""
-    return JobRecord(
-        id=found[1],
-        task=found[2],
-        payload=found[3],
-        run_at=at(found[4]),
-        queue=found[5],
-        priority=found[6],
-        schedule=found[7],
-        fire_time=at_or_none(found[8]),
-        start_by=at_or_none(found[9]),
-        is_once=bool(found[10]),
-        state=_STATES[found[11]],
-        enqueued_at=at(found[12]),
-        attempt=found[13],
-        deaths=found[14],
-        token=found[15],
-        worker=found[16],
-        lease_expires_at=at_or_none(found[17]),
-        started_at=at_or_none(found[18]),
-        finished_at=at_or_none(found[19]),
-        result=found[20],
-        error=found[21],
-        cancel_requested=bool(found[22]),
-        lost=found[23],
-        progress=None if found[24] is None else Progress.from_json(found[24]),
-        key=found[25],
-        gates=() if found[26] is None else (found[26],) if found[27] is None else (found[26], found[27]),
-        batch=found[28],
-        batch_index=found[29],
+    _, job_id, task, payload, run_at, queue, priority, schedule, fire_time, start_by, is_once, state, *middle = found
+    enqueued_at, attempt, deaths, token, worker, leased, started_at, finished_at, result, error, *last = middle
+    is_to_be_cancelled, lost, progress, key, gate1, gate2, batch, batch_index, *_ = last
+    return _record(
+        None,
+        job_id,
+        task,
+        payload,
+        EPOCH + run_at * MICROSECOND,  # instants as in `at`, without the calls
+        queue,
+        priority,
+        schedule,
+        None if fire_time is None else EPOCH + fire_time * MICROSECOND,
+        None if start_by is None else EPOCH + start_by * MICROSECOND,
+        is_once == 1,
+        _STATES[state],
+        EPOCH + enqueued_at * MICROSECOND,
+        attempt,
+        deaths,
+        token,
+        worker,
+        None if leased is None else EPOCH + leased * MICROSECOND,
+        None if started_at is None else EPOCH + started_at * MICROSECOND,
+        None if finished_at is None else EPOCH + finished_at * MICROSECOND,
+        result,
+        error,
+        is_to_be_cancelled == 1,
+        lost,
+        None if progress is None else Progress.from_json(progress),
+        key,
+        () if gate1 is None else (gate1,) if gate2 is None else (gate1, gate2),
+        batch,
+        batch_index,
     )
 
 

@@ -96,8 +96,8 @@ def gate_sql(at1: str, at2: str) -> GateSql:
     return GateSql(counts, waiting, passed, let_pass, turn_back, holders)
 
 
-def declare(db: Any, limits: Mapping[str, Limits], before: Callable[[], object] = lambda: None) -> None:
-    """Let limits hold for tasks from now on; see `Store.set_limits`. `before` is called before a change."""
+def declare(db: Any, limits: Mapping[str, Limits], before: Callable[[str], object] = lambda task: None) -> None:
+    """Let limits hold for tasks from now on; see `Store.set_limits`. `before` is called with a task that changes."""
     known = {task: tuple(row) for task, *row in db.execute("SELECT task, at_once, starts, per FROM limits")}
     for task, wanted in limits.items():
         limit, rate = wanted.limit, wanted.rate
@@ -108,7 +108,7 @@ def declare(db: Any, limits: Mapping[str, Limits], before: Callable[[], object] 
         )
         if known.get(task, (None, None, None)) == row:
             continue
-        before()
+        before(task)
         if row == (None, None, None):
             db.execute("DELETE FROM limits WHERE task = ?", (task,))
         else:

@@ -100,6 +100,7 @@ class SQLiteStore(DurableStore):
         keep_ledger: float = 30 * 86_400.0,
     ) -> None:
         self.path = path
+        self._files = str(path), f"{path}-wal"
         super().__init__(
             clock,
             worker=worker,
@@ -276,9 +277,9 @@ class SQLiteStore(DurableStore):
     def _identify(self) -> list[tuple[int, int] | None]:
         """Return which files lie there: the database, and what is not yet written into it."""
         found: list[tuple[int, int] | None] = []
-        for path in (self.path, self.path.with_name(f"{self.path.name}-wal")):
+        for path in self._files:
             try:
-                status = path.stat()
+                status = os.stat(path)
             except FileNotFoundError:
                 found.append(None)
             else:

@@ -9,10 +9,12 @@ import json
 import sqlite3
 from datetime import timedelta
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DuplicateJob, UnknownJob
 from ..jobs import JobRecord, JobState, NewJob, Progress, taken
+from ..records import copier
 from . import sqlite_limits as limits
 from .base import (
     Finish,
@@ -36,14 +38,16 @@ from .sql_schedules import change_schedule as change_by
 from .sql_schedules import fire as fire_by
 from .sql_schedules import ledger as ledger
 from .sql_schedules import schedules as schedules
+from .sqlite_bulk import in_bulk, parts
 from .taking import take_in
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Container, Iterable, Sequence
     from datetime import datetime
 
     from ..jobs import Attempt
     from .base import FireOutcome, Firing, Lease, ScheduleChange
+    from .durable import Claim
     from .views import Vitals
 
 _AMONG = "IN (SELECT value FROM json_each(?))"
@@ -63,14 +67,60 @@ def waiting_count(db: sqlite3.Connection) -> int:
 
 
 def enqueue(
-    db: sqlite3.Connection, now: datetime, asked: Sequence[Sequence[NewJob]], max_queued: int
-) -> list[list[JobRecord] | None]:
-    """Take jobs in, for each who asks all or none; see `take_in`."""
+    db: sqlite3.Connection,
+    now: datetime,
+    asked: Sequence[Sequence[NewJob]],
+    max_queued: int,
+    hungry: Claim | None = None,
+) -> tuple[list[list[JobRecord] | None], list[JobRecord]]:
+    """Take jobs in, for each who asks all or none; see `take_in`.
+
+    Args:
+        db: The connection.
+        now: When (UTC).
+        asked: What each caller enqueues.
+        max_queued: How many jobs may wait.
+        hungry: What a worker asks for that waits for jobs; None: none does.
+
+    Returns:
+        What each caller gets, None: there is no room for it; and all that are new, as that worker has claimed them, or
+        none of them, when something else has to go first.
+    """
     answers, new = take_in(asked, now, max_queued - waiting_count(db), partial(unfinished_of, db))
-    _insert(db, [(record, 0) for record in new])
+    claimed = [] if hungry is None else _claimed_at_once(db, now, new, hungry)
+    _insert(db, claimed or new)
     if any(record.gates for record in new):
         limits.settle(db, us(now), limits.due(db, us(now)))
-    return answers
+    claimed.sort(key=lambda record: -record.priority)
+    return answers, claimed
+
+
+def _claimed_at_once(db: sqlite3.Connection, now: datetime, new: Sequence[JobRecord], hungry: Claim) -> list[JobRecord]:
+    """Return new jobs as they are when a worker has claimed them: all, or none when that is not so simple.
+
+    To write them as queued and claim them then would be twice the work.
+    """
+    if len(new) > hungry.limit or not all(map(hungry.takes, new)) or _has_ready(db, now):
+        return []
+    expires = now + timedelta(seconds=hungry.lease_seconds)
+    return [_as_claimed(record, _text(record.payload), JobState.RUNNING, 1, hungry.worker, expires) for record in new]
+
+
+_as_claimed = copier(JobRecord, "payload", "state", "token", "worker", "lease_expires_at")
+
+
+def _has_ready(db: sqlite3.Connection, now: datetime) -> bool:
+    """Return whether a claim might find any job, or must leave some where they are."""
+    found = db.execute(
+        """
+        SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_ready WHERE state = 'queued' AND held = 0 AND gate = 0)
+            OR EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_later WHERE state = 'scheduled' AND run_at <= ?)
+            OR EXISTS (SELECT 1 FROM gates WHERE opens_at <= ?)
+            OR EXISTS (SELECT 1 FROM queues)
+        """,
+        (us(now), us(now)),
+    )
+    return bool(found.fetchone()[0])
 
 
 def unfinished_of(db: sqlite3.Connection, task: str, key: str) -> JobRecord | None:
@@ -83,23 +133,28 @@ def unfinished_of(db: sqlite3.Connection, task: str, key: str) -> JobRecord | No
 def insert(db: sqlite3.Connection, now: datetime, job: NewJob, behind: Sequence[str] = ()) -> JobRecord:
     """Take one job in, behind others where they must end first."""
     record = taken(job, now)
-    _insert(db, [(record, len(behind))])
+    _insert(db, [record], held=len(behind))
     if behind:
         db.executemany("INSERT INTO behind VALUES (?, ?)", [(job.id, before) for before in behind])
     return record
 
 
-def _insert(db: sqlite3.Connection, records: Sequence[tuple[JobRecord, int]]) -> None:
-    """Write new jobs, each with the number of jobs that must end before it."""
-    last = ""
-    is_plain = not any(record.gates or record.key is not None or record.batch is not None for record, _ in records)
+_INSERT = """
+    INSERT INTO jobs (id, task, payload, run_at, queue, priority, schedule, fire_time, start_by, is_once, state,
+        enqueued_at, held, token, worker, lease_expires_at{more})
+    SELECT * FROM {{rows}} WHERE column1 IS NOT NULL
+"""
+_INSERT_PLAIN = _INSERT.format(more="")
+_INSERT_ANY = _INSERT.format(more=", key, gate1, gate2, gate, batch, batch_index")
 
-    def rows() -> Iterator[tuple[Any, ...]]:
-        nonlocal last
-        for record, held in records:
-            last = record.id
-            row = (
-                last,
+
+def _insert(db: sqlite3.Connection, records: Sequence[JobRecord], held: int = 0) -> None:
+    """Write new jobs, before each of which so many others must end."""
+    is_plain = not any(record.gates or record.key is not None or record.batch is not None for record in records)
+    for part in parts(records):
+        rows = [
+            (
+                record.id,
                 record.task,
                 _text(record.payload),
                 us(record.run_at),
@@ -112,22 +167,25 @@ def _insert(db: sqlite3.Connection, records: Sequence[tuple[JobRecord, int]]) ->
                 record.state,
                 us(record.enqueued_at),
                 held,
+                record.token,
+                record.worker,
+                _us(record.lease_expires_at),
+                *(() if is_plain else (record.key, *_gates(record), record.batch, record.batch_index)),
             )
-            yield row if is_plain else (*row, record.key, *_gates(record), record.batch, record.batch_index)
+            for record in part
+        ]
+        try:
+            in_bulk(db, _INSERT_PLAIN if is_plain else _INSERT_ANY, rows)
+        except sqlite3.IntegrityError as error:
+            if str(error) != "UNIQUE constraint failed: jobs.id":
+                raise
+            raise DuplicateJob(_first_known(db, [record.id for record in part])) from None
 
-    try:
-        db.executemany(
-            f"""
-            INSERT INTO jobs (id, task, payload, run_at, queue, priority, schedule, fire_time, start_by, is_once, state,
-                enqueued_at, held{"" if is_plain else ", key, gate1, gate2, gate, batch, batch_index"})
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?{"" if is_plain else ", ?, ?, ?, ?, ?, ?"})
-            """,
-            rows(),
-        )
-    except sqlite3.IntegrityError as error:
-        if str(error) != "UNIQUE constraint failed: jobs.id":
-            raise
-        raise DuplicateJob(last) from None
+
+def _first_known(db: sqlite3.Connection, job_ids: Sequence[str]) -> str:
+    """Return the first of these ids that there is already, or that stands there twice."""
+    known = {job_id for (job_id,) in db.execute(f"SELECT id FROM jobs WHERE id {_AMONG}", (_array(job_ids),))}
+    return next(job_id for number, job_id in enumerate(job_ids) if job_id in known or job_id in job_ids[:number])
 
 
 def _gates(record: JobRecord) -> tuple[str | None, str | None, bool]:
@@ -286,19 +344,75 @@ def finish(
         Which ends were taken, the ended jobs among these for whose end somebody waits, and whether another claim may
         find something because of it.
     """
+    firsts: dict[Lease, Finish] = {}
+    for ended in finishes:
+        firsts.setdefault(ended.lease, ended)  # it ends once
+    held: set[tuple[str, int]] = set()
+    moved: list[tuple[Finish, JobRecord]] = []
+    for went_well, group in groupby(firsts.values(), key=lambda ended: ended.state is JobState.SUCCEEDED):
+        found, concerns = (_succeed if went_well else _move)(db, now, list(group), waited)
+        held |= found
+        moved += concerns
+    frees = False
+    for ended, record in moved:
+        if record.fire_time is not None:
+            amend(db, record.id, record.state, _us(record.started_at), ended.late_because)
+        if record.state is JobState.PARKED:
+            _note_misfit(db, record.id, ended.misfit)
+        frees |= not record.has_ended or bool(record.gates)
+        if record.has_ended:
+            frees |= _ended(db, now, record.id, record.state, record.schedule)
+    accepted = [ended.lease in held and firsts[ended.lease] is ended for ended in finishes]
+    return accepted, [record for _, record in moved if record.has_ended and record.id in waited], frees
+
+
+_SUCCEED = f"""
+    UPDATE jobs SET state = 'succeeded', attempt = done.column3, deaths = done.column4,
+        started_at = coalesce(done.column5, started_at), finished_at = ?, result = done.column6, error = done.column7,
+        lease_expires_at = NULL, worker = NULL
+    FROM {{rows}} AS done WHERE id = done.column1 AND token = done.column2 AND +state = 'running' RETURNING {JOB}
+"""
+
+
+def _succeed(
+    db: sqlite3.Connection, now: datetime, finishes: Sequence[Finish], waited: Container[str]
+) -> tuple[set[tuple[str, int]], list[tuple[Finish, JobRecord]]]:
+    """Write that attempts have succeeded.
+
+    Returns:
+        The leases of those that this was true of, and the jobs among them whose end concerns anybody else, as they are
+        then.
+    """
+    found: dict[tuple[str, int], tuple[Any, ...]] = {}
+    for part in parts(finishes):
+        rows = [
+            (*ended.lease, ended.attempt, ended.deaths, _us(ended.started_at), _text(ended.result), _text(ended.error))
+            for ended in part
+        ]
+        found.update(((entry[1], entry[15]), entry) for entry in in_bulk(db, _SUCCEED, rows, us(now)))
+    concerns = [
+        (ended, _job(entry))
+        for ended in finishes
+        if (entry := found.get(ended.lease)) is not None
+        and (entry[1] in waited or entry[7] is not None or entry[26] is not None)
+    ]
+    return set(found), concerns
+
+
+def _move(
+    db: sqlite3.Connection, now: datetime, finishes: Sequence[Finish], waited: Container[str]
+) -> tuple[set[tuple[str, int]], list[tuple[Finish, JobRecord]]]:
+    """Write any other ends of attempts; as `_succeed`, and all of them concern somebody."""
     among = _array([ended.lease.job_id for ended in finishes])
     held = db.execute(f"SELECT {JOB} FROM jobs WHERE +state = 'running' AND id {_AMONG}", (among,))  # +: go by the ids
-    found = {entry[1]: entry for entry in held}
-    accepted: list[bool] = []
+    found = {(entry[1], entry[15]): entry for entry in held}
     moved: list[tuple[int, Finish, JobRecord]] = []
     traces: list[tuple[str, Attempt]] = []
     for ended in finishes:
-        entry = found.get(ended.lease.job_id)
-        accepted.append(entry is not None and entry[15] == ended.lease.token)
-        if entry is not None and accepted[-1]:
-            del found[ended.lease.job_id]  # it ends once
+        entry = found.get(ended.lease)
+        if entry is not None:
             moved.append((entry[0], ended, after_attempt(_job(entry), ended, now)))
-            if ended.state is not JobState.SUCCEEDED and ended.leaves_trace:
+            if ended.leaves_trace:
                 traces.append((entry[1], attempt_of(ended, entry[16], now)))
     db.executemany(
         """
@@ -323,16 +437,7 @@ def finish(
     )
     if traces:
         write_attempts(db, traces)
-    ends = [record for _, _, record in moved if record.has_ended]
-    for _, ended, record in moved:
-        if record.fire_time is not None:
-            amend(db, record.id, record.state, _us(record.started_at), ended.late_because)
-        if record.state is JobState.PARKED:
-            _note_misfit(db, record.id, ended.misfit)
-    frees = len(ends) < len(moved) or any(record.gates for record in ends)
-    for record in ends:
-        frees |= _ended(db, now, record.id, record.state, record.schedule)
-    return accepted, [record for record in ends if record.id in waited], frees
+    return {ended.lease for _, ended, _ in moved}, [(ended, record) for _, ended, record in moved]
 
 
 def _note_misfit(db: sqlite3.Connection, job_id: str, fingerprint: str | None) -> None:

@@ -26,14 +26,14 @@ def render(wanted: Sequence[Wanted], zone: str | None) -> list[Want]:
 
 
 def _render(wanted: Wanted, zone: str | None) -> Want:
-    about, reason = wanted.about, wanted.refused
+    about, reason, is_unwritable = wanted.about, wanted.refused, False
     if not reason:
         try:
             line = CronEntry(wanted.id, wanted.trigger, wanted.argv).line(zone)
             return Want(wanted.id, cron_fields(wanted.trigger, zone), about, line, line)
         except (UnsupportedSchedule, InvalidEntry) as error:
-            reason = error.reason
-    return Want(wanted.id, repr(wanted.trigger), about, None, None, reason)
+            reason, is_unwritable = error.reason, isinstance(error, InvalidEntry) or zone is None
+    return Want(wanted.id, repr(wanted.trigger), about, None, None, reason, is_unwritable)
 
 
 def look(table: Table, app_id: str) -> Seen:

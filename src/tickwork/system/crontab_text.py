@@ -19,7 +19,6 @@ import os
 import re
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import CrontabCorrupt, InvalidEntry
@@ -180,24 +179,25 @@ class Table:
             pairs = [part for id, line in puts.items() for part in _pair(id, line)]
             return _made([_begin(owner), *pairs, _end(owner), *self._lines]) if pairs else self
         owner = Owner(owner.app, owner.dir, owner.target or block.owner.target)
-        lines: list[bytes] = list(self._lines[: block.begin])
-        lines.append(_begin(owner) if block.owner != owner else self._lines[block.begin])
+        begin = _begin(owner) if block.owner != owner else self._lines[block.begin]
+        inside = list[bytes]()
         index = block.begin + 1
         entries = {comment: id for id, comment in block.entries.items()}
         while index < block.end:
             id = entries.get(index)
             if id is None:
-                lines.append(self._lines[index])
+                inside.append(self._lines[index])
                 index += 1
                 continue
             after = index + 1 + (index + 1 < block.end and index + 1 not in entries)
             if id in puts:
-                lines += _pair(id, puts[id])
+                inside += _pair(id, puts[id])
             elif id not in drops:
-                lines += self._lines[index:after]
+                inside += self._lines[index:after]
             index = after
-        lines += [part for id, line in puts.items() if id not in block.entries for part in _pair(id, line)]
-        return _made(_without_empty([*lines, *self._lines[block.end :]]))
+        inside += [part for id, line in puts.items() if id not in block.entries for part in _pair(id, line)]
+        whole = [begin, *inside, self._lines[block.end]] if inside else []
+        return _made([*self._lines[: block.begin], *whole, *self._lines[block.end + 1 :]])
 
     def without_block(self, app: str | None) -> Table:
         """Return the table without the markers of a block that holds no entry of ours; what else is in it stays."""
@@ -220,7 +220,10 @@ class Table:
         gone = {number - 1 for number in numbers}
         for block in self._blocks.values():
             gone |= {comment for comment in block.entries.values() if comment + 1 in gone}
-        return _made(_without_empty([line for index, line in enumerate(self._lines) if index not in gone]))
+            inside = range(block.begin + 1, block.end)
+            if inside and gone.issuperset(inside):
+                gone |= {block.begin, block.end}
+        return _made([line for index, line in enumerate(self._lines) if index not in gone])
 
     def hidden_return(self) -> int | None:
         r"""Return the number of a line that ends in `\r` written out, or None.
@@ -298,16 +301,6 @@ def _parts(raw: bytes) -> tuple[str, str]:
     if kind_of(raw) != "job" or (job := _JOB.fullmatch(raw)) is None:
         return "", os.fsdecode(raw)
     return os.fsdecode(b" ".join(job[1].split())), os.fsdecode(job[2])
-
-
-def _without_empty(lines: list[bytes]) -> list[bytes]:
-    """Return lines without the blocks that hold nothing any more."""
-    empty = {
-        index
-        for index, (line, following) in enumerate(pairwise(lines))
-        if _BEGIN.fullmatch(line) and _END.fullmatch(following)
-    }
-    return [line for index, line in enumerate(lines) if index not in empty and index - 1 not in empty]
 
 
 def _find_blocks(lines: Sequence[bytes]) -> dict[str | None, _Block]:

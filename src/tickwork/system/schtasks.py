@@ -44,7 +44,7 @@ from .task_model import ANCHOR, ByDay, ByMonth, ByMonthWeekday, ByWeek, Calendar
 from .task_reading import Unreadable, decode, read_all
 from .task_sync import look
 from .task_sync import render as render_wanted
-from .task_words import check_folder, check_name
+from .task_words import check_folder, check_name, command_line
 from .task_xml import encode, render
 
 if TYPE_CHECKING:
@@ -305,6 +305,9 @@ class Schtasks(AppSync):
 
     def _render(self, wanted: Sequence[Wanted], owner: Owner) -> Wants:
         return render_wanted(wanted, owner, timezone=self._timezone, now=self._clock.now())
+
+    def _check_place(self, python: str, dir: str) -> None:
+        command_line((python,))
 
     async def _look(self, app_id: str) -> Seen:
         return look(await self.list(), app_id)

@@ -47,6 +47,8 @@ class Want:
         token: What is equal exactly when two entries are.
         payload: What the scheduler is given.
         refused: Why it cannot be said, or "".
+        is_unwritable: Whether that is no matter of the schedule, but of a path or a name in what it runs, or of a zone
+            that is not known: an entry that is there is left.
     """
 
     id: str
@@ -55,6 +57,7 @@ class Want:
     token: object
     payload: Any = None
     refused: str = ""
+    is_unwritable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +296,10 @@ def _for_rest(entry: Found, request: Request, refused: dict[str, Want]) -> Step 
     if not entry.is_ours:
         return None
     why = "of a schedule that cannot be said any more" if entry.id in refused else "no longer in the app"
-    if request.mode == "install":
+    is_unwritable = entry.id in refused and refused[entry.id].is_unwritable
+    if is_unwritable:
+        why = "left as it was made"
+    if request.mode == "install" or is_unwritable:
         return Step("kept", entry.id, entry.schedule, None, "", why)
     if entry.is_edited and not request.force:
         return Step("edited", entry.id, entry.schedule, None, "", "edited by hand")

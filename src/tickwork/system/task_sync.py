@@ -28,7 +28,7 @@ def render(wanted: Sequence[Wanted], owner: Owner, *, timezone: str | None, now:
 
 
 def _render(wanted: Wanted, owner: Owner, timezone: str | None, now: datetime) -> Want:
-    about, reason = wanted.about, wanted.refused
+    about, reason, is_unwritable = wanted.about, wanted.refused, False
     if not reason:
         task = ScheduledTask(
             rf"{owner.app}\{wanted.id}",
@@ -42,10 +42,10 @@ def _render(wanted: Wanted, owner: Owner, timezone: str | None, now: datetime) -
         try:
             definition = task.define(timezone=timezone, now=now)
         except (UnsupportedSchedule, InvalidEntry) as error:
-            reason = error.reason
+            reason, is_unwritable = error.reason, isinstance(error, InvalidEntry) or timezone is None
         else:
             return Want(wanted.id, describe_triggers(definition.triggers), about, fingerprint(definition), task)
-    return Want(wanted.id, repr(wanted.trigger), about, None, None, reason)
+    return Want(wanted.id, repr(wanted.trigger), about, None, None, reason, is_unwritable)
 
 
 def look(entries: Iterable[TaskEntry], app_id: str) -> Seen:
