@@ -40,6 +40,8 @@ FEW = {
 SMALL = (
     "SCAN batches USING INDEX batches_newest",
     "SCAN (subquery-",
+    "SCAN part",  # the same, with the names that PostgreSQL wants
+    "SCAN wanted",
     "SCAN schedules",
     "SCAN workers",
     "SCAN queues",

@@ -10,7 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import sql_batches as sql
-from .postgres_verbs import EVERY, enqueue, lock_of_batch, room
+from .postgres_common import EVERY, lock_of_batch, table_of
+from .postgres_intake import enqueue, room
 from .rows import JOB, job_of
 from .sql_batches import STATES
 
@@ -90,14 +91,14 @@ def jobs(db: Link, batch_id: str, first: int, states: Collection[JobState], limi
             (batch_id, first, limit),
         )
         return [job_of(entry) for entry in found]
+    parts = [
+        f"(SELECT {JOB} FROM {table_of(state)} WHERE batch = %s AND state = '{state.value}' AND batch_index >= %s"
+        " ORDER BY batch_index LIMIT %s)"
+        for state in states
+    ]
     found = db.all(
-        f"""
-        SELECT part.* FROM unnest(%b::text[]) AS wanted (state) CROSS JOIN LATERAL (
-            SELECT {JOB} FROM {EVERY} WHERE batch = %s AND every.state = wanted.state AND batch_index >= %s
-            ORDER BY batch_index LIMIT %s
-        ) AS part ORDER BY batch_index LIMIT %s
-        """,
-        ([state.value for state in states], batch_id, first, limit, limit),
+        f"SELECT * FROM ({' UNION ALL '.join(parts)}) AS part ORDER BY batch_index LIMIT %s",
+        (*(batch_id, first, limit) * len(parts), limit),
     )
     return [job_of(entry) for entry in found]
 

@@ -25,7 +25,7 @@ from ..records import changed
 from .instants import us
 from .postgres_doubt import lock_of
 from .postgres_schema import quoted
-from .postgres_verbs import merge_shards
+from .postgres_watch import merge_shards
 from .rows import JOB, job_of, utf8
 
 if TYPE_CHECKING:

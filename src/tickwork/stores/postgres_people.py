@@ -13,20 +13,21 @@ from ..errors import UnknownJob
 from ..jobs import JobRecord, JobState
 from . import postgres_limits as limits
 from .instants import at, at_or_none, us
-from .postgres_doubt import in_doubt
-from .postgres_verbs import (
+from .postgres_common import (
     EVERY,
     UNFINISHED,
-    cancel,
     count,
     find,
     forget_attempts,
     hold,
     lock_of_key,
     locks_of,
+    table_of,
     touch,
     unfinished_of,
 )
+from .postgres_doubt import in_doubt
+from .postgres_ends import cancel
 from .rows import JOB, job_of
 from .sql_people import paused_queues as paused_queues
 from .sql_people import set_queue as set_queue
@@ -53,20 +54,20 @@ def page(db: Link, query: JobQuery) -> Page:
     """Return some jobs, the newest first; see `Store.page`."""
     before = _NEWEST if query.after is None else place_of(query.after)
     tests, values = _tests(query)
-    if query.states:
+    rows = query.limit + 1
+    if query.states or query.tasks or query.queue is not None:
+        parts = [
+            f"(SELECT {JOB} FROM {table_of(state)} WHERE state = '{state.value}' AND seq < %s{tests}"
+            " ORDER BY seq DESC LIMIT %s)"
+            for state in query.states or JobState
+        ]
         found = db.all(
-            f"""
-            SELECT part.* FROM unnest(%b::text[]) AS wanted (state) CROSS JOIN LATERAL (
-                SELECT {JOB} FROM {EVERY} WHERE every.state = wanted.state AND seq < %s{tests}
-                ORDER BY seq DESC LIMIT %s
-            ) AS part ORDER BY seq DESC LIMIT %s
-            """,
-            ([state.value for state in query.states], before, *values, query.limit + 1, query.limit + 1),
+            f"SELECT * FROM ({' UNION ALL '.join(parts)}) AS part ORDER BY seq DESC LIMIT %s",
+            (*(before, *values, rows) * len(parts), rows),
         )
     else:
         found = db.all(
-            f"SELECT {JOB} FROM {EVERY} WHERE seq < %s{tests} ORDER BY seq DESC LIMIT %s",
-            (before, *values, query.limit + 1),
+            f"SELECT {JOB} FROM {EVERY} WHERE seq < %s{tests} ORDER BY seq DESC LIMIT %s", (before, *values, rows)
         )
     has_more = len(found) > query.limit
     found = found[: query.limit]

@@ -86,7 +86,8 @@ VERSIONS: list[list[str]] = [
         "CREATE UNIQUE INDEX jobs_key ON jobs (task, key) WHERE key IS NOT NULL",
         "CREATE INDEX jobs_at_gate1 ON jobs (task, gate1, state, gate, priority DESC, seq) WHERE gate1 IS NOT NULL",
         "CREATE INDEX jobs_at_gate2 ON jobs (task, gate2, state, gate, priority DESC, seq) WHERE gate2 IS NOT NULL",
-        "CREATE INDEX jobs_by_state ON jobs (state, seq)",
+        # Task and queue stand in it so that a list of either need not look at the rows of all others.
+        "CREATE INDEX jobs_by_state ON jobs (state, seq, task, queue)",
         "CREATE INDEX jobs_by_schedule ON jobs (schedule, seq) WHERE schedule IS NOT NULL",
         "CREATE UNIQUE INDEX jobs_of_batch ON jobs (batch, batch_index) WHERE batch IS NOT NULL",
         "CREATE INDEX jobs_of_batch_by_state ON jobs (batch, state, batch_index) WHERE batch IS NOT NULL",
@@ -94,7 +95,7 @@ VERSIONS: list[list[str]] = [
         "CREATE INDEX jobs_misfit ON jobs (task) WHERE state = 'parked' AND misfit IS NOT NULL",
         f"CREATE TABLE finished ({_JOB}, PRIMARY KEY (seq)) WITH (autovacuum_vacuum_insert_scale_factor = 0.05)",
         "CREATE UNIQUE INDEX finished_id ON finished (id)",
-        "CREATE INDEX finished_by_state ON finished (state, seq)",
+        "CREATE INDEX finished_by_state ON finished (state, seq, task, queue)",
         "CREATE INDEX finished_by_schedule ON finished (schedule, seq) WHERE schedule IS NOT NULL",
         "CREATE INDEX finished_age ON finished (finished_at)",
         "CREATE INDEX finished_results ON finished (finished_at) WHERE result IS NOT NULL",

@@ -51,29 +51,29 @@ def gate_sql(at1: str, at2: str) -> GateSql:
         SELECT * FROM (
             SELECT priority, seq FROM {at1} AND state = 'queued' AND gate = 1 AND held = 0
             ORDER BY priority DESC, seq LIMIT :limit
-        ) AS one
+        ) AS part
         UNION ALL
         SELECT * FROM (
             SELECT priority, seq FROM {at2} AND state = 'queued' AND gate = 2 AND held = 0
             ORDER BY priority DESC, seq LIMIT :limit
-        ) AS one
+        ) AS part
         ORDER BY priority DESC, seq LIMIT :limit
     """
     passed = f"""
         SELECT * FROM (
             SELECT priority, seq FROM {at1} AND state = 'queued' AND gate = 0
             ORDER BY priority, seq DESC LIMIT :limit
-        ) AS one
+        ) AS part
         UNION ALL
         SELECT * FROM (
             SELECT priority, seq FROM {at1} AND state = 'queued' AND gate = 2
             ORDER BY priority, seq DESC LIMIT :limit
-        ) AS one
+        ) AS part
         UNION ALL
         SELECT * FROM (
             SELECT priority, seq FROM {at2} AND state = 'queued' AND gate = 0
             ORDER BY priority, seq DESC LIMIT :limit
-        ) AS one
+        ) AS part
         ORDER BY priority, seq DESC LIMIT :limit
     """
     let_pass = f"""
@@ -117,8 +117,8 @@ def declare(db: Any, limits: Mapping[str, Limits], before: Callable[[str], objec
 
 
 DUE = f"""
-    SELECT * FROM (SELECT task, gate FROM gates WHERE opens_at <= ? LIMIT {MAX_GATES}) AS one
-    UNION ALL SELECT * FROM (SELECT task, gate FROM starts WHERE at > ? LIMIT {MAX_GATES}) AS two
+    SELECT * FROM (SELECT task, gate FROM gates WHERE opens_at <= ? LIMIT {MAX_GATES}) AS part
+    UNION ALL SELECT * FROM (SELECT task, gate FROM starts WHERE at > ? LIMIT {MAX_GATES}) AS part
 """
 """Gates that are to be looked at, task and gate, at a time that is given twice. Starts that lie in the future tell of a
 clock that was set back."""
