@@ -268,7 +268,7 @@ class _Cut:
         self.is_next = self.is_over = False
 
     def __call__(self, sent: bytes) -> str | None:
-        if b"RELEASE SAVEPOINT tickwork" in sent:
+        if b"SAVEPOINT tickwork" in sent:
             self.is_next = True
         elif self.is_next and not self.is_over and b"COMMIT" in sent:
             self.is_over = True

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAX_IDLE = 4
+MAX_IDLE = 8
 """So many connections are kept for the next jobs: each is a process of the server."""
 STATEMENT_SECONDS = 60.0
 """For so long a thread waits for the loop: for a lock of another end, or for ever when nobody runs the loop again."""
@@ -176,15 +176,14 @@ class Guest(Link):
 
     def write(self, work: Callable[[Link], T]) -> T:
         """Run a function in a savepoint, as often as it takes; leave the settings of the user's as they are."""
-        transaction, path = self.all("SELECT txid_current(), current_setting('search_path')")[0]
-        self.shard = f"@{transaction}"
-        self.execute(
+        transaction, path, *_ = self.all(
             """
-            SELECT set_config('search_path', %s, true),
+            SELECT txid_current(), current_setting('search_path'), set_config('search_path', %s, true),
                 set_config('idle_in_transaction_session_timeout', %s, true)
             """,
             (f"{quoted(self.schema)}, pg_temp", str(IDLE_MILLISECONDS)),
-        )
+        )[0]
+        self.shard = f"@{transaction}"
         locks: set[str] = set()
         while True:
             self.execute("SAVEPOINT tickwork")
@@ -194,7 +193,6 @@ class Guest(Link):
             except LockOrder as order:
                 locks |= order.names
                 self.execute("ROLLBACK TO SAVEPOINT tickwork")
-        self.execute("RELEASE SAVEPOINT tickwork")
         # What the user has put off to the commit finds its tables as it is used to.
         self.execute("SELECT set_config('search_path', %s, true)", (path,))
         return value
