@@ -17,6 +17,7 @@ import pytest
 
 import tickwork
 from tickwork import App, Context, Cron, Every, JobState, Task
+from tickwork.conformance import HandClock
 from tickwork.errors import (
     DuplicateName,
     InvalidCron,
@@ -541,6 +542,28 @@ async def test_a_stop_lets_running_jobs_end_and_gives_unstarted_ones_back() -> N
     assert stopped.cut == []
     assert stopped.unstarted in (1, 2)  # the buffer's one, and the one the feeder held
     assert await app.stop() == tickwork.Stopped()
+
+
+async def test_what_a_stop_has_given_back_is_not_begun_again_when_a_worker_is_free() -> None:
+    # On a clock that stands still, the moment in which workers claim for themselves does not pass.
+    app, begun, ran = App(workers=1, clock=HandClock()), asyncio.Event(), list[int]()
+
+    @app.task()
+    async def work(number: int) -> None:
+        ran.append(number)
+        begun.set()
+        while app.is_running:  # noqa: ASYNC110 - nothing tells a job of it
+            await asyncio.sleep(0)
+        for _ in range(100):  # turns of the loop, in which the others are given back
+            await asyncio.sleep(0)
+
+    await app.start()
+    await work.enqueue_many([(number,) for number in range(5)])
+    await begun.wait()
+    stopped = await app.stop()
+
+    assert ran == [0]
+    assert stopped.cut == []
 
 
 async def test_a_stop_cancels_what_does_not_end_and_names_it() -> None:

@@ -517,6 +517,7 @@ class Dispatcher:
 
         A store that raises has them until their leases end.
         """
+        self._refills_left = 0  # what is given back is not to be claimed again by the next worker that is free
         held = (*self._workers.buffer.take_all(), *self._claimed, *self._suspects)
         unstarted = [run for run in held if isinstance(run, JobRun) and run.phase == WAITING]  # else it was cancelled
         self._claimed = []
