@@ -492,6 +492,19 @@ async def test_rows_and_codecs_of_a_connection_do_not_matter(target: Target) -> 
         assert await counts(store) == {"queued": 2}
 
 
+@pytest.mark.parametrize("kind", ["psycopg", "asyncpg", "sqlalchemy psycopg"])
+async def test_a_schema_may_have_any_name(target: Target, kind: str) -> None:
+    target = replace(target, schema=f'{target.schema} 100% "\u00e9" \\')
+    try:
+        async with opened(target) as store:
+            async with transaction(kind, target) as connection:
+                await store.enqueue_within(connection, [new_job(CLOCK, key="k")])
+            assert await counts(store) == {"queued": 1}
+    finally:
+        with psycopg.connect(target.url, autocommit=True) as own:
+            own.execute(psycopg.sql.SQL("DROP SCHEMA {} CASCADE").format(psycopg.sql.Identifier(target.schema)))
+
+
 # -- an app -------------------------------------------------------------------------------------------------------
 
 

@@ -133,7 +133,7 @@ def enqueue(
     for _ in range(MAX_ROUNDS):
         if keys:
             asked = json.dumps([{"task": task, "key": key} for task, key in keys])
-            found = yield _FIND.format(job=JOB, schema=quoted(schema)), (asked,)
+            found = yield _FIND.format(job=JOB, schema=_name_of(schema)), (asked,)
             held |= {(record.task, record.key): record for record in map(job_of, found)}
         fresh = [
             record
@@ -161,9 +161,17 @@ def _insertion(
 ) -> tuple[str, tuple[str, ...]]:
     kinds = ", ".join(f"{name} {kind}" for name, kind in _PARTS.items())
     hint = "" if channel is None else _HINT
-    query = _INSERT.format(schema=quoted(schema), names=_NAMES, kinds=kinds, hint=hint)
+    query = _INSERT.format(schema=_name_of(schema), names=_NAMES, kinds=kinds, hint=hint)
     given = json.dumps([{"place": place, **_parts(record)} for place, record in enumerate(records)])
     return query, (given, str(us(now)), *(() if channel is None else (channel,)))
+
+
+def _name_of(schema: str) -> str:
+    """Return the name of a schema in a statement, in which `?` marks a parameter, and for some drivers `%` does."""
+    if "?" not in schema and "%" not in schema:
+        return quoted(schema)
+    escaped = schema.replace("\\", r"\\").replace("?", r"\003f").replace("%", r"\0025")
+    return f"U&{quoted(escaped)}"
 
 
 def _parts(record: JobRecord) -> dict[str, Any]:
