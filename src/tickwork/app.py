@@ -31,7 +31,15 @@ from .clock import SystemClock, virtual_loops
 from .context import _current
 from .dispatch import Dispatcher, fingerprint, value_of
 from .durations import seconds
-from .errors import DuplicateName, InvalidOption, InvalidPayload, NotRunning, StoreUnavailable, UnknownTask
+from .errors import (
+    DuplicateName,
+    InvalidOption,
+    InvalidPayload,
+    NotRunning,
+    NotTransactional,
+    StoreUnavailable,
+    UnknownTask,
+)
 from .events import AppStarted, AppStopping, Event, Events, JobFailed, LoopHeld
 from .handle import Job
 from .health import Health, fleet_problems, staleness
@@ -352,6 +360,8 @@ class App(Declarations):
         self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], options: EnqueueOptions, *, wait: bool
     ) -> Job[Any]:
         """Enqueue a job with options; what `Task.enqueue` and its kin call."""
+        if options.connection is not None:
+            return (await self.enqueue_calls(task, [(args, kwargs)], options, wait=wait))[0]
         store = self._store_now()
         self._expect_taking(task)
         job = self._new_job(task, args, kwargs, options)
@@ -371,8 +381,19 @@ class App(Declarations):
         store = self._store_now()
         self._expect_taking(task)
         jobs = [self._new_job(task, args, kwargs, options) for args, kwargs in calls]
+        if options.connection is not None:
+            self._expect_transactional(store, "connection=")
+            records = await store.enqueue_within(options.connection, jobs)
+            return [self._promised(job, record) for job, record in zip(jobs, records, strict=True)]
         records = await store.enqueue(jobs, wait=wait and not self._is_inside())
         return [self._handle_of(job, record) for job, record in zip(jobs, records, strict=True)]
+
+    def _expect_transactional(self, store: Store, what: str) -> None:
+        """Refuse what takes a transaction in the database of the jobs, where there is none."""
+        if not store.capabilities.transactional:
+            place = "a file" if self._path is not None and self._testing is None else "memory"
+            tests = "under app.testing() " if self._testing is not None and self._target is not None else ""
+            raise NotTransactional(what, f"{tests}this one keeps them in {place}")
 
     def _expect_taking(self, task: AnyTask) -> None:
         """Refuse jobs of a task that is not this app's, or that would be lost."""
@@ -396,6 +417,9 @@ class App(Declarations):
         """Enqueue a job for each item as one batch; what `Task.map` and its kin call."""
         from .job_feed import Feed  # what most runs of an app never need
 
+        if options.connection is not None:
+            remedy = "a batch is enqueued part by part; use enqueue_many"
+            raise InvalidOption("connection", "left out for a batch", options.connection, remedy=remedy)
         self._store_now()
         self._expect_taking(task)
         made = new_id(self._clock.now()) if batch_id is None else check_batch_id(batch_id)
@@ -434,6 +458,12 @@ class App(Declarations):
         handle = self._handle(record.id, record.task)
         return handle if record.id == job.id else Job(self, record.id, record.task, is_new=False, first=handle)
 
+    def _promised(self, job: NewJob, record: JobRecord) -> Job[Any]:
+        """Return the handle of what a transaction enqueues, which is not there before its commit."""
+        handle = self._handle_of(job, record)
+        handle.is_promised = True  # one with the same key may be of the same transaction
+        return handle
+
     def _handle(self, job_id: str, task: str) -> Job[Any]:
         """Return the handle of a job; while somebody holds it, the memory store keeps the job."""
         if self._path is not None:
@@ -452,8 +482,7 @@ class App(Declarations):
         self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], options: EnqueueOptions
     ) -> Job[Any]:
         """Enqueue from another thread, waiting there."""
-        self._store_now()
-        loop = self._loop
+        store, loop = self._store_now(), self._loop
         assert loop is not None
         try:
             here = asyncio.get_running_loop()
@@ -461,6 +490,11 @@ class App(Declarations):
             here = None
         if here is loop:
             raise NotRunning("enqueue_sync would block the app's own loop; use `await task.enqueue(...)` here")
+        if options.connection is not None:  # which is this thread's
+            self._expect_transactional(store, "connection=")
+            self._known(task)
+            job = self._new_job(task, args, kwargs, options)
+            return self._promised(job, store.enqueue_within_sync(options.connection, [job], loop)[0])
         future = asyncio.run_coroutine_threadsafe(self.enqueue_task(task, args, kwargs, options, wait=True), loop)
         return future.result()
 

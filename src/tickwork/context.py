@@ -15,7 +15,10 @@ from .errors import InvalidOption, NotRunning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
     from datetime import datetime
+
+    from psycopg import AsyncConnection
 
     Said = tuple[float, float | None, str | None, datetime | None]
 
@@ -42,6 +45,8 @@ class Context:
     """
 
     __slots__ = (
+        "_begin",
+        "_given",
         "_has_news",
         "_log",
         "_now",
@@ -80,6 +85,9 @@ class Context:
         self._tell: Callable[[Context], None] | None = None
         self._now: Callable[[], datetime] | None = None
         self._reach: Callable[[Context, str], None] | None = None
+        self._begin: Callable[[Context], AbstractAsyncContextManager[Any]] | None = None
+        self._given: Callable[[Any], None] | None = None
+        """Takes the result, while a transaction of the job is open."""
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -115,6 +123,58 @@ class Context:
         if not self._has_news and self._tell is not None:
             self._has_news = True
             self._tell(self)
+
+    def transaction(self) -> AbstractAsyncContextManager[AsyncConnection[Any]]:
+        """Return a block with a connection, whose leaving commits what was done on it and the job's success together.
+
+            async with ctx.transaction() as connection:
+                await connection.execute("UPDATE accounts SET ...")
+                ctx.complete("booked")
+
+        However often the job is begun, after deaths of workers too, that is done once. The connection is psycopg's for
+        asyncio, to the database of the app, and in a transaction (READ COMMITTED), on which `commit` and `rollback` are
+        refused; its `transaction()` makes savepoints. The end of the block is the end of the attempt: it has succeeded,
+        with the value of `complete` as its result, else with null. What the function does after that changes nothing
+        about it: what it raises or returns is logged.
+
+        When the block is left by an exception, nothing of it is done, and the function may go on.
+
+        Raises:
+            NotTransactional: The app keeps its jobs elsewhere than in PostgreSQL.
+            NotRunning: This runs outside of the app's loop, inside of such a block, or after one.
+            StoreUnavailable: There is no connection to be had.
+
+        At its end, the block raises, with nothing done:
+            LeaseLost: The job was taken away from this worker, which was too slow.
+            psycopg.Error: What the server refuses.
+        """
+        if self._begin is None:
+            raise NotRunning("no app runs this job, or in another process; ctx.transaction() works on the app's loop")
+        return self._begin(self)
+
+    def complete(self, value: Any) -> None:
+        """Give the result of the job inside of a block of `transaction`; the last value counts.
+
+        Raises:
+            InvalidPayload: It does not fit what the function is declared to return, or cannot be written as JSON.
+            NotRunning: No such block is open.
+        """
+        if self._given is None:
+            raise NotRunning("ctx.complete(value) gives a result inside of `async with ctx.transaction()`; return it")
+        self._given(value)
+
+    def on_transaction(self, begin: Callable[[Context], AbstractAsyncContextManager[Any]]) -> None:
+        """Say who begins transactions of the job."""
+        self._begin = begin
+
+    def give_to(self, take: Callable[[Any], None] | None) -> None:
+        """Say who takes the result, while a transaction is open; None: it is over."""
+        self._given = take
+
+    @property
+    def is_in_transaction(self) -> bool:
+        """Whether a transaction of the job is open."""
+        return self._given is not None
 
     def checkpoint(self, name: str) -> None:
         """Name a point at which a test may let the job die: `t.kill(task, at=name)`. Elsewhere it does nothing.

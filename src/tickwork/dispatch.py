@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from contextlib import asynccontextmanager
 from contextvars import Context as Variables
 from contextvars import copy_context
 from datetime import timedelta
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,16 @@ from . import errors
 from .clock import LATE_SECONDS
 from .context import Context, _current
 from .durations import format_seconds
-from .errors import InvalidPayload, JobCancelled, JobError, JobTimedOut, ResultExpired
+from .errors import (
+    InvalidPayload,
+    JobCancelled,
+    JobError,
+    JobTimedOut,
+    LeaseLost,
+    NotRunning,
+    NotTransactional,
+    ResultExpired,
+)
 from .events import FireTimeAnswered, JobEnded, JobFailed, JobParked, JobStarted, JobSucceeded, StoreFailed
 from .events import JobCancelled as JobEndCancelled
 from .jobs import JobState, Outcome
@@ -30,10 +41,10 @@ from .reports import Reports, progress_of
 from .retry import next_attempt_at
 from .shield import is_meant_for_us, to_its_end
 from .stores.base import Finish, Lease
-from .workers import FAIR_SECONDS, WAITING, Run
+from .workers import FAIR_SECONDS, RUNNING, WAITING, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
     from .clock import Clock, Timer
@@ -82,11 +93,38 @@ class Waiter:
                 future.set_exception(error)
 
 
+class Completion:
+    """The success of a job that is written in a transaction of its own."""
+
+    __slots__ = ("_task", "is_committed", "result")
+
+    def __init__(self, task: AnyTask) -> None:
+        self._task = task
+        self.result: str = "null"
+        """The result as JSON."""
+        self.is_committed: bool = False
+
+    def take(self, value: Any) -> None:
+        """Take the result."""
+        self.result = self._task.codec.encode_result(value)
+
+    def differing(self, value: Any) -> str | None:
+        """Return what to say of a value that the function has returned in the end; None: nothing."""
+        if value is None:
+            return None
+        try:
+            is_same = self._task.codec.encode_result(value) == self.result
+        except InvalidPayload:
+            is_same = False
+        return None if is_same else "returned something else than ctx.complete was given"
+
+
 class JobRun(Run):
     """One attempt of a stored job."""
 
     __slots__ = (
         "_dispatcher",
+        "completion",
         "context_",
         "is_block_told",
         "is_marked",
@@ -108,6 +146,7 @@ class JobRun(Run):
             state=state,
         )
         self.context_.listen(dispatcher.hear_progress, dispatcher.now)
+        self.context_.on_transaction(dispatcher.transaction)
         if dispatcher.on_checkpoint is not None:
             self.context_.on_checkpoint(dispatcher.on_checkpoint)
         if task.wants_context:
@@ -128,11 +167,18 @@ class JobRun(Run):
         self.late_because: str | None = None
         """What made it start late; None: it was in time, or nobody knows."""
         self.is_marked: bool = False
+        self.completion: Completion | None = None
+        """The transaction with which it ends, from the end of its block on; None: there is none."""
 
     @property
     def lease(self) -> Lease:
         """The right to write about the job."""
         return Lease(self.record.id, self.record.token)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has succeeded in a transaction of its own, or is just about to: nothing is to be written."""
+        return self.completion is not None
 
     def describe(self) -> str:
         """Return task and job id."""
@@ -490,6 +536,81 @@ class Dispatcher:
             self._events.emit(StoreFailed(doing="release", error=error))
         return len(unstarted)
 
+    # -- transactions of jobs ---------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def transaction(self, context: Context) -> AsyncIterator[Any]:
+        """See `Context.transaction`."""
+        run = self._begin_transaction(context)
+        completion = Completion(run.task)
+        context.give_to(completion.take)
+        try:
+            begun = self._store.transaction(
+                partial(self._completion_of, run, completion), partial(self._completed, run, completion)
+            )
+            async with begun as connection:
+                yield connection
+        except LeaseLost as error:
+            if error.job_id == run.record.id:
+                self._lose(run)  # here, in the job's own task: it hears this error first
+            raise
+        finally:
+            context.give_to(None)
+            if not completion.is_committed:
+                run.completion = None
+
+    def _begin_transaction(self, context: Context) -> JobRun:
+        """Return the attempt that wants a transaction, or refuse it."""
+        if not self._store.capabilities.transactional:
+            kind = "in a file" if self._store.capabilities.durable else "in memory"
+            raise NotTransactional("ctx.transaction()", f"this one keeps them {kind}")
+        run = self._runs.get(context.job_id)
+        if run is None or run.context_ is not context or run.phase != RUNNING:
+            raise NotRunning(f"job {context.job_id} has ended; ctx.transaction() works while it runs")
+        if run.run_in != "loop":
+            raise NotRunning("ctx.transaction() works on the app's loop; make the task a coroutine function")
+        if run.is_complete:
+            raise NotRunning(f"job {context.job_id} has succeeded with its transaction; there can be no other")
+        if context.is_in_transaction:
+            raise NotRunning("a transaction of the job is open; its connection.transaction() makes savepoints")
+        return run
+
+    async def _completion_of(self, run: JobRun, completion: Completion) -> Finish:
+        """Return the end of an attempt that succeeds with its transaction."""
+        if run.context_.has_news:
+            self._take_progress(run)
+        told = self._told.pop(run.record.id, None)
+        if told is not None:  # after the end it would be refused
+            await self._store.progress(run.lease, started_at=run.started_at, progress=told[1])
+        run.completion = completion
+        return self._success_of(run, completion.result, None)
+
+    def _completed(self, run: JobRun, completion: Completion, is_accepted: bool) -> None:
+        """Hear that the transaction is committed: from here on the job has ended, whatever its function does."""
+        if not is_accepted:
+            run.completion = None
+            raise LeaseLost(run.record.id, run.task.name)
+        completion.is_committed = True
+        self._told.pop(run.record.id, None)
+        if run.record.schedule is not None:
+            self.on_schedule_job_end(run.record.schedule)
+        self.changed.set()
+
+    def _ended_complete(self, run: JobRun, completion: Completion, after: str | None) -> None:
+        """Take the end of a function whose job has succeeded before, and log what it had to say after that."""
+        if after is not None:
+            logger.warning(
+                "%s has succeeded with its transaction, and that stands; after it, the function %s",
+                run.describe(),
+                after,
+                extra=run.extra(),
+            )
+        if self._events.wants(JobSucceeded) or logger.isEnabledFor(logging.INFO):
+            self._report(run, Outcome.SUCCEEDED, JobState.SUCCEEDED, None, None)
+        if run is self._suspect:
+            self._next_suspect()
+        self._written.set()
+
     # -- from the workers to the store ------------------------------------------------------------------------------
 
     def began(self, run: JobRun, now: datetime) -> None:
@@ -528,6 +649,9 @@ class Dispatcher:
         """Take the result of an attempt: log it, and queue it for the store, from which those hear of it who wait."""
         if not self._left(run):
             return
+        if (completion := run.completion) is not None and completion.is_committed:
+            self._ended_complete(run, completion, completion.differing(value))
+            return
         record, result, problem = run.record, None, None
         try:
             result = run.task.codec.encode_result(value)
@@ -539,7 +663,12 @@ class Dispatcher:
             logger.warning("%s succeeded, but its result cannot be kept: %s", run.describe(), told.message)
         if self._events.wants(JobSucceeded) or logger.isEnabledFor(logging.INFO):
             self._report(run, Outcome.SUCCEEDED, JobState.SUCCEEDED, None, None)
-        finish = Finish(
+        self._write(self._success_of(run, result, problem), record)
+
+    @staticmethod
+    def _success_of(run: JobRun, result: str | None, problem: str | None) -> Finish:
+        record = run.record
+        return Finish(
             lease=Lease(record.id, record.token),
             state=JobState.SUCCEEDED,
             attempt=record.attempt + 1,
@@ -550,11 +679,13 @@ class Dispatcher:
             late_because=run.late_because,
             outcome=Outcome.SUCCEEDED,
         )
-        self._write(finish, record)
 
     def ended(self, run: JobRun, outcome: Outcome, error: BaseException | None) -> None:
         """Take any other end of an attempt: log it, tell who waits, and queue it for the store."""
         if not self._left(run):
+            return
+        if (completion := run.completion) is not None and completion.is_committed:
+            self._ended_complete(run, completion, _after(run, outcome, error))
             return
         record = run.record
         if run.stop_reason == "stop" and outcome is Outcome.CANCELLED and not record.is_once:
@@ -595,7 +726,7 @@ class Dispatcher:
         if self._runs.get(job_id) is run:  # else it was lost, and has come again
             del self._runs[job_id]
         self._freed.set()
-        if run.context_.has_news:
+        if run.context_.has_news and not run.is_complete:
             self._take_progress(run)
         if run.is_watched and self.watchdog is not None:
             run.is_watched = False
@@ -754,7 +885,7 @@ class Dispatcher:
     def _let_report(self) -> None:
         for context in self._reports.take():
             run = self._runs.get(context.job_id)
-            if run is not None and run.context_ is context:
+            if run is not None and run.context_ is context and not run.is_complete:
                 self._take_progress(run)
         self._written.set()
 
@@ -766,7 +897,7 @@ class Dispatcher:
 
     async def _tell_progress(self) -> None:
         """Tell the store which jobs have begun, and how far those are that have told so."""
-        begun = [run for run in self.running if not run.is_marked] if self._marks_due else []
+        begun = [run for run in self.running if not run.is_marked and not run.is_complete] if self._marks_due else []
         told, self._told = self._told, {}
         try:
             await self._mark(begun, told)
@@ -876,7 +1007,7 @@ class Dispatcher:
 
     def _lose(self, run: JobRun) -> None:
         """End an attempt whose job another process has by now; nobody is told, since the job goes on there."""
-        if run.stop_reason is not None:
+        if run.stop_reason is not None or run.is_complete:
             return
         logger.warning(
             "%s is cancelled here: its lease was over, and the job was taken away; it goes on elsewhere, if at all",
@@ -962,6 +1093,14 @@ def _about(record: JobRecord, attempt: int) -> dict[str, Any]:
         "schedule": record.schedule,
         "fire_time": record.fire_time,
     }
+
+
+def _after(run: JobRun, outcome: Outcome, error: BaseException | None) -> str:
+    """Return what to say of a function that has not returned in the end, whose job had succeeded before."""
+    if error is None or isinstance(error, asyncio.CancelledError):
+        return "was cut off" if outcome is Outcome.CANCELLED else f"ended as {outcome}"
+    told = describe_exception(error).without(run.secrets())
+    return f"raised {told.type}: {told.message}"
 
 
 def _ignore(name: str) -> None:

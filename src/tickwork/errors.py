@@ -13,6 +13,7 @@
     ├── UnknownTask (LookupError)
     ├── UnknownSchedule (LookupError)
     ├── UnknownJob (LookupError)
+    │   └── NotCommitted                    the transaction that enqueues it is not committed
     ├── UnknownBatch (LookupError)
     ├── WrongBatch (ValueError)             other items, or another task, than the batch of that id has
     ├── BatchIncomplete (RuntimeError)      whoever enqueued the items of a batch has left off
@@ -21,6 +22,8 @@
     ├── IllegalMove (RuntimeError)          a job state that does not follow from the last one
     ├── WrongState (RuntimeError)           a person wants something that a job in its state cannot do
     ├── QueueFull (asyncio.QueueFull)
+    ├── KeyInDoubt (RuntimeError)           a transaction that has not ended enqueues a job with the same key
+    ├── NotTransactional (RuntimeError)     jobs are kept where no transaction of the caller's reaches
     ├── DuplicateJob (ValueError)           a store knows the id of a new job already
     ├── StoreUnavailable (RuntimeError)     the file of a store cannot be opened, read or written
     │   └── CheckpointUnavailable           that of a batch
@@ -50,6 +53,7 @@
         ├── JobCancelled
         ├── JobTimedOut (TimeoutError)      the job's own timeout, not the waiter's
         ├── JobParked                       nobody can run it as it stands
+        ├── LeaseLost                       its transaction came too late
         ├── JobSaved                        it left the pool for a file
         └── ResultExpired
 
@@ -258,6 +262,18 @@ class UnknownJob(TickworkError, LookupError):
         super().__init__(f"no job {job_id!r} in the store; it never existed or its retention has passed")
 
 
+class NotCommitted(UnknownJob):
+    """The transaction that enqueues the job is not committed, or was rolled back: so far there is no such job."""
+
+    def __init__(self, job_id: object) -> None:
+        self.job_id = job_id
+        TickworkError.__init__(
+            self,
+            f"no job {job_id!r} in the store: the transaction that enqueues it is not committed, or was rolled back; "
+            "ask for the job after the commit",
+        )
+
+
 class UnknownBatch(TickworkError, LookupError):
     """The store holds no batch with this id: it never did, or retention removed it with its jobs."""
 
@@ -348,6 +364,40 @@ class WrongState(TickworkError, RuntimeError):
     def __init__(self, job_id: str, state: str, wanted: str, reason: str, remedy: str) -> None:
         self.job_id, self.state, self.wanted = job_id, str(state), wanted
         super().__init__(f"job {job_id} is {state} and cannot be {wanted}: {reason}; {remedy}")
+
+
+class KeyInDoubt(TickworkError, RuntimeError):
+    """A transaction that has not ended enqueues a job with the same idempotency key. Nothing was enqueued.
+
+    Attributes:
+        task: The name of the task.
+    """
+
+    task: str
+
+    def __init__(self, task: str) -> None:
+        self.task = task
+        super().__init__(
+            f"a transaction that has not ended enqueues a job of {task!r} with the same key, so that nobody knows yet "
+            "whether there is one; end that transaction first, or try again"
+        )
+
+
+class NotTransactional(TickworkError, RuntimeError):
+    """What would be part of a transaction in the database of the jobs was asked of an app that has no such database.
+
+    Attributes:
+        what: What was asked.
+    """
+
+    what: str
+
+    def __init__(self, what: str, reason: str) -> None:
+        self.what = what
+        super().__init__(
+            f"{what} takes an app that keeps its jobs in PostgreSQL, and {reason}; "
+            'let it keep them there: App("postgresql://...")'
+        )
 
 
 class StoreUnavailable(TickworkError, RuntimeError):
@@ -875,6 +925,15 @@ class JobParked(JobError):
     def __init__(self, job_id: str, task: str, reason: str) -> None:
         self.reason = reason
         super().__init__(job_id, task, f"is parked: {reason}")
+
+
+class LeaseLost(JobError):
+    """The lease of the job was over before its transaction: nothing of that is done, and the job goes on elsewhere."""
+
+    def __init__(self, job_id: str, task: str) -> None:
+        super().__init__(
+            job_id, task, "has lost its lease: what its transaction did is rolled back; it goes on elsewhere, if at all"
+        )
 
 
 class JobSaved(JobError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from .errors import NotCommitted, UnknownJob
+
 if TYPE_CHECKING:
     from collections.abc import Generator
     from datetime import timedelta
@@ -33,9 +35,10 @@ class Job(Generic[R]):
         id: The job's id: 20 letters and digits that sort by the time of creation.
         task: The name of its task.
         is_new: False: `enqueue` has made no job, but found this one, which has the same key and is unfinished.
+        is_promised: Whether it was enqueued with `options(connection=...)`: there is no job before that commits.
     """
 
-    __slots__ = ("__weakref__", "_first", "_source", "id", "is_new", "task")
+    __slots__ = ("__weakref__", "_first", "_source", "id", "is_new", "is_promised", "task")
 
     def __init__(
         self, source: JobSource, job_id: str, task: str, *, is_new: bool = True, first: Job[R] | None = None
@@ -45,6 +48,7 @@ class Job(Generic[R]):
         self.id: str = job_id
         self.task: str = task
         self.is_new: bool = is_new
+        self.is_promised: bool = False
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.task}>"
@@ -71,24 +75,41 @@ class Job(Generic[R]):
             JobParked: Nobody can run it as it stands.
             ResultExpired: It succeeded, and its result is no longer kept.
             UnknownJob: The store no longer knows it.
+            NotCommitted: The store does not know it yet: the transaction that enqueues it is not committed.
             TimeoutError: It has not ended within `timeout`. The job goes on.
 
         Cancelling the wait cancels nothing but the wait.
         """
-        return await self._source.result_of(self.id, timeout)  # type: ignore[no-any-return]
+        try:
+            return await self._source.result_of(self.id, timeout)  # type: ignore[no-any-return]
+        except UnknownJob:
+            raise self._unknown() from None
 
     async def cancel(self) -> bool:
         """Cancel the job, waiting or running, and return whether there was anything to cancel.
 
         On the loop, CancelledError is raised inside it; a process is killed; a thread cannot be stopped: its result
         is given up, and its worker is free when it ends.
+
+        Raises:
+            NotCommitted: The transaction that enqueues it is not committed: roll that back.
         """
-        return await self._source.cancel_job(self.id)
+        is_cancelled = await self._source.cancel_job(self.id)
+        if self.is_promised and not is_cancelled:
+            await self.record()  # it must not run later, when whoever cancels it believes that it has ended
+        return is_cancelled
 
     async def record(self) -> JobRecord:
         """Return what the store holds of the job: its state, its times, its error.
 
         Raises:
             UnknownJob: The store no longer knows it.
+            NotCommitted: It does not know it yet.
         """
-        return await self._source.record_of(self.id)
+        try:
+            return await self._source.record_of(self.id)
+        except UnknownJob:
+            raise self._unknown() from None
+
+    def _unknown(self) -> UnknownJob:
+        return NotCommitted(self.id) if self.is_promised else UnknownJob(self.id)

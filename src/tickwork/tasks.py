@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import import_module
 from typing import (
@@ -124,6 +124,7 @@ class EnqueueOptions:
     queue: str | None = None
     priority: int | None = None
     key: str | None = None
+    connection: Any = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,6 +358,7 @@ class Task(Generic[C, V, P, R]):
         priority: int | None = None,
         queue: str | None = None,
         key: str | None = None,
+        connection: Any = None,
     ) -> TaskWithOptions[P, R]:
         """Return the task with other options, for `.enqueue(...)`.
 
@@ -367,6 +369,11 @@ class Task(Generic[C, V, P, R]):
             queue: The queue to wait in.
             key: The idempotency key, as it is: while a job of the task with this key is unfinished, `enqueue` makes no
                 other one and returns its handle, in all processes. It takes the place of the task's own `key`.
+            connection: A connection to the app's PostgreSQL database with a transaction of yours: the job exists
+                exactly when that commits. An `AsyncConnection` of psycopg, a `Connection` of asyncpg, an
+                `AsyncConnection` or `AsyncSession` of SQLAlchemy; one that blocks for `enqueue_sync`. There is no wait
+                for room. What it raises, and a cancelled call, leave the transaction as its driver does: aborted, as a
+                rule.
         """
         if delay is not None and at is not None:
             raise InvalidOption("at", "given without delay", at, remedy="use one of the two")
@@ -378,6 +385,7 @@ class Task(Generic[C, V, P, R]):
                 queue=None if queue is None else text("queue", queue),
                 priority=None if priority is None else check_priority("priority", priority),
                 key=None if key is None else check_key(key),
+                connection=connection,
             ),
         )
 

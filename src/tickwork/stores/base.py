@@ -12,16 +12,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from ..errors import IllegalMove
+from ..errors import IllegalMove, NotTransactional
 from ..jobs import MOVES, Attempt, JobState, Outcome
 from ..payloads import ErrorInfo
 from ..records import changed, record
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
     from ..jobs import JobRecord, NewJob, Progress
@@ -41,7 +42,7 @@ class Capabilities:
 
     Attributes:
         durable: Jobs survive the end of the process.
-        transactional: Jobs can be enqueued inside the user's own transaction.
+        transactional: Jobs can be enqueued inside the user's own transaction, and end inside of one.
         multi_process: Several processes may share it.
         notify: It wakes waiting workers without a poll.
     """
@@ -408,6 +409,43 @@ class Store(ABC):
         A cancelled call has enqueued nothing, unless a worker had begun a job before it could be taken out again. A job
         with a key may stay, since another caller may have been given it.
         """
+
+    async def enqueue_within(self, connection: Any, jobs: Sequence[NewJob]) -> list[JobRecord]:
+        """Take jobs in as a part of the transaction that a connection of the caller's is in: all or none, no sooner
+        than its commit. They wait for no room.
+
+        Only where `capabilities.transactional` says so. What the connection raises leaves the transaction as its
+        driver does, and so does a cancellation.
+
+        Raises:
+            InvalidOption: It is no connection that the store knows, or is in no transaction.
+            StoreUnavailable: It leads to another database.
+        """  # noqa: D205 - one sentence of two lines
+        raise NotTransactional("enqueue_within", f"{type(self).__name__} keeps them elsewhere")
+
+    def enqueue_within_sync(
+        self, connection: Any, jobs: Sequence[NewJob], loop: asyncio.AbstractEventLoop
+    ) -> list[JobRecord]:
+        """Do the same on a connection that blocks, in another thread than that of the store's loop."""
+        raise NotTransactional("enqueue_within_sync", f"{type(self).__name__} keeps them elsewhere")
+
+    def transaction(
+        self, end: Callable[[], Awaitable[Finish]], on_end: Callable[[bool], None]
+    ) -> AbstractAsyncContextManager[Any]:
+        """Return a context manager: a connection in a transaction, with which an attempt ends.
+
+        When the block is left, the end is written in the transaction, and it is committed. When something is raised in
+        the block, or the end is refused, nothing is done. Only where `capabilities.transactional` says so.
+
+        Args:
+            end: Returns the end of the attempt, which has succeeded; called at the end of the block.
+            on_end: Called when that is committed, before anybody else on the loop knows; with False when the job has
+                another owner, and all is rolled back: then it raises what the block is to raise.
+
+        At its end the block raises what the connection does. Nothing is done then, unless the error says that this is
+        not known.
+        """
+        raise NotTransactional("transaction", f"{type(self).__name__} keeps them elsewhere")
 
     @abstractmethod
     async def fire(self, firings: Sequence[Firing]) -> list[Fired]:

@@ -575,13 +575,17 @@ class DurableStore(Store):
             return accepted, ended, frees
 
         accepted, ended, frees = await self._committer.run(work)
+        self._tell_finished(finishes, ended, frees=frees)
+        return accepted
+
+    def _tell_finished(self, finishes: Sequence[Finish], ended: Sequence[JobRecord], *, frees: bool) -> None:
+        """Tell who waits what ends of attempts have brought about, once they are committed."""
         self._changed.set()
         if frees:
             self._let_claim()
         for record in ended:
             self._ends.tell(record)
         self._tell_ended(entry.lease.job_id for entry in finishes)
-        return accepted
 
     async def release(self, leases: Sequence[Lease]) -> list[bool]:
         """See `Store.release`."""

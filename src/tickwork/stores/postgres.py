@@ -19,26 +19,31 @@ import asyncio
 import logging
 import os
 import secrets
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from weakref import WeakSet
 
 import psycopg
 
 from ..clock import SystemClock
-from ..errors import NotRunning, StoreUnavailable, UnknownJob
+from ..errors import KeyInDoubt, NotRunning, StoreUnavailable, UnknownJob
 from ..policies import MAX_DEATHS
 from ..records import changed
+from ..shield import to_its_end
 from . import postgres_batches as batches
+from . import postgres_joint as joint
 from . import postgres_limits, sql_attempts
 from . import postgres_people as people
 from . import postgres_verbs as verbs
 from .base import Capabilities
 from .committer import Committer
-from .durable import Dialect, DurableStore
+from .durable import PRUNE_LIMIT, Dialect, DurableStore
+from .postgres_effects import Effects
 from .postgres_errors import Kind, kind_of
-from .postgres_link import PATIENCE_SECONDS, Link, LockOrder, key_of
+from .postgres_guests import guest_of, run_async, run_sync, sync_guest_of
+from .postgres_link import DOUBT_SECONDS, PATIENCE_SECONDS, Link, LockOrder, key_of
 from .postgres_presence import Presence
 from .postgres_schema import migrate
 from .postgres_time import ServerTime
@@ -46,12 +51,12 @@ from .postgres_watcher import Watcher
 from .sql_people import write_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from ..clock import Clock
     from ..jobs import JobRecord, NewJob, Progress
-    from .base import Fired, Firing, Lease
+    from .base import Finish, Fired, Firing, Lease
     from .batches import BatchPart, BatchRow
     from .durable import Hungry
     from .postgres_target import Target
@@ -70,6 +75,10 @@ OVERDUE_SECONDS = 10.0
 """How long a lease must have been over, and the watcher have looked on undisturbed, before the job is taken away. When
 the server was gone for a while, all leases are over at once, and workers that live renew theirs within seconds."""
 PRUNE_SECONDS = 60.0
+MANY_ROWS = 200
+"""So many rows of `shards` that transactions of users have left are added up at once: each look sums all of them up."""
+KEY_PAUSE_SECONDS = 0.25
+"""How soon it is tried again to enqueue a job with a key that a transaction has which has not ended, at the latest."""
 IDLE_SECONDS = 3_600.0
 """Writer and reader have nothing to do between what they are asked for."""
 NEAR_SECONDS = 0.05
@@ -97,7 +106,7 @@ class PostgresStore(DurableStore):
         keep_ledger: Seconds for which the ledger is kept.
     """
 
-    capabilities: Capabilities = Capabilities(durable=True, multi_process=True, notify=True)
+    capabilities: Capabilities = Capabilities(durable=True, multi_process=True, notify=True, transactional=True)
     sql: ClassVar[Dialect] = Dialect(verbs, people, batches, postgres_limits, sql_attempts)
 
     def __init__(
@@ -127,6 +136,9 @@ class PostgresStore(DurableStore):
         self.target = target
         self.capabilities = replace(type(self).capabilities, notify=target.notifies)
         self._max_stall_seconds = max_stall_seconds
+        self._patience_seconds = patience_seconds
+        self._known_guests: WeakSet[Any] = WeakSet()
+        """Connections of users that lead to this database."""
         self._keeps_house = keeps_house and worker is not None
         self._round_seconds = min(HOUSEKEEPING_SECONDS, lease_seconds / 6)
         self._time = ServerTime(clock, is_own=not isinstance(clock, SystemClock))
@@ -150,13 +162,18 @@ class PostgresStore(DurableStore):
             disconnect=Link.disconnect,
             name="tickwork-postgres-reader",
         )
-        channel = f"tickwork_{key_of(target.schema, 'hints') & 0xFFFFFFFFFFFF:x}" if target.notifies else None
-        self._watcher = Watcher(self._watching, channel=channel, look=self._look, clock=clock)
+        self._channel: str | None = None
+        if target.notifies:
+            self._channel = f"tickwork_{key_of(target.schema, 'hints') & 0xFFFFFFFFFFFF:x}"
+        self._watcher = Watcher(self._watching, channel=self._channel, look=self._look, clock=clock)
+        self._effects = Effects(target, clock, self._time.us)
         # What the watcher alone knows.
         self._changes = -1
         self._rescued = -1
         self._next_housekeeping = 0.0
         self._next_prune = 0.0
+        self._next_fold = 0.0
+        self._left_rows = 0
         self._renew_mono = 0.0
 
     def _link(self, name: str, patience_seconds: float) -> Link:
@@ -194,6 +211,7 @@ class PostgresStore(DurableStore):
             await self._reader.aclose()
             raise
         self._watcher.open()
+        self._effects.open()
 
     async def close(self) -> None:
         """Do what waits, leave the list of workers and close the connections. A second call does nothing.
@@ -203,6 +221,7 @@ class PostgresStore(DurableStore):
         if self._committer.is_forked:
             return
         self._stop_waiting()
+        await self._effects.close()
         await self._watcher.aclose()
         if self._committer.is_open:
             worker = self._worker
@@ -295,6 +314,135 @@ class PostgresStore(DurableStore):
             logger.warning("a claim for a worker that waits failed; it tries for itself", exc_info=error)
             raise LockOrder(set()) from error
 
+    # -- transactions of users --------------------------------------------------------------------------------------
+
+    async def enqueue_within(self, connection: Any, jobs: Sequence[NewJob]) -> list[JobRecord]:
+        """See `Store.enqueue_within`."""
+        guest = await guest_of(connection)
+        if not jobs:
+            return []
+        if not self._knows(guest.driver):
+            query, params = joint.locate(self.target.schema)
+            await self._expect_here_too((await guest.fetch(query, params))[0], guest.driver)
+        steps = joint.enqueue(self.target.schema, self._channel, self._now(), self._due_here(jobs))
+        return await run_async(guest, steps)
+
+    def enqueue_within_sync(
+        self, connection: Any, jobs: Sequence[NewJob], loop: asyncio.AbstractEventLoop
+    ) -> list[JobRecord]:
+        """See `Store.enqueue_within_sync`."""
+        guest = sync_guest_of(connection)
+        if not jobs:
+            return []
+        if not self._knows(guest.driver):
+            query, params = joint.locate(self.target.schema)
+            there = guest.fetch(query, params)[0]
+            asyncio.run_coroutine_threadsafe(self._expect_here_too(there, guest.driver), loop).result()
+        steps = joint.enqueue(self.target.schema, self._channel, self._now(), self._due_here(jobs))
+        return run_sync(guest, steps)
+
+    @asynccontextmanager
+    async def transaction(
+        self, end: Callable[[], Awaitable[Finish]], on_end: Callable[[bool], None]
+    ) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """See `Store.transaction`; the connection is that of psycopg for asyncio, in a transaction of its own."""
+        connection, transaction = await self._effects.begin()
+        try:
+            try:
+                yield connection
+                finish = await end()
+            except BaseException as error:
+                await to_its_end(_roll_back(transaction, error))
+                raise
+            await to_its_end(self._commit(connection, transaction, finish, on_end))
+        finally:
+            await to_its_end(self._effects.give_back(connection))
+
+    async def _commit(
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        transaction: psycopg.AsyncTransaction,
+        finish: Finish,
+        on_end: Callable[[bool], None],
+    ) -> None:
+        now = self._now()
+
+        def work(db: Link) -> tuple[bool, list[JobRecord], bool]:
+            (is_accepted,), ended, frees = verbs.finish(db, now, [finish], self._ends)
+            batches.flush(db)
+            return is_accepted, ended, frees
+
+        try:
+            is_accepted, ended, frees = await self._effects.write(connection, work)
+        except BaseException as error:
+            await _roll_back(transaction, error)
+            raise
+        if not is_accepted:
+            await _roll_back(transaction, NotRunning("refused"))
+            on_end(False)
+        try:
+            await transaction.__aexit__(None, None, None)
+        except psycopg.OperationalError as error:
+            if not connection.closed or not await self._was_committed(finish.lease, error):
+                raise
+        on_end(True)
+        self._tell_finished([finish], ended, frees=frees)
+        self._watcher.hint()
+
+    async def _was_committed(self, lease: Lease, lost: BaseException) -> bool:
+        """Return whether the end of a job was written by a transaction whose connection was lost at its commit."""
+        until = self._clock.monotonic() + DOUBT_SECONDS
+        while True:
+            try:
+                became = await self._committer.run(lambda db: verbs.became_of(db, lease), urgent=True)
+            except StoreUnavailable:
+                became = None
+            if became is not None:
+                logger.warning(
+                    "the commit of job %s was cut off, and was %s", lease.job_id, "done" if became else "not"
+                )
+                return became
+            if self._clock.monotonic() >= until:
+                reason = f"the connection was lost during a commit ({lost}); whether that was done is not known"
+                raise StoreUnavailable(self.target.where, reason) from lost
+            await self._pause(KEY_PAUSE_SECONDS)
+
+    async def _pause(self, seconds: float) -> None:
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = self._clock.call_later(seconds, _wake, told)
+        try:
+            await told
+        finally:
+            timer.cancel()
+
+    def _knows(self, driver: Any) -> bool:
+        """Return whether a connection is known to lead to the database of this store."""
+        try:
+            return driver in self._known_guests
+        except TypeError:  # asyncpg lends one that cannot be referred to weakly
+            return False
+
+    async def _expect_here_too(self, there: tuple[Any, ...], driver: Any) -> None:
+        """Refuse a connection that leads to another database than this store's."""
+        query, params = joint.locate(self.target.schema)
+        here = await self._read(lambda db: db.all(query, params)[0])
+        joint.check(self.target, here, there)
+        with suppress(TypeError):
+            self._known_guests.add(driver)
+
+    async def _try_enqueue(self, jobs: Sequence[NewJob]) -> list[JobRecord] | None:
+        """Enqueue where there is room. A key that a transaction of a user has is waited for, for a while."""
+        until = self._clock.monotonic() + self._patience_seconds
+        pause = 0.01
+        while True:
+            records = await super()._try_enqueue(jobs)
+            if records is None or records:
+                return records
+            if self._clock.monotonic() >= until:
+                raise KeyInDoubt(jobs[0].task)
+            await self._pause(pause)
+            pause = min(2 * pause, KEY_PAUSE_SECONDS)
+
     async def progress(
         self, lease: Lease, *, started_at: datetime | None = None, progress: Progress | None = None
     ) -> bool:
@@ -330,6 +478,7 @@ class PostgresStore(DurableStore):
     def _look(self) -> float:
         """Notice what others have committed, keep house, and return how long the thread may sleep."""
         self._watching.transact(self._look_around)
+        self._fold(self._clock.monotonic())
         if self._keeps_house and self._worker is not None:
             mono = self._clock.monotonic()
             if mono >= self._next_housekeeping:
@@ -342,8 +491,14 @@ class PostgresStore(DurableStore):
                     self._next_prune = mono  # there is more
         return min(LOOK_SECONDS if self.target.notifies else LOOK_ALONE_SECONDS, self._round_seconds)
 
+    def _fold(self, mono: float) -> None:
+        """Add up what transactions of users have left, now and then: each has left a row."""
+        if self._left_rows and (mono >= self._next_fold or self._left_rows >= MANY_ROWS):
+            self._next_fold = mono + HOUSEKEEPING_SECONDS
+            self._watching.transact(lambda db: joint.fold(db, self._now(), PRUNE_LIMIT))
+
     def _look_around(self, db: Link) -> None:
-        marks, changes, rescued = verbs.news(db)
+        marks, changes, rescued, self._left_rows = verbs.news(db)
         if marks == self._data_version:
             return
         self._data_version = marks
@@ -432,6 +587,17 @@ class PostgresStore(DurableStore):
         self._watching.transact(lambda db: verbs.forget_processes(db, now, before))
         _, has_more = self._watching.transact(self._pruning())
         return bool(has_more)
+
+
+async def _roll_back(transaction: psycopg.AsyncTransaction, error: BaseException) -> None:
+    """Roll a transaction back; a connection that is lost has done so."""
+    with suppress(psycopg.Error):
+        await transaction.__aexit__(type(error), error, error.__traceback__)
+
+
+def _wake(told: asyncio.Future[None]) -> None:
+    if not told.done():
+        told.set_result(None)
 
 
 def _due(job: NewJob, by: datetime, now: datetime) -> NewJob:

@@ -52,6 +52,18 @@ def finish(
     return [is_done or next(answers) for is_done in accepted], ended + more, frees
 
 
+def became_of(db: Link, lease: Lease) -> bool | None:
+    """Return whether the end of a job was written; None: the transaction that may do so is still under way.
+
+    False: it was not, and nobody does that any more.
+    """
+    there = db.one("SELECT 1 FROM jobs WHERE id = %s AND token = %s AND state = 'running'", lease)
+    if there is None:
+        return db.one("SELECT 1 FROM finished WHERE id = %s AND token = %s", lease) is not None
+    free = db.one("SELECT 1 FROM jobs WHERE id = %s AND token = %s FOR UPDATE SKIP LOCKED", lease)
+    return None if free is None else False
+
+
 def _finish_plain(
     db: Link, now: datetime, finishes: Sequence[Finish], waited: Container[str]
 ) -> tuple[list[bool], list[JobRecord]]:

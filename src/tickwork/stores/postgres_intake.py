@@ -19,6 +19,7 @@ from .postgres_common import (
     touch,
     unfinished_of,
 )
+from .postgres_doubt import in_doubt
 from .postgres_link import spread
 from .rows import JOB, job_of, utf8
 from .taking import take_in
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 LITTLE_ROOM = 1_000
 """With room for fewer jobs, or for a tenth of the bound, processes enqueue one after the other: before that, they would
 have to be about to commit more than that to exceed it."""
+IN_DOUBT: list[JobRecord] = []
+"""The answer to who enqueues a job with a key of which nobody knows yet whether there is one; see `postgres_doubt`."""
 WAITING_SECONDS = 1.0
 """Where there is much room, the number of waiting jobs of so long ago will do."""
 
@@ -56,16 +59,29 @@ def room(db: Link, wanted: int, max_queued: int) -> int:
 def enqueue(
     db: Link, now: datetime, asked: Sequence[Sequence[NewJob]], max_queued: int, hungry: Claim | None = None
 ) -> tuple[list[list[JobRecord] | None], list[JobRecord]]:
-    """Take jobs in, for each who asks all or none; see `take_in`. None are claimed as they are written."""
-    keyed = {lock_of_key(job.task, job.key) for jobs in asked for job in jobs if job.key is not None}
-    if keyed:
-        db.lock(keyed)
-    has_room = room(db, sum(len(jobs) for jobs in asked), max_queued)
-    answers, new = take_in(asked, now, has_room, partial(unfinished_of, db))
+    """Take jobs in, for each who asks all or none; see `take_in`. None are claimed as they are written.
+
+    `IN_DOUBT` is the answer where one of them has a key that is.
+    """
+    doubtful = _doubtful(db, asked)
+    clear = [jobs for jobs, is_doubtful in zip(asked, doubtful, strict=True) if not is_doubtful]
+    has_room = room(db, sum(len(jobs) for jobs in clear), max_queued)
+    answers, new = take_in(clear, now, has_room, partial(unfinished_of, db))
     insert_all(db, [(record, 0) for record in new])
     if any(record.gates for record in new):
         limits.settle(db, us(now), limits.due(db, us(now)))
-    return answers, []
+    rest = iter(answers)
+    return [IN_DOUBT if is_doubtful else next(rest) for is_doubtful in doubtful], []
+
+
+def _doubtful(db: Link, asked: Sequence[Sequence[NewJob]]) -> list[bool]:
+    """Lock the keys of jobs, and return for each who asks whether one of theirs is in doubt."""
+    keys = {(job.task, job.key) for jobs in asked for job in jobs if job.key is not None}
+    if not keys:
+        return [False] * len(asked)
+    db.lock({lock_of_key(*name) for name in keys})
+    doubted = {name for name in in_doubt(db, keys) if unfinished_of(db, *name) is None}
+    return [any((job.task, job.key) in doubted for job in jobs) for jobs in asked]
 
 
 def insert(db: Link, now: datetime, job: NewJob, behind: Sequence[str] = ()) -> JobRecord:

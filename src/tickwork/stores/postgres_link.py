@@ -116,6 +116,7 @@ class Link:
         on_time: Callable[[int, float, float], None] = lambda us, sent, heard: None,
     ) -> None:
         self._target = target
+        self.schema: str = target.schema
         self._name = name
         self.shard: str | None = None
         """The name of its row in `shards`; None: it has none, for it only reads."""
@@ -143,7 +144,7 @@ class Link:
     def execute(self, query: str, params: Params = ()) -> psycopg.Cursor[Row]:
         """Run a statement, whose parameters are marked `%s`, or `?` and `:name` as in SQLite."""
         assert self._connection is not None
-        done = self._connection.execute(_marked(query), params or None)
+        done = self._connection.execute(marked(query), params or None)
         self._has_written |= done.rowcount > 0 and not query.lstrip().startswith("SELECT")
         return done
 
@@ -391,7 +392,8 @@ def key_of(schema: str, name: str) -> int:
 
 
 @lru_cache(maxsize=1_000)
-def _marked(query: str) -> str:
+def marked(query: str) -> str:
+    """Return a statement with its parameters marked as psycopg takes them."""
     return _NAMED.sub(r"%(\1)s", query.replace("?", "%s"))
 
 

@@ -26,6 +26,7 @@ from .postgres_common import (
     touch,
     unfinished_of,
 )
+from .postgres_doubt import in_doubt
 from .postgres_ends import cancel
 from .rows import JOB, job_of
 from .sql_people import paused_queues as paused_queues
@@ -143,7 +144,7 @@ def retry(db: Link, now: datetime, job_id: str, seen: JobState | None = None) ->
     found = _locked(db, job_id)
     if found is None or (record := found[1]).state not in RETRIABLE or seen not in (None, record.state):
         return None
-    if _holder(db, record) is not None:
+    if _holder(db, record) is not None or (record.key is not None and in_doubt(db, [(record.task, record.key)])):
         return None
     if record.state is not JobState.PARKED:
         db.execute(

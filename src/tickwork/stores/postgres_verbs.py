@@ -21,6 +21,7 @@ from .postgres_common import hold as hold
 from .postgres_common import job as job
 from .postgres_common import jobs_of as jobs_of
 from .postgres_common import unfinished_of as unfinished_of
+from .postgres_ends import became_of as became_of
 from .postgres_ends import cancel as cancel
 from .postgres_ends import finish as finish
 from .postgres_ends import release as release

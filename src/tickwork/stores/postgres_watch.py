@@ -51,14 +51,20 @@ def next_claim(db: Link) -> tuple[bool, datetime | None]:
     return bool(is_ready), at_or_none(min((at for at in (due, opens_at) if at is not None), default=None))
 
 
-def news(db: Link) -> tuple[int, int, int]:
-    """Return three numbers that change when anything does, when a schedule does, and when jobs were taken away."""
+def news(db: Link) -> tuple[int, int, int, int]:
+    """Return three numbers that change when anything does, when a schedule does, and when jobs were taken away.
+
+    The fourth is how many rows transactions of users have left; see `postgres_joint`.
+    """
     found = db.all(
-        "SELECT coalesce(sum(mark), 0)::bigint, coalesce(sum(changes), 0)::bigint, coalesce(sum(rescued), 0)::bigint"
-        " FROM shards"
+        """
+        SELECT coalesce(sum(mark), 0)::bigint, coalesce(sum(changes), 0)::bigint, coalesce(sum(rescued), 0)::bigint,
+            count(*) FILTER (WHERE starts_with(name, '@'))
+        FROM shards
+        """
     )
-    marks, changes, rescued = found[0]
-    return marks, changes, rescued
+    marks, changes, rescued, left = found[0]
+    return marks, changes, rescued, left
 
 
 def other_workers(db: Link, worker: str) -> list[str]:
