@@ -10,6 +10,8 @@ from tickwork.errors import InvalidOption
 from tickwork.stores.postgres_errors import Kind, kind_of, remedy_for, text_of
 from tickwork.stores.postgres_target import target_of
 
+SCHEMA_RULE = "schema must be a name of at most 63 bytes, without ? and %"
+
 
 @pytest.mark.parametrize(
     ("url", "plain", "where", "schema", "notifies"),
@@ -38,8 +40,9 @@ def test_a_url_names_database_schema_and_use(url: str, plain: str, where: str, s
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("postgresql://h/d?schema=", "schema must be a name of at most 63 bytes, got ''"),
-        (f"postgresql://h/d?schema={'x' * 64}", f"schema must be a name of at most 63 bytes, got {'x' * 64!r}"),
+        ("postgresql://h/d?schema=", f"{SCHEMA_RULE}, got ''"),
+        ("postgresql://h/d?schema=a%3F", f"{SCHEMA_RULE}, got 'a?'"),
+        (f"postgresql://h/d?schema={'x' * 64}", f"{SCHEMA_RULE}, got {'x' * 64!r}"),
         ("postgresql://h/d?notify=maybe", 'notify must be "on" or "off", got \'maybe\''),
         (
             "postgresql://u:secret@h:port/d",

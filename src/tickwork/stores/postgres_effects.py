@@ -183,7 +183,7 @@ class Guest(Link):
             """,
             (f"{quoted(self.schema)}, pg_temp", str(IDLE_MILLISECONDS)),
         )[0]
-        self.shard = f"@{transaction}"
+        self.shard: str = f"@{transaction}"
         locks: set[str] = set()
         while True:
             self.execute("SAVEPOINT tickwork")

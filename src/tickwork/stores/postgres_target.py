@@ -59,8 +59,8 @@ def target_of(url: str) -> Target:
         else:
             theirs.append((name, value))
     schema = ours["schema"]
-    if not schema or "\0" in schema or len(schema.encode("utf-8", "replace")) > MAX_NAME:
-        raise InvalidOption("schema", f"a name of at most {MAX_NAME} bytes", schema)
+    if not schema or set(schema) & set("\0?%") or len(schema.encode("utf-8", "replace")) > MAX_NAME:
+        raise InvalidOption("schema", f"a name of at most {MAX_NAME} bytes, without ? and %", schema)
     if ours["notify"] not in ("on", "off"):
         raise InvalidOption("notify", '"on" or "off"', ours["notify"])
     if find_spec("psycopg") is None:
