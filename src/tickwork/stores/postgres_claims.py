@@ -104,7 +104,7 @@ def _claim_sql(known: str, unless: str) -> str:
     """
 
 
-_IS_OPEN = "CASE WHEN queue = ANY(ARRAY(SELECT name FROM queues)) THEN false ELSE true END"
+IS_OPEN = "CASE WHEN queue = ANY(ARRAY(SELECT name FROM queues)) THEN false ELSE true END"
 """Whether a job's queue is not paused, told so that the planner cannot take it for rare: as NOT EXISTS or <> ALL it
 would expect one row at the most where all are of one queue, and sort everything that waits."""
 
@@ -113,7 +113,7 @@ def _known(
     tasks: Collection[str], queues: Collection[str] | None, jobs: Collection[str] | None
 ) -> tuple[str, tuple[Any, ...]]:
     """Return what a claim asks of the rows of jobs, and the values for it."""
-    tests = ["task = ANY(%b::text[])", _IS_OPEN]
+    tests = ["task = ANY(%b::text[])", IS_OPEN]
     names: list[Any] = [list(tasks)]
     for test, values in (("queue = ANY(%b::text[])", queues), ("id = ANY(%b::text[])", jobs)):
         if values is not None:

@@ -13,6 +13,7 @@ from ..errors import UnknownJob
 from ..jobs import JobRecord, JobState
 from . import postgres_limits as limits
 from .instants import at, at_or_none, us
+from .postgres_claims import IS_OPEN
 from .postgres_common import (
     EVERY,
     UNFINISHED,
@@ -117,14 +118,12 @@ def _holder(db: Link, job: JobRecord) -> str | None:
 
 def _ahead(db: Link, seq: int, priority: int) -> int:
     """Return how many jobs have their turn before one."""
-    ready = """
-        SELECT 1 FROM jobs WHERE state = 'queued' AND held = 0 AND gate = 0
-            AND NOT EXISTS (SELECT 1 FROM queues WHERE queues.name = jobs.queue)
-    """
+    ready = f"SELECT 1 FROM jobs WHERE state = 'queued' AND held = 0 AND gate = 0 AND {IS_OPEN}"
+    some = f"ORDER BY priority DESC, seq LIMIT {MAX_AHEAD}"
     found = db.all(
         f"""
-        SELECT (SELECT count(*) FROM ({ready} AND priority > %s LIMIT {MAX_AHEAD}) AS urgent)
-            + (SELECT count(*) FROM ({ready} AND priority = %s AND seq < %s LIMIT {MAX_AHEAD}) AS older)
+        SELECT (SELECT count(*) FROM ({ready} AND priority > %s {some}) AS urgent)
+            + (SELECT count(*) FROM ({ready} AND priority = %s AND seq < %s {some}) AS older)
         """,
         (priority, priority, seq),
     )

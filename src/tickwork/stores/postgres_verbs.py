@@ -101,7 +101,9 @@ def prune(db: Link, *, results: datetime, jobs: datetime, ledger: datetime, limi
     rows = db.execute(
         """
         DELETE FROM ledger
-        WHERE seq IN (SELECT seq FROM ledger WHERE answered_at < %s LIMIT %s FOR UPDATE SKIP LOCKED)
+        WHERE seq IN (
+            SELECT seq FROM ledger WHERE answered_at < %s ORDER BY answered_at LIMIT %s FOR UPDATE SKIP LOCKED
+        )
         """,
         (us(ledger), limit),
     ).rowcount

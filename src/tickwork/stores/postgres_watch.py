@@ -40,10 +40,13 @@ def ended_among(db: Link, job_ids: Collection[str]) -> list[str]:
 
 def next_claim(db: Link) -> tuple[bool, datetime | None]:
     """Return whether any job may be ready for some worker, and when the next is due, or its rate lets it start."""
+    # In the order of the index, or all that waits at gates may be looked at before one is found that does not.
     is_ready, due, opens_at = db.all(
         """
-        SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'queued' AND held = 0 AND gate = 0)
-            OR EXISTS (SELECT 1 FROM gates WHERE opens_at = 0),
+        SELECT (
+                SELECT seq FROM jobs WHERE state = 'queued' AND held = 0 AND gate = 0
+                ORDER BY priority DESC, seq LIMIT 1
+            ) IS NOT NULL OR EXISTS (SELECT 1 FROM gates WHERE opens_at = 0),
             (SELECT min(run_at) FROM jobs WHERE state = 'scheduled'),
             (SELECT min(opens_at) FROM gates WHERE waits AND opens_at IS NOT NULL)
         """
