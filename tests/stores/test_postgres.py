@@ -19,8 +19,10 @@ from tickwork.conformance import declare, ending, firing, ids, lease, new_job
 from tickwork.errors import DuplicateJob, NotRunning, StoreUnavailable
 from tickwork.jobs import JobState
 from tickwork.limits import Limit, Limits, Rate
+from tickwork.stores.migration import Migration
 from tickwork.stores.postgres import PostgresStore
-from tickwork.stores.postgres_schema import VERSIONS
+from tickwork.stores.postgres_link import Link
+from tickwork.stores.postgres_schema import USABLE_FROM, VERSIONS, migrate, plan
 from tickwork.stores.postgres_target import Target, target_of
 
 CLOCK = SystemClock()
@@ -110,6 +112,26 @@ async def test_tables_of_a_later_version_are_used_where_it_allows_that(target: T
         f"store {target.where}: its tables have version 99, and this tickwork knows {len(VERSIONS)}; "
         "install the version of tickwork that wrote it, or a later one"
     )
+
+
+def test_only_what_a_later_version_adds_is_run_and_once(target: Target) -> None:
+    versions = [*VERSIONS, ["ALTER TABLE jobs ADD COLUMN more bigint", "CREATE INDEX jobs_more ON jobs (more)"]]
+    link = Link(target, name="migration", clock=CLOCK, now_us=lambda: 0)
+    link.transact(lambda db: migrate(db, target.where, target.schema))
+
+    def planned(db: Link) -> Migration:
+        return plan(db, target.where, target.schema, versions)
+
+    last = f"UPDATE meta SET version = {len(versions)}, usable_from = {USABLE_FROM}"
+    found = link.transact(planned)
+    assert (found.version, found.known) == (len(VERSIONS), len(versions))
+    assert found.statements == (*versions[-1], last)
+    for _ in range(2):
+        link.transact(lambda db: migrate(db, target.where, target.schema, versions))
+        found = link.transact(planned)
+        assert (found.version, found.statements) == (len(versions), ())
+    assert tables(target, "SELECT version, usable_from FROM meta") == [(len(versions), USABLE_FROM)]
+    link.disconnect()
 
 
 async def test_many_open_an_empty_database_at_once(target: Target) -> None:

@@ -1,4 +1,4 @@
-"""`tickwork store`: measure, check, prune, copy and move the file in which an app keeps its jobs."""
+"""`tickwork store`: measure, check, prune, copy and move the file in which an app keeps its jobs; migrate it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from ..durations import format_about, seconds
 from ..errors import InvalidTarget, StoreUnavailable, UnknownTask
 from ..program import OK
 from .output import as_json, lines, table
-from .target import load
+from .store_migrate import add_migrate, migrate
+from .target import app_of, load
 
 if TYPE_CHECKING:
     import argparse
@@ -46,6 +47,7 @@ def add_store(add: Callable[..., argparse.ArgumentParser]) -> None:
         parser.add_argument("store", metavar="STORE", help=STORE)
         return parser
 
+    add_migrate(action)
     action("stats", "Show how large it is, and what is in it.").add_argument("--json", action="store_true")
     check = action("check", "Look for damage, stuck leases, orphaned rows and wrong counts; exit 1 when there are any.")
     check.add_argument("--repair", action="store_true", help="mend what needs no person, then look again")
@@ -69,12 +71,11 @@ def run_store(options: argparse.Namespace) -> int:
 @asynccontextmanager
 async def _opened(word: str, *, makes: bool = False, verbose: bool = False) -> AsyncIterator[SQLiteStore]:
     """Open the store that a word names, without workers or schedules."""
-    from ..app import App
     from ..stores.sqlite import SQLiteStore
 
-    app = App(word) if "://" in word else load(word, show_traceback=verbose)
+    app = app_of(word, show_traceback=verbose)
     if app.path is None and app.is_durable:
-        raise InvalidTarget(word, "its jobs are in PostgreSQL: use that server's own tools; this command is for files")
+        raise InvalidTarget(word, "its jobs are in PostgreSQL: use that server's own tools; this action is for files")
     if app.path is None:
         raise InvalidTarget(word, "this app keeps its jobs in memory, which no other process can reach")
     if not makes and not app.path.exists():
@@ -117,6 +118,10 @@ def _rows(found: StoreStats, now: datetime) -> list[list[str]]:
     if found.moved_to is not None:
         rows.append(["moved to", found.moved_to])
     return rows
+
+
+async def _migrate(options: argparse.Namespace) -> int:
+    return await migrate(options)
 
 
 async def _check(options: argparse.Namespace) -> int:

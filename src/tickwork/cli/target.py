@@ -37,6 +37,13 @@ def load(target: str, *, show_traceback: bool = False) -> App:
     return load_exact(target, show_traceback=show_traceback)[0]
 
 
+def app_of(word: str, *, show_traceback: bool = False) -> App:
+    """Return the app that `load` finds, or one without tasks for the URL of a store."""
+    from ..app import App
+
+    return App(word) if "://" in word else load(word, show_traceback=show_traceback)
+
+
 def load_exact(target: str, *, folder: str = "", show_traceback: bool = False) -> tuple[App, str]:
     """Return the app and what names it from anywhere: the name of the app is there, the path of a file is absolute.
 

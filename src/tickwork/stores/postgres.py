@@ -45,7 +45,7 @@ from .postgres_errors import Kind, kind_of
 from .postgres_guests import guest_of, run_async, run_sync, sync_guest_of
 from .postgres_link import DOUBT_SECONDS, PATIENCE_SECONDS, Link, LockOrder, key_of
 from .postgres_presence import Presence
-from .postgres_schema import migrate
+from .postgres_schema import migrate, plan
 from .postgres_time import ServerTime
 from .postgres_watcher import Watcher
 from .sql_people import write_tasks
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from .base import Finish, Fired, Firing, Lease
     from .batches import BatchPart, BatchRow
     from .durable import Hungry
+    from .migration import Migration
     from .postgres_target import Target
 
 logger: logging.Logger = logging.getLogger("tickwork.stores")
@@ -244,6 +245,18 @@ class PostgresStore(DurableStore):
             self._writing.disconnect()
             raise
         return self._writing
+
+    def plan_migration(self) -> Migration:
+        """Return what `open` would do to the tables, and change nothing. It takes a connection of its own.
+
+        Raises:
+            StoreUnavailable: As `open` does.
+        """
+        link = self._link("plan", 0.0)
+        try:
+            return link.transact(lambda db: plan(db, self.target.where, self.target.schema))
+        finally:
+            link.disconnect()
 
     def _prepare(self, db: Link) -> None:
         migrate(db, self.target.where, self.target.schema)

@@ -13,9 +13,11 @@ from all rows together others see that something has happened.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from ..errors import StoreUnavailable
+from .migration import Migration
 from .sql_batches import STATES
 
 if TYPE_CHECKING:
@@ -256,19 +258,33 @@ def migrate(db: Link, where: str, schema: str, versions: Sequence[list[str]] = V
     if _is_current(_version(db, schema), db, where, versions):
         return
     db.lock([_LOCK])
-    version = _version(db, schema)  # another process may have made them meanwhile
+    *statements, last = plan(db, where, schema, versions).statements or ("",)
+    if last:  # else another process was quicker
+        db.execute(";".join(statements))  # on one way there and back
+        db.execute(last)
+
+
+def plan(db: Link, where: str, schema: str, versions: Sequence[list[str]] = VERSIONS) -> Migration:
+    """Return what `migrate` would do, and change nothing.
+
+    Raises:
+        StoreUnavailable: It would be refused.
+    """
+    version, known = _version(db, schema), len(versions)
+    begin = "BEGIN", f"SET LOCAL search_path = {quoted(schema)}"
     if _is_current(version, db, where, versions):
-        return
+        return Migration(version, known, (), begin)
+    statements = []
     if version is None:
         _expect_free(db, where, schema)
     if db.one("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,)) is None:
-        db.execute(f"CREATE SCHEMA {quoted(schema)}")
+        statements.append(f"CREATE SCHEMA {quoted(schema)}")
     if version is None:
-        db.execute("CREATE TABLE meta (version integer NOT NULL, usable_from integer NOT NULL)")
-        db.execute("INSERT INTO meta VALUES (0, 0)")
-    for statements in versions[version or 0 :]:
-        db.execute(";".join(statements))  # on one way there and back
-    db.execute("UPDATE meta SET version = %s, usable_from = %s", (len(versions), USABLE_FROM))
+        statements.append("CREATE TABLE meta (version integer NOT NULL, usable_from integer NOT NULL)")
+        statements.append("INSERT INTO meta VALUES (0, 0)")
+    statements += chain.from_iterable(versions[version or 0 :])
+    statements.append(f"UPDATE meta SET version = {known}, usable_from = {USABLE_FROM}")
+    return Migration(version, known, tuple(statements), begin)
 
 
 def _expect_free(db: Link, where: str, schema: str) -> None:

@@ -20,7 +20,7 @@ import logging
 import os
 import sqlite3
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -35,7 +35,7 @@ from .committer import Committer
 from .durable import Dialect, DurableStore
 from .filelock import FileLock
 from .presence import Presence
-from .sqlite_schema import expect_ours, migrate
+from .sqlite_schema import expect_ours, migrate, plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..clock import Clock
+    from .migration import Migration
 
 logger: logging.Logger = logging.getLogger("tickwork.stores")
 
@@ -183,6 +184,18 @@ class SQLiteStore(DurableStore):
             self._close_files()
             raise
         return connection
+
+    def plan_migration(self) -> Migration:
+        """Return what `open` would do to the tables, and change nothing. It takes a connection of its own.
+
+        Raises:
+            StoreUnavailable: As `open` does, or there is no file.
+        """
+        try:
+            with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+                return plan(connection, str(self.path))
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Set the connection up; two processes that make the same file wait for each other."""

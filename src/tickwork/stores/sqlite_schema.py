@@ -6,9 +6,11 @@ file of a later version is refused: an older program would not know what it must
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from ..errors import StoreUnavailable
+from .migration import Migration
 from .sql_batches import STATES
 
 if TYPE_CHECKING:
@@ -349,6 +351,16 @@ def migrate(connection: sqlite3.Connection, path: str, versions: Sequence[list[s
     Raises:
         StoreUnavailable: The file belongs to another program, or to a later version of this one.
     """
+    for statement in plan(connection, path, versions).statements:
+        connection.execute(statement)
+
+
+def plan(connection: sqlite3.Connection, path: str, versions: Sequence[list[str]] = VERSIONS) -> Migration:
+    """Return what `migrate` would do, and change nothing.
+
+    Raises:
+        StoreUnavailable: It would be refused.
+    """
     expect_ours(connection, path)
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > len(versions):
@@ -357,10 +369,7 @@ def migrate(connection: sqlite3.Connection, path: str, versions: Sequence[list[s
             f"its tables have version {version}, and this tickwork knows {len(versions)}",
             "install the version of tickwork that wrote it, or a later one",
         )
-    if version == len(versions):
-        return
-    for statements in versions[version:]:
-        for statement in statements:
-            connection.execute(statement)
-    connection.execute(f"PRAGMA user_version = {len(versions)}")
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    statements = [*chain.from_iterable(versions[version:])]
+    if statements:
+        statements += [f"PRAGMA user_version = {len(versions)}", f"PRAGMA application_id = {APPLICATION_ID}"]
+    return Migration(version or None, len(versions), tuple(statements), ("BEGIN IMMEDIATE",))

@@ -1,0 +1,76 @@
+"""`tickwork store migrate`: bring the tables of a store to today's version, or print what would do so."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import TYPE_CHECKING
+
+from ..clock import SystemClock
+from ..errors import InvalidTarget, StoreUnavailable
+from ..program import OK
+from .output import lines
+from .target import app_of
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+
+    from ..stores.migration import Migration
+    from ..stores.postgres import PostgresStore
+    from ..stores.sqlite import SQLiteStore
+
+
+def add_migrate(action: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """Add the action to the parser."""
+    command = action("migrate", "Bring the tables to the version of this tickwork, as opening them does.")
+    command.add_argument("--plan", action="store_true", help="change nothing, print the statements that would")
+
+
+async def migrate(options: argparse.Namespace) -> int:
+    """Do so, or print what would."""
+    store, where = _store(options.store, verbose=options.verbose)
+    before = await asyncio.to_thread(store.plan_migration)
+    if options.plan:
+        lines(_script(where, before))
+        return OK
+    if before.statements:
+        await store.open()
+        await store.close()
+        after = await asyncio.to_thread(store.plan_migration)
+        lines([f"{where}: there were {_told(before)}, now there are {_told(after)}"])
+    else:
+        lines([f"{where}: nothing to do, there are {_told(before)}"])
+    return OK
+
+
+def _store(word: str, *, verbose: bool) -> tuple[SQLiteStore | PostgresStore, str]:
+    """Return the store that a word names, which is not open and has no worker, and what people call it."""
+    app = app_of(word, show_traceback=verbose)
+    if not app.is_durable:
+        raise InvalidTarget(word, "this app keeps its jobs in memory, which no other process can reach")
+    if app.path is not None:
+        from ..stores.sqlite import SQLiteStore
+
+        if not app.path.exists():
+            raise StoreUnavailable(str(app.path), "there is no such file", "see where the app was started")
+        return SQLiteStore(app.path, SystemClock()), str(app.path)
+    from ..stores.postgres import PostgresStore
+
+    made = app._make_store()
+    assert isinstance(made, PostgresStore), made
+    return PostgresStore(made.target, SystemClock()), f"{made.target.where}, schema {made.target.schema}"
+
+
+def _told(found: Migration) -> str:
+    return "no tables" if found.version is None else f"tables of version {found.version}"
+
+
+def _script(where: str, found: Migration) -> Iterator[str]:
+    """Yield what `psql` or `sqlite3` could run, the facts as comments."""
+    yield f"-- {where}: {_told(found)}; this tickwork makes those of version {found.known}"
+    if not found.statements:
+        yield "-- nothing to do"
+        return
+    for statement in (*found.begin, *found.statements, "COMMIT"):
+        yield f"{inspect.cleandoc(statement)};"
