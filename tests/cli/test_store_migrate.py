@@ -156,3 +156,10 @@ def test_schemas_that_cannot_be_migrated_are_refused(schema: str, target: Target
         f"{len(postgres_schema.VERSIONS)}; install the version of tickwork that wrote it, or a later one\n"
     )
     assert f"its schema {target.schema!r} holds tables of another program" in refused(tmp_path, schema, "--plan").err
+
+
+def test_a_name_of_two_lines_leaves_the_comment_one_line(postgres_url: str, tmp_path: Path) -> None:
+    sign, known = "&" if "?" in postgres_url else "?", len(postgres_schema.VERSIONS)
+    first, second, *_ = migrate(tmp_path, f"{postgres_url}{sign}schema=a%0ASELECT", "--plan").splitlines()
+    assert first.endswith(f", schema a SELECT: no tables; this tickwork makes those of version {known}")
+    assert second == "BEGIN;"

@@ -297,3 +297,28 @@ def test_a_statement_without_an_index_would_be_noticed(link: Explained) -> None:
         "all": [f"reads all of finished: {query}"],
         "ordered": [f"sorts {FINISHED} rows: {ordered}", f"reads all of finished: {ordered}"],
     }
+
+
+def test_a_claim_walks_no_queue_that_has_just_filled(target: Target, clock: HandClock) -> None:
+    link = link_to(target, clock, Explained)
+    assert isinstance(link, Explained)
+    link.plans = []
+    link.transact(lambda db: migrate(db, target.where, target.schema))
+    link.transact(lambda db: db.execute("ALTER TABLE jobs SET (autovacuum_enabled = false)"))  # it is too late for it
+    jobs = [new_job(clock) for _ in range(WAITING - 1)] + [new_job(clock, start_by=at(0))]
+    link.transact(lambda db: verbs.enqueue(db, clock.now(), [jobs], 100_000))
+    options: dict[str, Any] = {"worker": "w", "limit": 5, "lease_seconds": 60.0, "queues": None, "jobs": None}
+    link.plans = []
+    link.transact(lambda db: verbs.claim_next(db, clock.now(), tasks={"t"}, **options))
+    link.disconnect()
+
+    steps = [node for _, plan in link.plans for node in nodes(plan)]
+    indexes = {node.get("Index Name", "") for node in steps}
+    assert {name for name in indexes if name.startswith("jobs_")} == {
+        "jobs_later",
+        "jobs_grace",
+        "jobs_ready",
+        "jobs_pkey",
+        "jobs_id",  # of the one that begins too late
+    }
+    assert [wrong for node in steps if (wrong := fault(node)) is not None] == []

@@ -68,6 +68,7 @@ def _told(found: Migration) -> str:
 
 def _script(where: str, found: Migration) -> Iterator[str]:
     """Yield what `psql` or `sqlite3` could run, the facts as comments."""
+    where = " ".join(where.split())  # a comment ends with its line
     yield f"-- {where}: {_told(found)}; this tickwork makes those of version {found.known}"
     if not found.statements:
         yield "-- nothing to do"

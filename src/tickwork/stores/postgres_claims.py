@@ -73,6 +73,13 @@ def claim_next(
     return records + missed, at_or_none(min((at for at in (due, opens_at) if at is not None), default=None))
 
 
+_LATE = """
+    (SELECT * FROM jobs WHERE state = 'queued' AND start_by < {now} OFFSET 0) AS late WHERE attempt = 0 AND deaths = 0
+"""
+"""What waits and would begin too late. OFFSET 0 has it looked up by its time, whatever the server thinks of tasks: it
+does not know yet that a queue is long which has just filled, and would walk all of it at each claim."""
+
+
 @cache
 def _claim_sql(known: str, unless: str) -> str:
     """Return the statement that claims, and tells what else is to be done; unless "has_news": only if nothing is."""
@@ -80,8 +87,7 @@ def _claim_sql(known: str, unless: str) -> str:
         WITH found AS MATERIALIZED (
             SELECT (SELECT min(run_at) FROM jobs WHERE state = 'scheduled') AS due,
                 EXISTS (
-                    SELECT 1 FROM jobs
-                    WHERE state = 'queued' AND start_by < now AND attempt = 0 AND deaths = 0 AND {known}
+                    SELECT 1 FROM {_LATE.format(now="now")} AND {known}
                 ) AS is_late,
                 (SELECT min(opens_at) FROM gates WHERE waits) AS opens_at,
                 EXISTS (SELECT 1 FROM gates WHERE opens_at <= now)
@@ -143,7 +149,7 @@ def promote(db: Link, now: datetime) -> None:
 def _missed(db: Link, now: datetime, known: str, names: tuple[Any, ...]) -> list[JobRecord]:
     """Cancel the jobs that would begin too late."""
     late = db.all(
-        f"SELECT id FROM jobs WHERE state = 'queued' AND start_by < %s AND attempt = 0 AND deaths = 0 AND {known}",
+        f"SELECT id FROM {_LATE.format(now='%s')} AND {known}",
         (us(now), *names),
     )
     found = [cancel(db, now, job_id, "missed", seen=JobState.QUEUED) for (job_id,) in late]
