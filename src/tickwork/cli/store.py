@@ -16,7 +16,7 @@ from ..durations import format_about, seconds
 from ..errors import InvalidTarget, StoreUnavailable, UnknownTask
 from ..program import OK
 from .output import as_json, lines, table
-from .store_migrate import add_migrate, migrate
+from .store_migrate import add_migrate, migrate, store_of
 from .target import app_of, load
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from ..app import App
+    from ..stores.postgres_upkeep import SchemaStats
     from ..stores.sqlite import SQLiteStore
     from ..stores.sqlite_upkeep import StoreStats
     from ..tasks import AnyTask
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 FOUND = 1
 PART = 1_000
 """So many saved jobs are enqueued in one transaction."""
-STORE = 'an app (module:app, module, path/file.py), or the URL of a file: "sqlite:///jobs.db"'
+STORE = 'an app (module:app, module, path/file.py), or a URL: "sqlite:///jobs.db"; for stats and migrate "postgresql://...", too'
 
 
 def add_store(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -92,10 +93,7 @@ async def _opened(word: str, *, makes: bool = False, verbose: bool = False) -> A
 
 
 async def _stats(options: argparse.Namespace) -> int:
-    from ..stores import upkeep
-
-    async with _opened(options.store, verbose=options.verbose) as store:
-        found = await upkeep.stats(store)
+    found = await _measured(options.store, verbose=options.verbose)
     if options.json:
         oldest = None if found.oldest_queued is None else found.oldest_queued.isoformat()
         as_json(asdict(found) | {"oldest_queued": oldest})
@@ -104,7 +102,22 @@ async def _stats(options: argparse.Namespace) -> int:
     return OK
 
 
-def _rows(found: StoreStats, now: datetime) -> list[list[str]]:
+async def _measured(word: str, *, verbose: bool) -> StoreStats | SchemaStats:
+    from ..stores import upkeep
+
+    app = app_of(word, show_traceback=verbose)
+    if app.is_durable and app.path is None:
+        from ..stores.postgres import PostgresStore
+
+        store, _ = store_of(app, word)
+        assert isinstance(store, PostgresStore), store
+        return await asyncio.to_thread(store.stats)
+    async with _opened(word, verbose=verbose) as file:
+        return await upkeep.stats(file)
+
+
+def _rows(found: StoreStats | SchemaStats, now: datetime) -> list[list[str]]:
+    free, moved_to = getattr(found, "free_bytes", None), getattr(found, "moved_to", None)  # of a file
     rows = [[f"jobs {state}", f"{count:,}"] for state, count in found.jobs.items()]
     if found.oldest_queued is not None:
         rows.append(["oldest queued", f"due {format_about((now - found.oldest_queued).total_seconds())} ago"])
@@ -112,11 +125,12 @@ def _rows(found: StoreStats, now: datetime) -> list[list[str]]:
         ["schedules", f"{found.schedules:,}"],
         ["ledger rows", f"{found.ledger:,}"],
         ["workers", ", ".join(found.workers) or "none"],
-        ["size", f"{found.bytes / 1e6:,.1f} MB, {found.free_bytes / 1e6:,.1f} MB of it free"],
+        ["size", f"{found.bytes / 1e6:,.1f} MB" + (f", {free / 1e6:,.1f} MB of it free" if free is not None else "")],
+        *([f"size of {name}", f"{size / 1e6:,.1f} MB"] for name, size in getattr(found, "tables", {}).items()),
         ["version of the tables", str(found.version)],
     ]
-    if found.moved_to is not None:
-        rows.append(["moved to", found.moved_to])
+    if moved_to is not None:
+        rows.append(["moved to", moved_to])
     return rows
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
 
+    from ..app import App
     from ..stores.migration import Migration
     from ..stores.postgres import PostgresStore
     from ..stores.sqlite import SQLiteStore
@@ -29,7 +30,7 @@ def add_migrate(action: Callable[[str, str], argparse.ArgumentParser]) -> None:
 
 async def migrate(options: argparse.Namespace) -> int:
     """Do so, or print what would."""
-    store, where = _store(options.store, verbose=options.verbose)
+    store, where = store_of(app_of(options.store, show_traceback=options.verbose), options.store)
     before = await asyncio.to_thread(store.plan_migration)
     if options.plan:
         lines(_script(where, before))
@@ -44,9 +45,8 @@ async def migrate(options: argparse.Namespace) -> int:
     return OK
 
 
-def _store(word: str, *, verbose: bool) -> tuple[SQLiteStore | PostgresStore, str]:
-    """Return the store that a word names, which is not open and has no worker, and what people call it."""
-    app = app_of(word, show_traceback=verbose)
+def store_of(app: App, word: str) -> tuple[SQLiteStore | PostgresStore, str]:
+    """Return the store of an app, which is not open and has no worker, and what people call it."""
     if not app.is_durable:
         raise InvalidTarget(word, "this app keeps its jobs in memory, which no other process can reach")
     if app.path is not None:

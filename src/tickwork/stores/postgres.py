@@ -36,6 +36,7 @@ from . import postgres_batches as batches
 from . import postgres_joint as joint
 from . import postgres_limits, sql_attempts
 from . import postgres_people as people
+from . import postgres_upkeep as upkeep
 from . import postgres_verbs as verbs
 from .base import Capabilities
 from .committer import Committer
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from .durable import Hungry
     from .migration import Migration
     from .postgres_target import Target
+    from .postgres_upkeep import SchemaStats
 
 logger: logging.Logger = logging.getLogger("tickwork.stores")
 
@@ -252,9 +254,21 @@ class PostgresStore(DurableStore):
         Raises:
             StoreUnavailable: As `open` does.
         """
-        link = self._link("plan", 0.0)
+        return self._ask(lambda db: plan(db, self.target.where, self.target.schema))
+
+    def stats(self) -> SchemaStats:
+        """Return how large the store is, and what is in it, also when it is not open.
+
+        Raises:
+            StoreUnavailable: The database cannot be used, or has no such tables.
+        """
+        return self._ask(upkeep.stats)
+
+    def _ask(self, work: Callable[[Link], T]) -> T:
+        """Run a function that only reads on a connection of its own, without patience."""
+        link = self._link("asker", 0.0)
         try:
-            return link.transact(lambda db: plan(db, self.target.where, self.target.schema))
+            return link.transact(work)
         finally:
             link.disconnect()
 
