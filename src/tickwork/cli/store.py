@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 FOUND = 1
 PART = 1_000
 """So many saved jobs are enqueued in one transaction."""
-STORE = 'an app (module:app, module, path/file.py), or a URL: "sqlite:///jobs.db"; for stats and migrate "postgresql://...", too'
+STORE = (
+    'an app (module:app, module, path/file.py), or a URL: "sqlite:///jobs.db"; '
+    'for stats and migrate "postgresql://...", too'
+)
 
 
 def add_store(add: Callable[..., argparse.ArgumentParser]) -> None:
