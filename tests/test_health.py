@@ -9,6 +9,8 @@ import pytest
 
 from tickwork import App, Every, Trigger
 from tickwork.errors import NotRunning
+from tickwork.health import fleet_problems
+from tickwork.stores.views import Vitals, WorkerRow
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -116,3 +118,25 @@ async def test_the_death_of_a_part_is_told() -> None:
 async def test_an_app_that_does_not_run_has_no_health() -> None:
     with pytest.raises(NotRunning):
         await App().health()
+
+
+def test_what_is_wrong_with_the_processes_of_a_store_is_told() -> None:
+    def worker(pid: int, **settings: Any) -> WorkerRow:
+        made: dict[str, Any] = {"started_at": START, "beat_at": START, "tasks": {"t": ""}, **settings}
+        return WorkerRow(name=f"{pid}-ab", host="den", pid=pid, **made)
+
+    def told(*workers: WorkerRow, seconds: float = 1.0) -> list[str]:
+        return list(fleet_problems(workers, START + timedelta(seconds=seconds), has_schedules=True))
+
+    both = worker(1, vitals=Vitals(scheduler_age=1.0, max_scheduler_age=60.0))
+    assert told() == ["no worker process is alive; start one, as with `tickwork run`"]
+    assert told(both) == []
+    assert told(both, seconds=31) == ["worker 1-ab (pid 1 on den) has told nothing for 31s"]
+    assert told(worker(2, vitals=Vitals())) == [
+        "no process fires the schedules; start one, as with `tickwork run` or --role scheduler"
+    ]
+    assert told(worker(3)) == []  # it has just started, and may be about to
+    assert told(worker(4, tasks={}, vitals=Vitals(scheduler_age=99.0, max_scheduler_age=60.0))) == [
+        "no process runs jobs; start one, as with `tickwork run` or --role worker",
+        "the scheduler of worker 4-ab (pid 4 on den) had not looked at what is due for 1m39s",
+    ]

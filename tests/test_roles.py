@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def test_processes_share_what_an_app_has_to_do_by_their_roles(tmp_path: Path) ->
         fleet.wait_states(queued=1)
         fleet.enqueue("mail", "wait", queue="mail")
         fleet.enqueue("report", queue="report")
-        mailer = fleet.start("-m", "tickwork", "run", "jobs.py", "--queues", "mail,none", "--role=worker")
+        mailer = fleet.start("-m", "tickwork", "run", "jobs.py", "--queues", "mail, none", "--role=worker")
         fleet.wait_said("mailed")
         fleet.wait_said("waiting")
         assert fleet.said("fired") == fleet.said("reported") == []
@@ -313,3 +314,57 @@ def test_parts_that_make_no_sense_are_refused(options: dict[str, Any], message: 
     with pytest.raises(InvalidOption) as refused:
         App().assign(**options)
     assert str(refused.value) == message
+
+
+async def test_a_process_is_idle_when_its_own_queues_are(tmp_path: Path) -> None:
+    app = App(url(tmp_path), queues=["a"])
+    go = asyncio.Event()
+
+    @app.task(queue="a")
+    async def one() -> None:
+        await go.wait()
+
+    @app.task(queue="b")
+    async def two() -> None: ...
+
+    async with app:
+        await two.enqueue()
+        await app.wait_idle()
+        job = await one.enqueue()
+        idle = asyncio.ensure_future(app.wait_idle())
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(idle), 0.1)
+        go.set()
+        await idle
+        assert (await job.record()).state is JobState.SUCCEEDED
+
+
+def test_until_idle_is_for_who_runs_jobs(tmp_path: Path) -> None:
+    (tmp_path / "jobs.py").write_text('from tickwork import App\napp = App("sqlite:///jobs.db")\n')
+    ended = tickwork("run", "jobs.py", "--until-idle", "--role", "scheduler", cwd=tmp_path)
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err.endswith(
+        "--until-idle must be used where jobs are run, got 'role scheduler'; leave one of them out\n"
+    )
+
+
+async def test_a_job_for_here_that_nobody_waits_for_any_more_still_runs(tmp_path: Path) -> None:
+    app = App(url(tmp_path), workers=1)
+    go = asyncio.Event()
+    ran: list[int] = []
+
+    @app.task()
+    async def work(number: int) -> None:
+        await go.wait()
+        ran.append(number)
+
+    async with app:
+        await app.enqueue_here(work, (0,), {})
+        for number in range(1, 5):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(app.enqueue_here(work, (number,), {}), 0.2)
+        go.set()
+        await app.wait_idle()
+        counts = await app.jobs.counts()
+    assert sorted(ran) == list(range(counts[JobState.SUCCEEDED]))
+    assert counts[JobState.RUNNING] == counts[JobState.QUEUED] == 0

@@ -1157,7 +1157,8 @@ class App(Declarations):
     async def wait_idle(self) -> None:
         """Wait until no job is queued or running, or the app has stopped.
 
-        Jobs scheduled for later are not waited for; those of a paused queue are.
+        Jobs scheduled for later are not waited for, nor are those in queues from which this process does not claim;
+        those of a paused queue are.
         """
         store, dispatcher = self._store_now(), self._dispatcher
         assert dispatcher is not None
@@ -1166,8 +1167,7 @@ class App(Declarations):
                 await asyncio.wait({self._stopping})
                 return
             dispatcher.changed.clear()
-            counts = await store.counts()
-            if not any(counts[state] for state in IDLE):
+            if await self._is_idle(store):
                 return
             timer = None
             if store.capabilities.multi_process:  # what others run ends without a word to this process
@@ -1177,6 +1177,13 @@ class App(Declarations):
             finally:
                 if timer is not None:
                     timer.cancel()
+
+    async def _is_idle(self, store: Store) -> bool:
+        if self._dispatcher is None or self._dispatcher.queues is None:
+            counts = await store.counts()
+            return not any(counts[state] for state in IDLE)
+        ours = self._dispatcher.queues
+        return not any(queue.queued or queue.running for queue in await store.queues() if queue.name in ours)
 
     def _store_now(self) -> Store:
         if self._store is None:
@@ -1226,7 +1233,7 @@ def sqlite_path(url: str) -> Path:
 
     expected = '"sqlite:///jobs.db" (relative), "sqlite:////var/lib/jobs.db" (absolute) or "postgresql://..."'
     if not str(url).startswith("sqlite:///") or url in ("sqlite:///", "sqlite:////"):
-        raise InvalidOption("url", expected, url, remedy="leave it out to keep jobs in memory")
+        raise InvalidOption("url", expected, _without_password(url), remedy="leave it out to keep jobs in memory")
     if "?" in url:
         raise InvalidOption("url", expected, url, remedy="leave out what begins with '?': it takes no options")
     path = Path(url.removeprefix("sqlite:///"))
@@ -1234,6 +1241,12 @@ def sqlite_path(url: str) -> Path:
         path = Path.cwd() / path
         logger.info("jobs are kept in %s", path)
     return path
+
+
+def _without_password(url: object) -> object:
+    """Return a URL of some server as an error may show it: what stands before the host may be a password."""
+    scheme, mark, rest = str(url).partition("://")
+    return f"{scheme}://...@{rest.rpartition('@')[2]}" if mark and "@" in rest else url
 
 
 def _listed(names: list[str]) -> str:

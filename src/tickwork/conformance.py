@@ -331,6 +331,21 @@ class StoreConformance:
 
         assert ids(claimed or await self.claim(store)) == [later.id]
 
+    async def test_who_is_handed_a_job_hears_of_the_next_one(self, store: Store, clock: HandClock) -> None:
+        assert await self.claim(store) == []
+        waiting = asyncio.ensure_future(store.wait_claimable())
+        await self.settle(store)
+        jobs = [new_job(clock) for _ in range(2)]
+        for job in jobs:  # the first may be claimed for who waits, and nobody has asked for the second
+            await store.enqueue([job])
+        await self.soon(waiting)
+        claimed = await self.claim(store)
+        while len(claimed) < 2:
+            await self.soon(asyncio.ensure_future(store.wait_claimable()))
+            claimed += await self.claim(store)
+
+        assert ids(claimed) == [job.id for job in jobs]
+
     async def test_whatever_may_be_claimed_wakes_who_waits(self, store: Store, clock: HandClock) -> None:
         async def wakes(act: Callable[[], Awaitable[object]]) -> JobRecord:
             while await self.claim(store):

@@ -424,9 +424,8 @@ class Dispatcher:
             worker=self._name, tasks=self._tasks.keys(), limit=len(job_ids), jobs=set(job_ids)
         )
         runs = [run for record in records if (run := self._admit(record)) is not None]
-        for run in runs:
-            if not self._set_apart(run):
-                await self._workers.buffer.put(run)
+        # Without a wait, for a cancellation would leave them claimed and nowhere.
+        self._workers.buffer.put_front([run for run in runs if not self._set_apart(run)])
         return [run.record.id for run in runs]
 
     def _room(self) -> int:

@@ -77,6 +77,8 @@ def fleet_problems(workers: Sequence[WorkerRow], now: datetime, *, has_schedules
         if (quiet := quiet_seconds(worker, now)) > QUIET_SECONDS:
             yield f"worker {worker} has told nothing for {format_about(round(quiet))}"
     told = [(worker, worker.vitals) for worker in workers if worker.vitals is not None]
+    if len(told) == len(workers) and not any(worker.tasks for worker in workers):
+        yield "no process runs jobs; start one, as with `tickwork run` or --role worker"
     schedulers = [(worker, vitals) for worker, vitals in told if vitals.scheduler_age is not None]
     if has_schedules and not schedulers and len(told) == len(workers):  # one that has just started may be about to
         yield "no process fires the schedules; start one, as with `tickwork run` or --role scheduler"

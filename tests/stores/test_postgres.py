@@ -25,6 +25,8 @@ from tickwork.stores.postgres_link import Link
 from tickwork.stores.postgres_schema import USABLE_FROM, VERSIONS, migrate, plan
 from tickwork.stores.postgres_target import Target, target_of
 
+pytestmark = pytest.mark.one_python
+
 CLOCK = SystemClock()
 WaitUntil = Callable[..., Awaitable[None]]
 

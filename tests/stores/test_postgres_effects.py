@@ -32,6 +32,8 @@ from tickwork.jobs import JobState
 from tickwork.stores.postgres import PostgresStore
 from tickwork.stores.postgres_target import Target
 
+pytestmark = pytest.mark.one_python
+
 CLOCK = SystemClock()
 WaitUntil = Callable[..., Awaitable[None]]
 

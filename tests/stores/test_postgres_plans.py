@@ -29,6 +29,8 @@ from tickwork.stores.sql_attempts import attempts
 from tickwork.stores.sql_schedules import write_answer
 from tickwork.stores.views import JobQuery
 
+pytestmark = pytest.mark.one_python
+
 WAITING, FINISHED = 20_000, 50_000
 LARGE = {"jobs", "finished", "ledger", "attempts", "behind"}
 """Tables that grow with what is done."""

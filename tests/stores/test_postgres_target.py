@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 import psycopg
 import pytest
 
@@ -10,7 +12,8 @@ from tickwork.errors import InvalidOption
 from tickwork.stores.postgres_errors import Kind, kind_of, remedy_for, text_of
 from tickwork.stores.postgres_target import target_of
 
-SCHEMA_RULE = "schema must be a name of at most 63 bytes, without ? and %"
+ENCODE = "a port is a number; in a user's name or password, :, /, @, ?, # and % are %3A, %2F, %40, %3F, %23 and %25"
+SCHEMA_RULE = "schema must be a name of at most 63 bytes, without ?, % and :"
 
 
 @pytest.mark.parametrize(
@@ -48,7 +51,14 @@ def test_a_url_names_database_schema_and_use(url: str, plain: str, where: str, s
             "postgresql://u:secret@h:port/d",
             (
                 'url must be "postgresql://user@host/database", with "?schema=NAME" or "?notify=off" where wanted, got '
-                "'postgresql://...'; Port could not be cast to integer value as 'port'"
+                f"'postgresql://...'; {ENCODE}"
+            ),
+        ),
+        (
+            "postgresql://u:s3cr%zzet@h/d",
+            (
+                "url must be one that libpq takes, got 'postgresql://u@h/d'; it has an option that libpq does not "
+                f"know, or one mark too many: {ENCODE}"
             ),
         ),
     ],
@@ -58,6 +68,23 @@ def test_a_url_that_cannot_be_is_refused_when_the_app_is_made(url: str, message:
         App(url)
 
     assert str(refused.value) == message
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:s3cret/x@h/d",
+        "PostgreSQL://u:s3cret@h/d",
+        " postgresql://u:s3cret@h/d",
+        "'postgresql://u:s3cret@h/d'",
+        "mysql://u:s3cret@h/d",
+    ],
+)
+def test_no_error_shows_a_password(url: str) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        App(url)
+
+    assert "s3cr" not in "".join(traceback.format_exception(refused.value, chain=True)).partition("InvalidOption")[2]
 
 
 def test_an_app_in_a_database_is_durable_and_has_no_file() -> None:

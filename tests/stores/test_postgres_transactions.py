@@ -35,6 +35,8 @@ from tickwork.stores.postgres import PostgresStore
 from tickwork.stores.postgres_link import key_of
 from tickwork.stores.postgres_target import Target
 
+pytestmark = pytest.mark.one_python
+
 CLOCK = SystemClock()
 WaitUntil = Callable[..., Awaitable[None]]
 KINDS = [

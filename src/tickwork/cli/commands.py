@@ -73,9 +73,13 @@ def run_run(options: argparse.Namespace) -> int:
     app = load(options.target, show_traceback=options.verbose)
     app.assign(
         role=options.role or ("all" if app.role == "client" else None),  # what a web process does is not for this one
-        queues=None if options.queues is None else options.queues.split(","),
+        queues=None if options.queues is None else [name.strip() for name in options.queues.split(",")],
         workers=options.workers,
     )
+    if options.until_idle and app.role in ("scheduler", "client"):
+        raise InvalidOption(
+            "--until-idle", "used where jobs are run", f"role {app.role}", remedy="leave one of them out"
+        )
 
     async def until_idle() -> int:
         await app.wait_idle()

@@ -129,6 +129,7 @@ class DurableStore(Store):
         self._lease_seconds = lease_seconds
         self._keeps = dict(keeps)
         self._tasks: Mapping[str, str] = {}
+        self._queues: Collection[str] | None = None
         self._listener: Listener | None = None
         self._is_claimable = False
         self._last_claim: Claim | None = None
@@ -484,11 +485,11 @@ class DurableStore(Store):
             jobs=None if jobs is None else frozenset(jobs),
             lease_seconds=self._lease_seconds if lease_seconds is None else lease_seconds,
         )
-        self._is_claimable = False  # whatever is enqueued from here on sets it again
         records = await self._take_caught(claim)
         if any(record.gates for record in records):
             self._let_claim()  # to hear when the next of them may start
         if not records:
+            self._is_claimable = False  # whatever is enqueued from here on, where this does not look any more, sets it
             records, due = await self._committer.run(lambda db: self._claim_next(db, claim), undo=self._give_back)
             self._set_alarm(due)
         self._last_claim = claim
@@ -625,7 +626,7 @@ class DurableStore(Store):
             return found
 
         unparked = await self._committer.run(work)
-        self._tasks = dict(tasks)
+        self._tasks, self._queues = dict(tasks), queues
         self._tell_unparked(unparked)
         return unparked
 

@@ -605,7 +605,7 @@ class PostgresStore(DurableStore):
         now = self._now()
         if not verbs.renew(db, now, worker, self._lease_seconds):  # somebody took it for dead, and forgot it
             self._presence.announce(db, now, now + timedelta(seconds=self._lease_seconds))
-            write_tasks(db, now, worker, self._tasks, None)
+            write_tasks(db, now, worker, self._tasks, self._queues)
 
     def _prune(self) -> bool:
         """Forget some of what is old, and return whether there is more."""

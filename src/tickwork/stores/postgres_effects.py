@@ -92,7 +92,11 @@ class Effects:
                 raise
         try:
             connection = await self._connect()
-            return connection, await _begun(connection)
+            try:
+                return connection, await _begun(connection)
+            except BaseException:
+                await _closed(connection)
+                raise
         except psycopg.Error as error:
             raise StoreUnavailable(self._target.where, text_of(error), remedy_for(error)) from error
 

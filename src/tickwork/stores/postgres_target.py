@@ -11,6 +11,7 @@ from ..errors import InvalidOption
 SCHEMES = ("postgresql", "postgres")
 EXPECTED = '"postgresql://user@host/database", with "?schema=NAME" or "?notify=off" where wanted'
 SCHEMA = "tickwork"
+ENCODE = "a port is a number; in a user's name or password, :, /, @, ?, # and % are %3A, %2F, %40, %3F, %23 and %25"
 MAX_NAME = 63
 """Bytes of a name in PostgreSQL: it cuts longer ones, so that two could be one."""
 
@@ -47,8 +48,8 @@ def target_of(url: str) -> Target:
     try:
         parts = urlsplit(url)
         _ = parts.port
-    except ValueError as error:
-        raise InvalidOption("url", EXPECTED, "postgresql://...", remedy=str(error)) from None  # it may hold a password
+    except ValueError:  # which may show a part of the password
+        raise InvalidOption("url", EXPECTED, "postgresql://...", remedy=ENCODE) from None
     if parts.scheme not in SCHEMES or parts.fragment:
         raise InvalidOption("url", EXPECTED, where_of(url))
     ours = {"schema": SCHEMA, "notify": "on"}
@@ -59,8 +60,8 @@ def target_of(url: str) -> Target:
         else:
             theirs.append((name, value))
     schema = ours["schema"]
-    if not schema or set(schema) & set("\0?%") or len(schema.encode("utf-8", "replace")) > MAX_NAME:
-        raise InvalidOption("schema", f"a name of at most {MAX_NAME} bytes, without ? and %", schema)
+    if not schema or set(schema) & set("\0?%:") or len(schema.encode("utf-8", "replace")) > MAX_NAME:
+        raise InvalidOption("schema", f"a name of at most {MAX_NAME} bytes, without ?, % and :", schema)
     if ours["notify"] not in ("on", "off"):
         raise InvalidOption("notify", '"on" or "off"', ours["notify"])
     if find_spec("psycopg") is None:
@@ -68,9 +69,21 @@ def target_of(url: str) -> Target:
         raise InvalidOption("url", "used with psycopg installed", where_of(url), remedy=remedy)
     query = urlencode(theirs, quote_via=quote)
     plain = f"postgresql://{parts.netloc}{parts.path}"  # `urlunsplit` leaves out the slashes where no host is named
-    return Target(
-        url=f"{plain}?{query}" if query else plain, where=where_of(url), schema=schema, notifies=ours["notify"] == "on"
-    )
+    plain = f"{plain}?{query}" if query else plain
+    _check(plain, where_of(url))
+    return Target(url=plain, where=where_of(url), schema=schema, notifies=ours["notify"] == "on")
+
+
+def _check(url: str, where: str) -> None:
+    """Refuse what libpq does not take, now and without its words, in which a part of a password may stand."""
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        conninfo_to_dict(url)
+    except ProgrammingError:
+        remedy = f"it has an option that libpq does not know, or one mark too many: {ENCODE}"
+        raise InvalidOption("url", "one that libpq takes", where, remedy=remedy) from None
 
 
 def where_of(url: str) -> str:
