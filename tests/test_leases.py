@@ -35,15 +35,17 @@ async def another(path: Path) -> AsyncIterator[SQLiteStore]:
     """The store of another worker, which rescues when it is asked to."""
     store = SQLiteStore(path, LaterClock(), worker="another", keeps_house=False)
     await store.open()
-    yield store
-    await store.close()
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 async def taken_over(other: SQLiteStore, task: str) -> JobRecord:
     """Let another worker rescue the one job there is, and claim it."""
-    (rescued,) = await other.rescue()
+    # In one turn of the loop, and so in one transaction: nobody else claims between the two.
+    (rescued,), (record,) = await asyncio.gather(other.rescue(), other.claim(worker="another", tasks={task}, limit=5))
     assert rescued.state is JobState.QUEUED
-    (record,) = await other.claim(worker="another", tasks={task}, limit=5)
     return record
 
 

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from proxy import Proxy
-from tickwork import App, Context, Retry, events
+from tickwork import App, Context, Retry, dispatch, events, pulse
 from tickwork.clock import SystemClock
 from tickwork.conformance import new_job
 from tickwork.errors import (
@@ -235,7 +235,11 @@ async def test_a_job_that_was_taken_away_undoes_its_transaction(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_a_commit_whose_answer_is_lost_is_done_once(schema: str, target: Target, effects: str, when: str) -> None:
+async def test_a_commit_whose_answer_is_lost_is_done_once(
+    schema: str, target: Target, effects: str, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in ((pulse, "PULSE_SECONDS"), (dispatch, "MARK_SECONDS")):
+        monkeypatch.setattr(module, name, 3600.0)
     port = int(psycopg.conninfo.conninfo_to_dict(target.url)["port"] or 5432)
     attempts: list[int] = []
     with Proxy(port) as proxy:
@@ -247,12 +251,17 @@ async def test_a_commit_whose_answer_is_lost_is_done_once(schema: str, target: T
             async with ctx.transaction() as connection:
                 await connection.execute(f"INSERT INTO {effects} VALUES (1)")
                 ctx.complete(7)
-                # Its connection is the one with a COMMIT next: nobody else writes.
+                # Its connection is the one with a COMMIT next: nobody else writes, once the first pulse is told.
                 if ctx.attempt == 1:
                     proxy.judge = _Cut(when)
             return 7
 
         async with app:
+            async with asyncio.timeout(30):
+                while True:
+                    if [worker.vitals for worker in await app.jobs.workers() if worker.vitals is not None]:
+                        break
+                    await asyncio.sleep(0.01)
             job = await work.enqueue()
             assert await job.result(30) == 7
             proxy.judge = lambda sent: None
