@@ -81,7 +81,7 @@ async def stubborn(text: str) -> None:
     print("began", flush=True)
     while True:
         try:
-            await asyncio.sleep(3600)
+            await asyncio.Event().wait()
         except asyncio.CancelledError:
             print("kept it", flush=True)
 

@@ -229,7 +229,7 @@ def test_a_killed_process_is_in_nobodys_way(tmp_path: Path, overlap: str) -> Non
 
 def test_a_pid_that_somebody_else_has_by_now_is_not_ended(tmp_path: Path) -> None:
     fleet, (first, second, _) = several(tmp_path, "replace")
-    with fleet, Running("-c", "import time; time.sleep(60)", cwd=tmp_path) as stranger:
+    with fleet, Running("-c", "import signal; signal.pause()", cwd=tmp_path) as stranger:
         (path,) = fleet.folder.glob("tickwork-runs/long-*.json")
         holder = note(fleet)["last"] | {"pid": stranger.pid, "fire_time": first.isoformat()}
         path.write_text(json.dumps(note(fleet) | {"running": holder, "waiting": holder}))

@@ -11,7 +11,7 @@ import pytest
 
 from tickwork import App
 from tickwork.clock import SystemClock
-from tickwork.conformance import ending, ids, new_job
+from tickwork.conformance import HandClock, ending, ids, new_job
 from tickwork.errors import StoreUnavailable, UnknownJob
 from tickwork.jobs import JobState
 from tickwork.stores import sqlite_verbs as verbs
@@ -82,21 +82,25 @@ async def test_what_is_claimed_as_it_is_enqueued_is_as_the_file_has_it(store: SQ
 
 
 @pytest.mark.parametrize("way", ["queued", "due", "paused", "gated"])
-async def test_what_is_enqueued_goes_behind_what_was_there_before(store: SQLiteStore, way: str) -> None:
+async def test_what_is_enqueued_goes_behind_what_was_there_before(tmp_path: Path, way: str) -> None:
+    clock = HandClock()
+    store = SQLiteStore(tmp_path / "jobs.db", clock, worker="w", keeps_house=False)
+    await store.open()
     waiting = await hungry(store)
-    other = SQLiteStore(store.path, CLOCK, keeps_house=False)
+    other = SQLiteStore(store.path, clock, keeps_house=False)
     await other.open()
-    first = new_job(CLOCK, delay=0.02 * (way == "due"), gates=("limit:a",) if way == "gated" else ())
+    first = new_job(clock, delay=60 * (way == "due"), gates=("limit:a",) if way == "gated" else ())
     if way == "paused":
         await other.set_queue(first.queue, paused=True)
     else:
         await other.enqueue([first])
     await other.close()
-    await asyncio.sleep((first.run_at - CLOCK.now()).total_seconds())
-    await store.enqueue([second := new_job(CLOCK)])
-    await asyncio.wait_for(waiting, 5)
+    clock.advance(60)
+    await store.enqueue([second := new_job(clock)])
+    await asyncio.wait_for(waiting, 30)
 
     assert ids(await claim(store)) == ([] if way == "paused" else [first.id, second.id])
+    await store.close()
 
 
 async def test_what_was_claimed_for_who_has_gone_is_given_back(store: SQLiteStore) -> None:
