@@ -62,6 +62,7 @@ def test_a_key_without_braces_is_one_for_all_jobs() -> None:
 
 def test_a_key_that_is_no_text_for_a_file_is_escaped() -> None:
     assert labels(fetch, key="{host}").of(("caf\udce9 \u00fc",), {})[0] == "caf\\udce9 \u00fc"
+    assert labels(fetch, key="{host}").of(("a\0b",), {})[0] == "a\\x00b"
 
 
 def test_the_key_that_a_caller_gives_wins() -> None:

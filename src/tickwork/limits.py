@@ -339,7 +339,8 @@ def _template(option: str, given: object) -> str | None:
 
 
 def _writable(key: str) -> str:
-    """Return a key that can be written as UTF-8: what stands for no character is written as an escape."""
+    """Return a key that every store can write: what stands for no character, and NUL, are written as escapes."""
+    key = key.replace("\0", "\\x00")
     return key if key.isascii() else key.encode("utf-8", "backslashreplace").decode()
 
 

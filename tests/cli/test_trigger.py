@@ -62,3 +62,14 @@ def test_trigger_in_memory_runs_what_its_job_enqueues(tmp_path: Path) -> None:
 
         assert (ended.status, ended.out) == (0, "1\n"), ended.err
         assert fleet.said("other") == ["other"]
+
+
+def test_a_folder_for_who_runs_makes_no_sense_without_a_fire_time(tmp_path: Path) -> None:
+    with Fleet(tmp_path, PROGRAM) as fleet:
+        ended = fleet.start("-m", "tickwork", "trigger", "--state", "x", "jobs.py", "mine").ended()
+
+        assert (ended.status, ended.out) == (2, "")
+        assert ended.err == (
+            "tickwork: --state must be left out without --fire-time, got 'x'; nobody is told who runs\n"
+        )
+        assert fleet.said("mine") == []

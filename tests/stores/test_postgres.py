@@ -432,3 +432,23 @@ async def test_an_id_is_taken_once_also_when_its_job_has_ended(target: Target) -
             await store.enqueue([new_job(CLOCK, id=job.id)])
 
         assert len(await store.jobs()) == 1
+
+
+async def test_a_renewal_keeps_what_a_worker_has_and_is_no_sign_that_its_loop_turns(target: Target) -> None:
+    async with opened(target, worker="w", lease_seconds=0.3) as store:
+        await store.register("w", {"t": ""})
+        (told,) = await store.workers()
+        await store.enqueue([job := new_job(CLOCK)])
+        (record,) = await store.claim(worker="w", tasks={"t"}, limit=1)
+        assert record.lease_expires_at is not None
+        async with asyncio.timeout(30):
+            while True:
+                renewed = (await store.job(job.id)).lease_expires_at
+                if renewed is not None and renewed > record.lease_expires_at:
+                    break
+                await asyncio.sleep(0.01)
+        (row,) = await store.workers()
+        assert row.beat_at == told.beat_at
+        await store.beat("w")
+        (row,) = await store.workers()
+        assert row.beat_at > told.beat_at

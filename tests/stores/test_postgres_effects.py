@@ -447,6 +447,7 @@ async def test_a_connection_that_the_server_has_ended_meanwhile_is_made_anew(sch
 async def test_a_transaction_begins_where_it_can_end(schema: str, caplog: pytest.LogCaptureFixture) -> None:
     app = App(schema)
     told: list[str] = []
+    over = asyncio.Event()
 
     @contextmanager
     def refused() -> Iterator[None]:
@@ -466,6 +467,7 @@ async def test_a_transaction_begins_where_it_can_end(schema: str, caplog: pytest
         with refused():
             async with ctx.transaction():
                 pass
+        over.set()
         return 1
 
     @app.task(name="plain")
@@ -480,6 +482,7 @@ async def test_a_transaction_begins_where_it_can_end(schema: str, caplog: pytest
     async with app:
         job = await work.enqueue()
         assert await job.result(30) == 1
+        await asyncio.wait_for(over.wait(), 30)  # the commit ends the job, and its function has not come to its end yet
         await (await plain.enqueue()).result(30)
     with refused():
         Context(job_id="x", task="t").transaction()

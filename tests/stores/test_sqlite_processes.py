@@ -290,3 +290,23 @@ async def test_a_busy_process_lets_another_in(tmp_path: Path) -> None:
     await busy.end()
 
     assert max(delays) < 10  # hundredths of a second are usual; who never gets the lock gives up after 60
+
+
+async def test_a_renewal_keeps_what_a_worker_has_and_is_no_sign_that_its_loop_turns(tmp_path: Path) -> None:
+    async with opened(tmp_path / "jobs.db", worker="w", lease_seconds=0.3) as store:
+        await store.register("w", {"t": ""})
+        (told,) = await store.workers()
+        await store.enqueue([job := new_job(CLOCK)])
+        (record,) = await store.claim(worker="w", tasks={"t"}, limit=1)
+        assert record.lease_expires_at is not None
+        async with asyncio.timeout(30):
+            while True:
+                renewed = (await store.job(job.id)).lease_expires_at
+                if renewed is not None and renewed > record.lease_expires_at:
+                    break
+                await asyncio.sleep(0.01)
+        (row,) = await store.workers()
+        assert row.beat_at == told.beat_at
+        await store.beat("w")
+        (row,) = await store.workers()
+        assert row.beat_at > told.beat_at

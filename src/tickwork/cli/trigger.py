@@ -46,6 +46,8 @@ def run_trigger(options: argparse.Namespace) -> int:
 
     if options.fire_time is not None and options.args is not None:
         raise InvalidOption("--args", "left out with --fire-time", options.args, remedy="the schedule has them")
+    if options.fire_time is None and options.state is not None:
+        raise InvalidOption("--state", "left out without --fire-time", options.state, remedy="nobody is told who runs")
     folder = os.path.abspath(options.dir or ".")
     if options.log is not None:
         from .log_file import print_into

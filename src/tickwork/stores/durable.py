@@ -646,9 +646,9 @@ class DurableStore(Store):
         return await self._read(work)
 
     async def beat(self, worker: str, vitals: Vitals | None = None) -> None:
-        """See `Store.beat`; the thread does it with each renewal."""
-        now = self._now()
-        await self._committer.run(lambda db: self.sql.verbs.beat(db, now, worker, vitals), urgent=True)
+        """See `Store.beat`."""
+        now, lease = self._now(), self._lease_seconds
+        await self._committer.run(lambda db: self.sql.verbs.beat(db, now, worker, vitals, lease), urgent=True)
 
     # -- waiting ----------------------------------------------------------------------------------------------------
 

@@ -92,7 +92,9 @@ def has_overdue(db: Link, before: datetime) -> bool:
 
 
 def renew(db: Link, now: datetime, worker: str, lease_seconds: float) -> bool:
-    """Make all leases of a worker last from now, and record that it lives; a job that just ends is stepped over.
+    """Make all leases of a worker last from now, and its place on the list; a job that just ends is stepped over.
+
+    No sign of life: its loop may be stuck, and has a while for that.
 
     Returns:
         False: it is not on the list.
@@ -107,20 +109,19 @@ def renew(db: Link, now: datetime, worker: str, lease_seconds: float) -> bool:
         """,
         (worker, until),
     )
-    done = db.execute("UPDATE workers SET beat_at = %s, lives_until = %s WHERE name = %s", (us(now), until, worker))
+    done = db.execute("UPDATE workers SET lives_until = %s WHERE name = %s", (until, worker))
     return done.rowcount > 0
 
 
-def beat(db: Link, now: datetime, worker: str, vitals: Vitals | None = None) -> None:
+def beat(db: Link, now: datetime, worker: str, vitals: Vitals | None, lease_seconds: float) -> None:
     """Record that a worker lives, and how it does."""
     told = None if vitals is None else vitals.to_json()
     db.execute(
         """
-        UPDATE workers SET beat_at = %s, lives_until = lives_until + greatest(0, %s - beat_at),
-            vitals = coalesce(%s, vitals)
+        UPDATE workers SET beat_at = %s, lives_until = greatest(lives_until, %s), vitals = coalesce(%s, vitals)
         WHERE name = %s
         """,
-        (us(now), us(now), told, worker),
+        (us(now), us(now + timedelta(seconds=lease_seconds)), told, worker),
     )
 
 

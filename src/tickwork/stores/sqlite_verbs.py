@@ -664,16 +664,15 @@ def has_overdue(db: sqlite3.Connection, before: datetime) -> bool:
 
 
 def renew(db: sqlite3.Connection, now: datetime, worker: str, lease_seconds: float) -> None:
-    """Make all leases of a worker last from now, and record that it lives."""
+    """Make all leases of a worker last from now. No sign of life: its loop may be stuck, and has a while for that."""
     db.execute(
         "UPDATE jobs SET lease_expires_at = ? WHERE worker = ? AND state = 'running'",
         (us(now + timedelta(seconds=lease_seconds)), worker),
     )
-    beat(db, now, worker)
 
 
-def beat(db: sqlite3.Connection, now: datetime, worker: str, vitals: Vitals | None = None) -> None:
-    """Record that a worker lives, and how it does."""
+def beat(db: sqlite3.Connection, now: datetime, worker: str, vitals: Vitals | None, lease_seconds: float) -> None:
+    """Record that a worker lives, and how it does. What its process's lock tells of that, no time has to."""
     told = None if vitals is None else vitals.to_json()
     db.execute("UPDATE workers SET beat_at = ?, vitals = coalesce(?, vitals) WHERE name = ?", (us(now), told, worker))
 
