@@ -403,7 +403,7 @@ async def test_names_of_the_users_tables_are_theirs_until_the_commit(schema: str
     ask(target, f"DROP FUNCTION public.note_{effects} CASCADE")
 
 
-async def test_what_one_job_sets_does_not_hold_for_the_next(schema: str) -> None:
+async def test_what_one_job_sets_does_not_hold_for_the_next(schema: str, wait_until: WaitUntil) -> None:
     app = App(schema)
     seen: list[Any] = []
 
@@ -422,11 +422,14 @@ async def test_what_one_job_sets_does_not_hold_for_the_next(schema: str) -> None
     async with app:
         for _ in range(3):
             await (await work.enqueue()).result(30)
+            await wait_until(lambda: not app.running)  # until then its connection is not there for the next
     assert len(set(seen)) == 1, seen
     assert "77MB" not in seen[0]
 
 
-async def test_a_connection_that_the_server_has_ended_meanwhile_is_made_anew(schema: str, target: Target) -> None:
+async def test_a_connection_that_the_server_has_ended_meanwhile_is_made_anew(
+    schema: str, target: Target, wait_until: WaitUntil
+) -> None:
     app = App(schema)
 
     @app.task(name="t")
@@ -437,6 +440,7 @@ async def test_a_connection_that_the_server_has_ended_meanwhile_is_made_anew(sch
 
     async with app:
         first = await (await work.enqueue()).result(30)
+        await wait_until(lambda: not app.running)
         ask(target, f"SELECT pg_terminate_backend({first}, 10000)")
         assert await (await work.enqueue()).result(30) != first
 
