@@ -253,11 +253,9 @@ async def test_fire_times_that_pass_while_a_schedule_is_paused_share_one_row() -
     async with app.testing(start=START) as t:
         schedule = app.schedules["work"]
         await t.advance("1h30m")
-        await schedule.pause()
-        await schedule.pause()
+        assert [await schedule.pause(), await schedule.pause()] == [True, False]
         await t.advance("3h")
-        await schedule.resume()
-        await schedule.resume()
+        assert [await schedule.resume(), await schedule.resume()] == [True, False]
         await t.advance("1h")
 
         assert [(row.outcome, row.first, row.last, row.count) for row in reversed(await schedule.history())] == [

@@ -317,11 +317,11 @@ async def test_resuming_while_the_trigger_raises_leaves_it_paused_and_loses_noth
         await t.advance("25s")
         trigger.instead = boom
         assert await bad.history() == []
-        await bad.resume()
+        assert not await bad.resume()
         assert (bad.is_paused, type(bad.error)) == (True, ZeroDivisionError)
         trigger.instead = None
         await t.advance("10s")
-        await bad.resume()
+        assert await bad.resume()
         assert (bad.is_paused, bad.error) == (False, None)
         await t.advance("5s")
 

@@ -117,7 +117,7 @@ class Schedule:
         if scheduler is not None:
             was = self.is_paused
             await scheduler.pause(self.name, paused=paused)
-            return was is not paused
+            return was is not self.is_paused  # while its trigger raises, it stays as it is
         if not store.capabilities.multi_process:
             self._app._scheduler_now()  # raises: nobody fires it
         row = await self._row()
