@@ -47,7 +47,8 @@ def trigger(fleet: Fleet, *words: str) -> Ended:
     from datetime import UTC, datetime, timedelta
 
     at = (datetime.now(UTC) - timedelta(seconds=2)).replace(microsecond=0)
-    where = ("--dir", str(fleet.folder), "--state", str(fleet.folder))
+    state = ("--state", str(fleet.folder)) if "--fire-time" in words else ()
+    where = ("--dir", str(fleet.folder), *state)
     return fleet.start("-m", "tickwork", "trigger", *where, *words, env={"AT": at.isoformat()}).ended()
 
 
