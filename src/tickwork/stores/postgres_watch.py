@@ -100,6 +100,8 @@ def renew(db: Link, now: datetime, worker: str, lease_seconds: float) -> bool:
         False: it is not on the list.
     """
     until = us(now + timedelta(seconds=lease_seconds))
+    # First its place, then its jobs: so does a transaction in which it tells its pulse and writes ends of jobs.
+    done = db.execute("UPDATE workers SET lives_until = %s WHERE name = %s", (until, worker))
     db.execute(
         """
         WITH mine AS MATERIALIZED (
@@ -109,7 +111,6 @@ def renew(db: Link, now: datetime, worker: str, lease_seconds: float) -> bool:
         """,
         (worker, until),
     )
-    done = db.execute("UPDATE workers SET lives_until = %s WHERE name = %s", (until, worker))
     return done.rowcount > 0
 
 
