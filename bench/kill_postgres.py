@@ -56,7 +56,7 @@ AWAY_SECONDS = 2.0
 PATIENCE_SECONDS = 5.0
 """How long a random death waits for a process to have a job in hand."""
 STALL_SECONDS = 90
-PERIOD = 250_000
+PERIOD = 500_000
 """Microseconds between the fire times of the schedules in `kill_worker.py`."""
 
 
@@ -208,6 +208,7 @@ class Slaughter:
         self.gave_up = 0
         self.producer: ForkProcess | None = None
         self.jobs = options.jobs
+        self.began = time.monotonic()
         self.is_ending = False
         self.restarting: threading.Thread | None = None
         self._size, self._moved = 0, time.monotonic()
@@ -275,10 +276,12 @@ class Slaughter:
 
     def is_done(self) -> bool:
         self.log.read()
-        if self.producer is not None:
+        if self.server.is_away or (self.producer is not None and self.progress() < 1):
             return False
+        if self.producer is not None:
+            self.end_producer()
         if not self.is_ending:
-            if not self.has_enough():
+            if not self.has_enough() and self.progress() < 1:
                 self.jobs += max(self.jobs // 10, 50)  # what is left to be killed needs jobs
                 self.start_producer()
                 return False
@@ -288,6 +291,19 @@ class Slaughter:
             return False
         time.sleep(0.2)
         return not any(count for state, count in self.states().items() if state in ("queued", "running", "scheduled"))
+
+    def progress(self) -> float:
+        """Return how much of the time is over, from 0 to 1."""
+        return (time.monotonic() - self.began) / self.options.most_seconds
+
+    def end_producer(self) -> None:
+        """Kill the producer, when the time is over."""
+        assert self.producer is not None
+        os.kill(pid_of(self.producer), signal.SIGSTOP)
+        self.deaths[pid_of(self.producer)] = Death("producer", RANDOM, time.time())
+        self.producer.kill()
+        self.producer.join()
+        self.producer = None
 
     def has_enough(self) -> bool:
         """Return whether each point has seen deaths enough, and the server, too."""
@@ -299,16 +315,13 @@ class Slaughter:
     def look_after_producer(self) -> None:
         if self.producer is None:
             return
-        pid, status = pid_of(self.producer), self.producer.exitcode
         if self.server.is_away:  # nothing can start, and says so
             return
+        status = self.producer.exitcode
         if status is None:
             deaths = sum(death.role == "producer" for death in self.deaths.values())
             if max(self.log.asked, default=0) >= self.producer_dies and deaths < self.options.producer_deaths:
-                os.kill(pid, signal.SIGSTOP)
-                self.deaths[pid] = Death("producer", RANDOM, time.time())
-                self.producer.kill()
-                self.producer.join()
+                self.end_producer()
                 self.start_producer()
         elif status == 0:
             self.producer = None
@@ -371,8 +384,9 @@ class Slaughter:
         if self.server.trouble is not None:
             raise self.server.trouble
         number = len(self.server.outages) + 1
-        share = self.options.jobs * number / (self.options.restarts + 1)
-        if number <= self.options.restarts and not self.server.is_away and len(self.log.accepted) >= share:
+        share = number / (self.options.restarts + 1)
+        is_due = max(self.progress(), len(self.log.accepted) / self.options.jobs) >= share
+        if number <= self.options.restarts and not self.server.is_away and is_due and not self.is_ending:
             self.server.is_away = True
             pause = self.random.uniform(0, AWAY_SECONDS)
             self.restarting = threading.Thread(target=self.server.restart, args=(pause,))
@@ -630,6 +644,7 @@ def main() -> None:
     parser.add_argument("--schedulers", type=int, default=4)
     parser.add_argument("--restarts", type=int, default=5, help="deaths of the server")
     parser.add_argument("--producer-deaths", type=int, default=5)
+    parser.add_argument("--most-seconds", type=float, default=3_600.0, help="fewer jobs, where these are over before")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--keep", action="store_true", help="keep the database and the log, which go where all is well")
     parser.add_argument("--json", action="store_true")

@@ -224,8 +224,8 @@ async def fired(ctx: Context) -> None:
 
 if is_shared:
     for number in range(3):
-        app.every("250ms", name=f"all-{number}", overlap="allow", catch_up="all", max_catch_up=1_000)(fired)
-    app.every("250ms", name="plain")(fired)
+        app.every("500ms", name=f"all-{number}", overlap="allow", catch_up="all", max_catch_up=1_000)(fired)
+    app.every("500ms", name="plain")(fired)
 
 
 async def produce(first: int, count: int, at_once: int) -> None:
