@@ -287,8 +287,14 @@ class Link:
             try:
                 self.connect()
                 assert self._connection is not None
+                shards = f"{quoted(self._target.schema)}.shards"
+                # The row itself may be under way: this waits for that, as the lock does for a change of it.
+                self._connection.execute(
+                    f"INSERT INTO {shards} (name, touched_at) VALUES (%s, %s) ON CONFLICT (name) DO NOTHING",
+                    (self.shard, self._now_us()),
+                )
                 found = self._connection.execute(
-                    f"SELECT mark FROM {quoted(self._target.schema)}.shards WHERE name = %s FOR UPDATE", (self.shard,)
+                    f"SELECT mark FROM {shards} WHERE name = %s FOR UPDATE", (self.shard,)
                 ).fetchone()
                 is_committed = found is not None and found[0] == self._mark
                 logger.warning(
