@@ -147,7 +147,8 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=0.5, help="seconds between the fire times of a schedule")
     options = parser.parse_args()
     if lack := lacks(needs_psycopg=True):
-        raise SystemExit(lack)
+        print(lack, file=sys.stderr)
+        return
     for name in ("app", "scheduler", "watchdog", "pulse", "stores.postgres"):
         import_module(f"tickwork.{name}")  # here, and in no process that is forked
     folder = Path(tempfile.mkdtemp(prefix="tickwork-apart-"))

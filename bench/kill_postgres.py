@@ -650,7 +650,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if lack := lacks(needs_psycopg=True):
-        raise SystemExit(lack)
+        print(lack, file=sys.stderr)
+        return
     for name in ("app", "scheduler", "watchdog", "pulse", "stores.postgres"):
         import_module(f"tickwork.{name}")  # here, and in no process that is forked
     options.seed = random.randrange(2**32) if options.seed is None else options.seed
