@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 from ..errors import NotRunning, QueueFull
 from ..jobs import JobState
 from ..shield import to_its_end
-from .base import Lease, Store, check_finishes
+from .base import Lease, Store, check_finishes, is_aside
 from .batches import BatchRow, BatchWaits
 from .ends import Ends
 
@@ -485,14 +485,18 @@ class DurableStore(Store):
             jobs=None if jobs is None else frozenset(jobs),
             lease_seconds=self._lease_seconds if lease_seconds is None else lease_seconds,
         )
-        records = await self._take_caught(claim)
+        last = self._last_claim
+        asks_aside = last is not None and is_aside(claim.jobs, last.jobs)
+        records = [] if asks_aside else await self._take_caught(claim)
+        if not asks_aside:
+            self._last_claim = claim
         if any(record.gates for record in records):
             self._let_claim()  # to hear when the next of them may start
         if not records:
-            self._is_claimable = False  # whatever is enqueued from here on, where this does not look any more, sets it
+            if not asks_aside:  # whatever is enqueued from here on, where this does not look any more, sets it
+                self._is_claimable = False
             records, due = await self._committer.run(lambda db: self._claim_next(db, claim), undo=self._give_back)
             self._set_alarm(due)
-        self._last_claim = claim
         if len(records) >= limit:
             self._let_claim()  # there may be more
         if records:
