@@ -364,6 +364,35 @@ class StoreConformance:
         await self.soon(waiting)
         assert ids(await self.claim(store)) == [second.id]
 
+    async def test_what_was_claimed_for_who_waited_is_lost_to_nobody_when_its_next_claim_is_cancelled(
+        self, store: Store, clock: HandClock
+    ) -> None:
+        assert await self.claim(store) == []
+        waiting = asyncio.ensure_future(store.wait_claimable())
+        await self.settle(store)
+        await store.enqueue([job := new_job(clock)])
+        await self.soon(waiting)
+        claiming = asyncio.ensure_future(self.claim(store, tasks={"t", "u"}))
+        await asyncio.sleep(0)
+        claiming.cancel()
+        claimed = (await asyncio.gather(claiming, return_exceptions=True))[0]
+        assert isinstance(claimed, asyncio.CancelledError) or ids(claimed) == [job.id]
+
+        assert isinstance(claimed, list) or ids(await self.claim(store)) == [job.id]
+
+    async def test_the_more_urgent_of_jobs_enqueued_in_one_turn_goes_first_whatever_is_asked_in_between(
+        self, store: Store, clock: HandClock
+    ) -> None:
+        assert await self.claim(store, limit=1) == []
+        waiting = asyncio.ensure_future(store.wait_claimable(1))
+        await self.settle(store)
+        early, urgent = new_job(clock), new_job(clock, priority=9)
+        await asyncio.gather(store.enqueue([early]), store.beat(self.worker), store.prune(), store.enqueue([urgent]))
+        await self.soon(waiting)
+
+        assert ids(await self.claim(store, limit=1)) == [urgent.id]
+        assert ids(await self.claim(store, limit=1)) == [early.id]
+
     async def test_who_asks_for_certain_jobs_again_and_again_waits_in_between(
         self, store: Store, clock: HandClock
     ) -> None:

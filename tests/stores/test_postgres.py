@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,14 +15,14 @@ import pytest
 
 from postgres_server import running
 from proxy import Proxy
-from tickwork.clock import SystemClock
+from tickwork.clock import Clock, SystemClock
 from tickwork.conformance import declare, ending, firing, ids, lease, new_job
 from tickwork.errors import DuplicateJob, NotRunning, StoreUnavailable
 from tickwork.jobs import JobState
 from tickwork.limits import Limit, Limits, Rate
 from tickwork.stores.migration import Migration
 from tickwork.stores.postgres import PostgresStore
-from tickwork.stores.postgres_link import Link
+from tickwork.stores.postgres_link import DOUBT_SECONDS, Link
 from tickwork.stores.postgres_schema import USABLE_FROM, VERSIONS, migrate, plan
 from tickwork.stores.postgres_target import Target, target_of
 
@@ -32,8 +33,8 @@ WaitUntil = Callable[..., Awaitable[None]]
 
 
 @asynccontextmanager
-async def opened(target: Target, **options: Any) -> AsyncIterator[PostgresStore]:
-    store = PostgresStore(target, CLOCK, **options)
+async def opened(target: Target, *, clock: Clock = CLOCK, **options: Any) -> AsyncIterator[PostgresStore]:
+    store = PostgresStore(target, clock, **options)
     await store.open()
     try:
         yield store
@@ -186,6 +187,81 @@ async def test_a_commit_whose_answer_is_lost_is_done_once(target: Target, when: 
             assert (await store.job(job.id)).state is JobState.SUCCEEDED
             assert (await store.job(job.id)).token == 1
             assert {state: count for state, count in (await store.counts()).items() if count} == {JobState.SUCCEEDED: 1}
+
+
+class LeapingClock(SystemClock):
+    """A clock of a test that waits for nothing."""
+
+    leapt = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.leapt
+
+
+async def doubt(
+    proxy: Proxy, clock: LeapingClock, when: str, wait_until: WaitUntil, call: Coroutine[Any, Any, object]
+) -> str:
+    """Cut the link when a call commits a claim, before or after the server gets that, until it is given up; say how."""
+    claimed: set[int] = set()
+
+    def judge(sent: bytes) -> str | None:
+        link = threading.get_ident()
+        if b"picked AS" in sent:
+            claimed.add(link)
+        if b"COMMIT" not in sent or link not in claimed:
+            return None
+        proxy.refuse()
+        return when
+
+    def has_failed() -> bool:
+        if proxy.cuts:
+            clock.leapt += DOUBT_SECONDS
+        return calling.done()
+
+    proxy.cuts, proxy.judge = 0, judge
+    calling = asyncio.ensure_future(call)
+    await wait_until(has_failed)
+    proxy.judge = lambda sent: None
+    return await refusal(calling)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_what_a_claim_has_taken_that_nobody_heard_of_is_claimed_again(
+    target: Target, when: str, wait_until: WaitUntil
+) -> None:
+    clock = LeapingClock()
+    with Proxy(port_of(target)) as proxy:
+        async with opened(by_way_of(proxy, target), clock=clock, worker="w", keeps_house=False) as store:
+            jobs = [new_job(CLOCK), new_job(CLOCK)]
+            await store.enqueue(jobs)
+            told = await doubt(proxy, clock, when, wait_until, store.claim(worker="w", tasks={"t"}, limit=5))
+            assert told.endswith("whether that was done is not known"), told
+            assert {token for (token,) in tables(target, "SELECT token FROM jobs")} == {0 if when == "before" else 1}
+            proxy.refuse(is_refusing=False)
+
+            records = await store.claim(worker="w", tasks={"t"}, limit=5)
+            assert ids(records) == [job.id for job in jobs]
+            assert {record.token for record in records} == {1 if when == "before" else 2}
+            assert await store.finish([ending(record) for record in records]) == [True, True]
+            assert (await store.counts())[JobState.SUCCEEDED] == 2
+
+
+async def test_what_was_claimed_for_who_waits_in_an_enqueue_that_nobody_heard_of_wakes_it_all_the_same(
+    target: Target, wait_until: WaitUntil
+) -> None:
+    clock = LeapingClock()
+    with Proxy(port_of(target)) as proxy:
+        async with opened(by_way_of(proxy, target), clock=clock, worker="w", keeps_house=False) as store:
+            assert await store.claim(worker="w", tasks={"t"}, limit=5) == []
+            waiting = asyncio.ensure_future(store.wait_claimable())
+            await asyncio.sleep(0)
+            await doubt(proxy, clock, "after", wait_until, store.enqueue([job := new_job(CLOCK)]))
+            await asyncio.wait_for(waiting, 30)
+            assert tables(target, "SELECT id, state, worker FROM jobs") == [(job.id, "running", "w")]
+            proxy.refuse(is_refusing=False)
+
+            (record,) = await store.claim(worker="w", tasks={"t"}, limit=5)
+            assert (record.id, record.token) == (job.id, 2)
 
 
 async def play(store: PostgresStore) -> None:

@@ -33,10 +33,10 @@ from .base import (
     after_attempt,
     after_death,
     attempt_of,
+    is_aside,
     lost_attempt,
 )
 from .base import check_finishes as _check
-from .base import is_aside
 from .ends import Ends
 from .gates import Gates
 from .views import MAX_ATTEMPTS, RETRIABLE, WAITING, Standing, WorkerRow

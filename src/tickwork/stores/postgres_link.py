@@ -132,6 +132,10 @@ class Link:
         self._has_written = False
         """Whether the transaction has changed anything."""
         self._waiting: tuple[int, float] | None = None
+        self._doubted: tuple[str | None, int] | None = None
+        """Shard and mark of a transaction of which it was given up to learn whether it was committed."""
+        self.on_settled: Callable[[bool], None] = lambda is_committed: None
+        """Called when that is known after all: before any other transaction of this link."""
         self.tally: Counter[str] = Counter()
         """What the transaction adds to the counts of its shard: by state, "rescued" and "changes"."""
         self.batches: dict[str, Counter[str]] = {}
@@ -231,6 +235,10 @@ class Link:
     def _try_once(self, work: Callable[[Link], T], locks: set[str]) -> T:
         self.connect()
         assert self._connection is not None
+        if self._doubted is not None:
+            is_committed = self._is_marked(*self._doubted)
+            self._doubted = None
+            self.on_settled(is_committed)
         self._locks.clear()
         self.tally.clear()
         self.batches.clear()
@@ -286,11 +294,7 @@ class Link:
         while True:
             try:
                 self.connect()
-                assert self._connection is not None
-                found = self._connection.execute(
-                    f"SELECT mark FROM {quoted(self._target.schema)}.shards WHERE name = %s FOR UPDATE", (self.shard,)
-                ).fetchone()
-                is_committed = found is not None and found[0] == self._mark
+                is_committed = self._is_marked(self.shard, self._mark)
                 logger.warning(
                     "a commit was cut off, and was %s", "done" if is_committed else "not done: doing it again"
                 )
@@ -301,8 +305,17 @@ class Link:
                     reason = (
                         f"the connection was lost during a commit ({text_of(lost)}); whether that was done is not known"
                     )
+                    self._doubted = self.shard, self._mark
                     raise StoreUnavailable(self._target.where, reason) from error
                 time.sleep(next(pauses))
+
+    def _is_marked(self, shard: str | None, mark: int) -> bool:
+        """Return whether a transaction was committed; wait until it has ended."""
+        assert self._connection is not None
+        found = self._connection.execute(
+            f"SELECT mark FROM {quoted(self._target.schema)}.shards WHERE name = %s FOR UPDATE", (shard,)
+        ).fetchone()
+        return found is not None and found[0] == mark
 
     # -- the connection ---------------------------------------------------------------------------------------------
 
@@ -345,6 +358,11 @@ class Link:
         if connection is not None:
             with suppress(psycopg.Error, OSError):
                 connection.close()
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether nobody knows what became of the last transaction."""
+        return self._doubted is not None
 
     @property
     def has_written(self) -> bool:
