@@ -20,6 +20,7 @@ from tickwork.conformance import declare, ending, firing, ids, lease, new_job
 from tickwork.errors import DuplicateJob, NotRunning, StoreUnavailable
 from tickwork.jobs import JobState
 from tickwork.limits import Limit, Limits, Rate
+from tickwork.stores import postgres_verbs as verbs
 from tickwork.stores.migration import Migration
 from tickwork.stores.postgres import PostgresStore
 from tickwork.stores.postgres_link import DOUBT_SECONDS, Link
@@ -477,6 +478,73 @@ async def _drain(store: PostgresStore, name: str, done: list[str]) -> bool:
     await store.finish([ending(record) for record in claimed])
     done.extend(ids(claimed))
     return bool(claimed)
+
+
+def waits(target: Target, name: str) -> bool:
+    """Return whether the connection of this name waits for a lock that another one has."""
+    query = f"SELECT 1 FROM pg_stat_activity WHERE application_name = '{name}' AND wait_event_type = 'Lock'"
+    return bool(tables(target, query))
+
+
+async def test_a_worker_that_renews_and_ends_at_the_same_time_is_not_in_its_own_way(
+    target: Target, wait_until: WaitUntil
+) -> None:
+    writer, watcher = (Link(target, name=f"{target.schema} {name}", clock=CLOCK, now_us=lambda: 0) for name in "ab")
+    async with opened(target, worker="w", keeps_house=False) as store:
+        await store.enqueue([new_job(CLOCK)])
+        (record,) = await store.claim(worker="w", tasks={"t"}, limit=5)
+        tries: list[str] = []
+        has_beaten, may_end = threading.Event(), threading.Event()
+
+        def write(db: Link) -> list[bool]:
+            tries.append("write")
+            verbs.beat(db, CLOCK.now(), "w", None, 60.0)
+            has_beaten.set()
+            may_end.wait(30)
+            return verbs.finish(db, CLOCK.now(), [ending(record)], ())[0]
+
+        def renew(db: Link) -> bool:
+            tries.append("renew")
+            return verbs.renew(db, CLOCK.now(), "w", 60.0)
+
+        writing = asyncio.ensure_future(asyncio.to_thread(writer.transact, write))
+        await asyncio.to_thread(has_beaten.wait, 30)
+        renewing = asyncio.ensure_future(asyncio.to_thread(watcher.transact, renew))
+        await wait_until(lambda: waits(target, f"{target.schema} b"))
+        may_end.set()
+
+        assert (await writing, await renewing) == ([True], True)
+        assert tries == ["write", "renew"]
+    writer.disconnect()
+    watcher.disconnect()
+
+
+def forget(db: Link) -> None:
+    """Forget whoever should have been heard of by now."""
+    verbs.forget_processes(db, CLOCK.now(), CLOCK.now())
+
+
+@pytest.mark.parametrize("way", ["rescued", "forgotten"])
+async def test_two_that_take_the_same_workers_off_the_list_do_not_wait_for_each_other(target: Target, way: str) -> None:
+    async with opened(target, worker="w", keeps_house=False) as store:
+        with psycopg.connect(target.url, options=f"-csearch_path={target.schema}") as other:
+            for name in ("u", "v"):
+                other.execute(
+                    """
+                    INSERT INTO workers (name, host, machine, pid, started_at, beat_at, lives_until)
+                    SELECT %s, host, machine, 2000000000, 0, 0, 0 FROM workers WHERE name = 'w'
+                    """,
+                    (name,),
+                )
+            other.commit()
+            other.execute("DELETE FROM workers WHERE name = 'v'")
+            for left in ({"v", "w"}, {"w"}):
+                if way == "rescued":
+                    await asyncio.wait_for(store.rescue(), 10)
+                else:
+                    await asyncio.wait_for(store.run(forget), 10)
+                assert {name for (name,) in tables(target, "SELECT name FROM workers")} == left
+                other.rollback()
 
 
 async def test_the_bound_holds_for_many_who_enqueue_at_once(target: Target) -> None:

@@ -158,7 +158,7 @@ class DurableStore(Store):
         self._taken: list[Lease] = []
         """What that transaction has claimed, for whomever."""
         self._orphans: list[Lease] = []
-        """What was claimed, and nobody is to have: the next transaction gives it back. The loop adds at the end, too."""
+        """What was claimed, and nobody is to have: the next transaction gives it back. The loop adds some, too."""
         self._batches_told: dict[str, BatchRow] = {}
         """The batches for which somebody waits, as the loop was last told of them."""
         self._housekept_mono = 0.0
