@@ -167,6 +167,46 @@ async def test_a_server_that_cannot_be_used_is_told_with_the_remedy(target: Targ
     assert "secret" not in told
 
 
+async def test_a_user_without_rights_is_told_which_to_ask_for(target: Target) -> None:
+    role = f"{target.schema}_app"
+    as_role = replace(target, url=f"{target.url}?options=-crole%3D{role}")
+    async with opened(target):
+        pass
+    with psycopg.connect(target.url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role}")
+        try:
+            said = [
+                await refusal(PostgresStore(replace(as_role, schema=f"{target.schema}_new"), CLOCK).open()),
+                await refusal(PostgresStore(as_role, CLOCK).open()),
+            ]
+            connection.execute(f"GRANT USAGE ON SCHEMA {target.schema} TO {role}")
+            said.append(await refusal(PostgresStore(as_role, CLOCK).open()))
+            connection.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA {target.schema} TO {role}")
+            connection.execute(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA {target.schema} TO {role}")
+            async with opened(as_role, worker="w") as store:
+                await store.enqueue([new_job(CLOCK)])
+                (record,) = await store.claim(worker="w", tasks={"t"}, limit=1)
+                assert await store.finish([ending(record)]) == [True]
+        finally:
+            connection.execute(f"DROP OWNED BY {role}")
+            connection.execute(f"DROP ROLE {role}")
+    database = psycopg.conninfo.conninfo_to_dict(target.url)["dbname"]
+    assert said == [
+        (
+            f"store {target.where}: permission denied for database {database}; let this user create the schema (GRANT "
+            'CREATE ON DATABASE ...), or make one for it: "?schema=..."'
+        ),
+        (
+            f"store {target.where}: its user {role!r} may not use the schema {target.schema!r}; GRANT USAGE ON SCHEMA "
+            f'"{target.schema}" TO "{role}", and rights on what is in it'
+        ),
+        (
+            f"store {target.where}: permission denied for table meta; let this user read and change all tables and "
+            "sequences of the schema (GRANT ... ON ALL ...)"
+        ),
+    ]
+
+
 # -- links that break ---------------------------------------------------------------------------------------------
 
 

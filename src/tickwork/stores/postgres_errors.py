@@ -38,6 +38,14 @@ _REMEDIES = (
 )
 """What to do, by the beginning of SQLSTATE."""
 
+_DENIED = (
+    ("for schema", "let this user make tables in it (GRANT CREATE ON SCHEMA ...), or let its owner start once"),
+    ("for table", "let this user read and change all tables and sequences of the schema (GRANT ... ON ALL ...)"),
+    ("for sequence", "let this user draw numbers (GRANT USAGE ON ALL SEQUENCES IN SCHEMA ...)"),
+    ("must be owner", "migrate the tables as their owner: tickwork store migrate"),
+)
+"""What to do about a right that is missing, by what a server says that speaks English."""
+
 _WITHOUT_STATE = (
     ("password authentication failed", "set the right password, in the URL or in ~/.pgpass"),
     ("no password supplied", "set the password, in the URL or in ~/.pgpass"),
@@ -77,6 +85,10 @@ def text_of(error: psycopg.Error) -> str:
 def remedy_for(error: psycopg.Error) -> str:
     """Return what a person can do about an error; "" where nothing is known."""
     if error.sqlstate is not None:
+        if error.sqlstate == "42501":
+            found = next((remedy for sign, remedy in _DENIED if sign in str(error).lower()), "")
+            if found:
+                return found
         return next((remedy for sign, remedy in _REMEDIES if error.sqlstate.startswith(sign)), "")
     text = str(error).lower()
     return next((remedy for sign, remedy in _WITHOUT_STATE if sign in text), "")
