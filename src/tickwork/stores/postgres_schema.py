@@ -82,6 +82,8 @@ VERSIONS: list[list[str]] = [
         CREATE INDEX jobs_ready ON jobs (priority DESC, seq, task, queue)
         WHERE state = 'queued' AND held = 0 AND gate = 0
         """,
+        # Tells which tasks of which queues have any that are ready, however many there are of each.
+        "CREATE INDEX jobs_lines ON jobs (queue, task) WHERE state = 'queued' AND held = 0 AND gate = 0",
         "CREATE INDEX jobs_later ON jobs (run_at) WHERE state = 'scheduled'",
         "CREATE INDEX jobs_grace ON jobs (start_by) WHERE state = 'queued' AND start_by IS NOT NULL",
         "CREATE INDEX jobs_leased ON jobs (worker) WHERE state = 'running'",
