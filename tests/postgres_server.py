@@ -43,11 +43,8 @@ class Server:
         self._bin = binaries()
         # Not below pytest's folder, which an ordinary user cannot enter when root runs the tests.
         self.folder = Path(tempfile.mkdtemp(prefix="tickwork-postgres-"))
-        self._as: dict[str, Any] = {}
-        if hasattr(os, "geteuid") and os.geteuid() == 0:
-            self._as = {"user": "nobody", "group": "nogroup", "extra_groups": []}
-            shutil.chown(self.folder, "nobody", "nogroup")
-        self.port = _free_port()
+        self._as = ordinary_user(self.folder)
+        self.port = free_port()
         self._run("initdb", "--no-sync", "--auth=trust", "--username=tickwork", "--encoding=UTF8", "--locale=C")
         lines = {
             "listen_addresses": "127.0.0.1",
@@ -87,7 +84,16 @@ class Server:
         assert done.returncode == 0, f"{command}: {done.stdout!r}"
 
 
-def _free_port() -> int:
+def ordinary_user(folder: Path) -> dict[str, Any]:
+    """Return how a server is started that refuses to be root's: as somebody to whom its folder is given."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        return {}
+    shutil.chown(folder, "nobody", "nogroup")
+    return {"user": "nobody", "group": "nogroup", "extra_groups": []}
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])
