@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
@@ -20,12 +21,13 @@ from fleet import Fleet
 from parts import small_disk
 from postgres_server import QUICK, following, ordinary_user, running
 from proxy import Proxy
-from stores.test_postgres import CLOCK, go_through, opened, refusal
+from stores.test_postgres import CLOCK, go_through, opened, refusal, tables
 from test_one_firing import expect_each_fire_time_once, finish, stop
 from tickwork import App, Context, Job
 from tickwork.conformance import ending, ids, lease, new_job
 from tickwork.errors import StoreUnavailable
 from tickwork.jobs import JobState
+from tickwork.stores.postgres_schema import VERSIONS
 from tickwork.stores.postgres_target import Target, target_of
 
 pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="needs signals"), pytest.mark.one_python]
@@ -192,3 +194,49 @@ def take_all_connections(url: str, others: ExitStack) -> None:
 async def opened_once(target: Target) -> None:
     async with opened(target):
         pass
+
+
+# -- a later version ------------------------------------------------------------------------------------------------
+
+LATER = """
+from tickwork.stores import postgres_schema
+
+TABLES = (
+    "jobs finished shards attempts queues behind limits gates starts schedules ledger batches workers"
+).split()
+postgres_schema.VERSIONS.append(
+    [f"ALTER TABLE {name} ADD COLUMN more bigint NOT NULL DEFAULT 0" for name in TABLES]
+    + ["CREATE INDEX jobs_more ON jobs (more, seq)"]
+)
+from jobs import app
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_workers_of_an_older_version_go_on_while_a_later_one_changes_the_tables(tmp_path: Path, target: Target) -> None:
+    with Fleet(tmp_path, HOLDERS, target) as fleet:
+        older = [fleet.start(), fleet.start()]
+        held = fleet.enqueue("hold", "hold")
+        fleet.wait_said("begun", times=2)
+        fleet.wait_said("fired", times=5)
+        (tmp_path / "later.py").write_text(LATER)
+        later = fleet.start("-m", "tickwork", "run", "later.py")
+        later.wait_for("started:")
+        assert tables(target, "SELECT meta.version, more FROM meta, workers LIMIT 1") == [(len(VERSIONS) + 1, 0)]
+        later.send(signal.SIGTERM)
+        assert later.ended().status == 0, later.err
+        fleet.wait_said("fired", times=len(fleet.lines("fired")) + 5)  # by the older ones alone
+        fleet.touch("go on")
+        fleet.wait_said("ended", times=2)
+        fleet.start().wait_for("started:")  # an older one may also begin
+        fleet.start("-m", "tickwork", "run", "later.py").wait_for("started:")
+        stop(fleet)
+        finish(fleet)
+
+        assert sorted(fleet.said("ended")) == sorted(fleet.said("begun")) == sorted(held)
+        assert {line.pid for line in fleet.lines("ended")} <= {running.pid for running in older}
+        assert expect_each_fire_time_once(fleet, "tick", []) >= 10
+        assert set(fleet.states()) == {"succeeded"}
+        for running in fleet.processes:
+            assert "ERROR" not in running.err, running.err
