@@ -59,6 +59,11 @@ _WITHOUT_STATE = (
     ("timeout", "see that host and port are right, and no firewall is between"),
 )
 """The same, by what libpq says when a connection is refused: it gives no SQLSTATE."""
+_POOLERS = (
+    ("statement pooling mode", "let pgbouncer lend a connection for a transaction (pool_mode = transaction)"),
+    ("query_wait_timeout", "let pgbouncer make more connections to the server (default_pool_size)"),
+)
+"""The same, by what pgbouncer says: its SQLSTATE is always the same."""
 _REFUSALS = ("password authentication failed", "no password supplied", "no pg_hba.conf entry", "does not exist")
 
 
@@ -84,6 +89,8 @@ def text_of(error: psycopg.Error) -> str:
 
 def remedy_for(error: psycopg.Error) -> str:
     """Return what a person can do about an error; "" where nothing is known."""
+    if error.sqlstate == "08P01":
+        return next((remedy for sign, remedy in _POOLERS if sign in str(error)), "")
     if error.sqlstate is not None:
         if error.sqlstate == "42501":
             found = next((remedy for sign, remedy in _DENIED if sign in str(error).lower()), "")
