@@ -306,6 +306,36 @@ async def test_what_was_claimed_for_who_waits_in_an_enqueue_that_nobody_heard_of
             assert (record.id, record.token) == (job.id, 2)
 
 
+SLOW_COMMIT = """
+CREATE FUNCTION {schema}.wait() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON {schema}.jobs DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION {schema}.wait();
+"""
+WAITING = "SELECT pid FROM pg_stat_activity WHERE {pid} = ANY (pg_blocking_pids(pid))"
+
+
+async def test_the_first_commit_of_a_link_that_is_lost_while_it_is_under_way_is_waited_for(
+    target: Target, wait_until: WaitUntil
+) -> None:
+    async with opened(target):  # makes the tables
+        pass
+    with Proxy(port_of(target)) as proxy, psycopg.connect(target.url, autocommit=True) as other:
+        async with opened(by_way_of(proxy, target), keeps_house=False) as store:
+            other.execute(SLOW_COMMIT.format(schema=target.schema))
+            other.execute("SELECT pg_advisory_lock(4711)")
+            enqueuing = asyncio.ensure_future(store.enqueue([job := new_job(CLOCK)]))
+            await wait_until(lambda: tables(target, WAITING.format(pid=other.info.backend_pid)))
+            ((pid,),) = tables(target, WAITING.format(pid=other.info.backend_pid))
+            await asyncio.to_thread(proxy.cut)
+            await wait_until(lambda: tables(target, WAITING.format(pid=pid)))
+            other.execute("SELECT pg_advisory_unlock(4711)")
+
+            assert ids(await enqueuing) == [job.id]
+            assert ids(await store.jobs()) == [job.id]
+            assert {state: count for state, count in (await store.counts()).items() if count} == {JobState.QUEUED: 1}
+
+
 async def play(store: PostgresStore) -> None:
     """Do a bit of everything."""
     await store.set_limits({"t": Limits(Limit(2), Rate(100, per=60))})
@@ -687,3 +717,17 @@ async def test_a_renewal_keeps_what_a_worker_has_and_is_no_sign_that_its_loop_tu
         await store.beat("w")
         (row,) = await store.workers()
         assert row.beat_at > told.beat_at
+
+
+async def test_a_renewal_has_no_job_in_hand_while_it_waits_for_the_place_of_its_worker(
+    target: Target, wait_until: WaitUntil
+) -> None:
+    # A transaction of the writer tells a pulse first and writes ends of jobs then: the other way round is a deadlock.
+    async with opened(target, worker="w", lease_seconds=0.3) as store:
+        await store.enqueue([new_job(CLOCK)])
+        await store.claim(worker="w", tasks={"t"}, limit=1)
+        with psycopg.connect(target.url) as other:
+            other.execute(f"SELECT 1 FROM {target.schema}.workers FOR UPDATE")
+            await wait_until(lambda: tables(target, WAITING.format(pid=other.info.backend_pid)))
+
+            assert other.execute(f"SELECT 1 FROM {target.schema}.jobs FOR UPDATE NOWAIT").fetchall() == [(1,)]

@@ -315,9 +315,13 @@ class Link:
     def _is_marked(self, shard: str | None, mark: int) -> bool:
         """Return whether a transaction was committed; wait until it has ended."""
         assert self._connection is not None
-        found = self._connection.execute(
-            f"SELECT mark FROM {quoted(self._target.schema)}.shards WHERE name = %s FOR UPDATE", (shard,)
-        ).fetchone()
+        shards = f"{quoted(self._target.schema)}.shards"
+        # The row itself may be under way: this waits for that, as the lock does for a change of it.
+        self._connection.execute(
+            f"INSERT INTO {shards} (name, touched_at) VALUES (%s, %s) ON CONFLICT (name) DO NOTHING",
+            (shard, self._now_us()),
+        )
+        found = self._connection.execute(f"SELECT mark FROM {shards} WHERE name = %s FOR UPDATE", (shard,)).fetchone()
         return found is not None and found[0] == mark
 
     # -- the connection ---------------------------------------------------------------------------------------------
