@@ -14,7 +14,7 @@ from tickwork.clock import SystemClock
 from tickwork.conformance import declare, ending, ids, new_job
 from tickwork.errors import StoreUnavailable
 from tickwork.jobs import JobState, Outcome
-from tickwork.stores import sqlite_upkeep, upkeep
+from tickwork.stores import sql_moving, sqlite_moving, upkeep
 from tickwork.stores.batches import BatchPart
 from tickwork.stores.sqlite import SQLiteStore
 
@@ -36,16 +36,16 @@ async def test_a_move_that_is_cut_off_leaves_the_old_store_closed_and_can_be_don
 ) -> None:
     old, new = stores
     await old.enqueue(jobs := [new_job(CLOCK) for _ in range(10)])
-    monkeypatch.setattr(sqlite_upkeep, "CHUNK", 4)
-    real, calls = sqlite_upkeep.take_in, list[Any]()
+    monkeypatch.setattr(sql_moving, "CHUNK", 4)
+    real, calls = sqlite_moving.take_in, list[Any]()
 
-    def full_at_the_second(db: sqlite3.Connection, moved: sqlite_upkeep.Part) -> Any:
+    def full_at_the_second(db: sqlite3.Connection, moved: sql_moving.Part) -> Any:
         calls.extend([moved] if moved.table == "jobs" else [])
         if moved.table == "jobs" and len(calls) == 2:
             raise StoreUnavailable("b.db", "the disk is full")
         return real(db, moved)
 
-    monkeypatch.setattr(sqlite_upkeep, "take_in", full_at_the_second)
+    monkeypatch.setattr(sqlite_moving, "take_in", full_at_the_second)
     with pytest.raises(StoreUnavailable, match="the disk is full"):
         await upkeep.move(old, new)
 
@@ -61,7 +61,7 @@ async def test_nothing_is_moved_into_a_store_that_was_moved_away(stores: list[SQ
     old, new = stores
     await old.enqueue([new_job(CLOCK)])
     await upkeep.move(old, new)
-    with pytest.raises(StoreUnavailable, match=r"its own jobs were moved to .*b\.db; name that, or a new file"):
+    with pytest.raises(StoreUnavailable, match=r"its own jobs were moved to .*b\.db; name that, or a new store"):
         await upkeep.move(new, old)
 
     assert len(await new.claim(worker="b.db", tasks={"t"}, limit=9)) == 1
@@ -89,7 +89,7 @@ async def test_rows_that_go_while_a_table_is_read_hide_no_others(
     stores: list[SQLiteStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, _ = stores
-    monkeypatch.setattr(sqlite_upkeep, "CHUNK", 2)
+    monkeypatch.setattr(sql_moving, "CHUNK", 2)
     await old.enqueue([new_job(CLOCK) for _ in range(6)])
     claimed = await old.claim(worker="a.db", tasks={"t"}, limit=9)
     await old.finish([ending(record, state=JobState.FAILED, error="{}", outcome=Outcome.FAILED) for record in claimed])
@@ -98,8 +98,8 @@ async def test_rows_that_go_while_a_table_is_read_hide_no_others(
     seen: list[str] = []
     after: tuple[Any, ...] | None = None
     while True:
-        part = await old.run(partial(sqlite_upkeep.part, table="attempts", after=after))
-        seen += [row[part.columns.index("job_id")] for row in part.rows]
+        part = await old.run(partial(sqlite_moving.part, table="attempts", after=after))
+        seen += part.column("job_id")
         await old.delete(seen[:1])
         after = part.last
         if after is None:

@@ -33,8 +33,10 @@ from ..policies import MAX_DEATHS
 from ..records import changed
 from ..shield import to_its_end
 from . import postgres_batches as batches
+from . import postgres_check as checks
 from . import postgres_joint as joint
 from . import postgres_limits, sql_attempts
+from . import postgres_moving as moving
 from . import postgres_people as people
 from . import postgres_upkeep as upkeep
 from . import postgres_verbs as verbs
@@ -110,7 +112,7 @@ class PostgresStore(DurableStore):
     """
 
     capabilities: Capabilities = Capabilities(durable=True, multi_process=True, notify=True, transactional=True)
-    sql: ClassVar[Dialect] = Dialect(verbs, people, batches, postgres_limits, sql_attempts)
+    sql: ClassVar[Dialect] = Dialect(verbs, people, batches, postgres_limits, sql_attempts, checks, moving)
 
     def __init__(
         self,
@@ -192,6 +194,16 @@ class PostgresStore(DurableStore):
 
     def _now(self) -> datetime:
         return self._time.now()
+
+    @property
+    def where(self) -> str:
+        """What errors call the store: its URL without password and options."""
+        return self.target.where
+
+    @property
+    def address(self) -> str:
+        """The URL by which an app opens it, without a password."""
+        return self.target.address
 
     # -- open and close ---------------------------------------------------------------------------------------------
 
