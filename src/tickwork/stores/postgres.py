@@ -28,7 +28,7 @@ from weakref import WeakSet
 import psycopg
 
 from ..clock import SystemClock
-from ..errors import KeyInDoubt, NotRunning, StoreUnavailable, UnknownJob
+from ..errors import KeyInDoubt, NotRunning, StoreMoved, StoreUnavailable, UnknownJob
 from ..policies import MAX_DEATHS
 from ..records import changed
 from ..shield import to_its_end
@@ -501,6 +501,15 @@ class PostgresStore(DurableStore):
         if workers is not None:
             return self._presence.dead(db, self._now(), workers)
         return self._presence.gone(db, verbs.other_workers(db, self._worker or ""))
+
+    async def _change(
+        self, job_ids: Sequence[str], work: Callable[[Link, str], JobRecord | None]
+    ) -> list[JobRecord | None]:
+        """Change jobs for people, who want to hear where they are, also when there is nothing to change."""
+        target = await self._read(moving.moved_to)
+        if target is not None:
+            raise StoreMoved(self.where, target)
+        return await super()._change(job_ids, work)
 
     async def _read(self, work: Callable[[Link], T]) -> T:
         return await self._reader.run(work)

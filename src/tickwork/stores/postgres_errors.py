@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 MOVED = "TWMOV"
-"""What our own triggers say in a schema whose jobs were moved; the message is where to. See `postgres_moving`."""
+"""What our own triggers say in a schema whose jobs were moved; the detail is where to. See `postgres_moving`."""
 
 
 class Kind(Enum):

@@ -220,7 +220,7 @@ class Link:
                 kind = kind_of(error)
                 if kind is Kind.ASKED:
                     if error.sqlstate == MOVED:
-                        raise StoreMoved(self._target.where, error.diag.message_primary or "") from error
+                        raise StoreMoved(self._target.where, error.diag.message_detail or "") from error
                     raise
                 now = self._clock.monotonic()
                 until = now + self._patience_seconds if until is None else until

@@ -45,7 +45,10 @@ _GUARDS = {
 }
 _REFUSE = f"""
     CREATE OR REPLACE FUNCTION {_SIGN}() RETURNS trigger LANGUAGE plpgsql AS $refuse$
-    BEGIN RAISE EXCEPTION USING ERRCODE = '{MOVED}', MESSAGE = TG_ARGV[0]; END $refuse$
+    BEGIN
+        RAISE EXCEPTION USING ERRCODE = '{MOVED}', MESSAGE = 'its jobs were moved to ' || TG_ARGV[0],
+            DETAIL = TG_ARGV[0], HINT = 'let the app open that';
+    END $refuse$
 """
 
 
