@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     import psycopg
 
 
+MOVED = "TWMOV"
+"""What our own triggers say in a schema whose jobs were moved; the detail is where to. See `postgres_moving`."""
+
+
 class Kind(Enum):
     """What to do about an error."""
 
@@ -30,6 +34,7 @@ _REMEDIES = (
     ("3D", "create the database: createdb NAME"),
     ("42501", 'let this user create the schema (GRANT CREATE ON DATABASE ...), or make one for it: "?schema=..."'),
     ("53100", "make room on the server's disk; what was asked for is not done"),
+    ("55P03", "a transaction that is open has the tables: see in pg_stat_activity whose, end it, and try again"),
     ("53300", "let the server take more connections (max_connections), or put pgbouncer before it"),
     ("53", "see what the server lacks; what was asked for is not done"),
     ("25006", "it is a standby, or read-only: name the primary, or add target_session_attrs=read-write to the URL"),

@@ -27,8 +27,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.numeric import Int8Dumper
 
-from ..errors import StoreUnavailable
-from .postgres_errors import Kind, kind_of, remedy_for, text_of
+from ..errors import StoreMoved, StoreUnavailable
+from .postgres_errors import MOVED, Kind, kind_of, remedy_for, text_of
 from .postgres_pooler import REASON, REMEDY, is_lent
 from .postgres_schema import quoted
 from .sql_batches import STATES
@@ -226,6 +226,8 @@ class Link:
             except psycopg.Error as error:
                 kind = kind_of(error)
                 if kind is Kind.ASKED:
+                    if error.sqlstate == MOVED:
+                        raise StoreMoved(self._target.where, error.diag.message_detail or "") from error
                     raise
                 now = self._clock.monotonic()
                 until = now + self._patience_seconds if until is None else until
