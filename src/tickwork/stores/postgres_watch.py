@@ -94,13 +94,13 @@ def has_overdue(db: Link, before: datetime) -> bool:
 def renew(db: Link, now: datetime, worker: str, lease_seconds: float) -> bool:
     """Make all leases of a worker last from now, and its place on the list; a job that just ends is stepped over.
 
-    No sign of life: its loop may be stuck, and has a while for that.
+    No sign of life: its loop may be stuck, and has a while for that. The list comes first, as in the writer's
+    transactions: one that has changed it and ends a job would wait for this, and this for it.
 
     Returns:
         False: it is not on the list.
     """
     until = us(now + timedelta(seconds=lease_seconds))
-    # First its place, then its jobs: so does a transaction in which it tells its pulse and writes ends of jobs.
     done = db.execute("UPDATE workers SET lives_until = %s WHERE name = %s", (until, worker))
     db.execute(
         """
@@ -131,6 +131,16 @@ def leave(db: Link, worker: str) -> None:
     db.execute("DELETE FROM workers WHERE name = %s", (worker,))
 
 
+def strike(db: Link, test: str, value: object) -> None:
+    """Take workers off the list that are gone; one that another process strikes off at the moment is stepped over.
+
+    Else two processes could wait for each other that come upon the same workers in another order.
+    """
+    db.execute(
+        f"DELETE FROM workers WHERE name IN (SELECT name FROM workers WHERE {test} FOR UPDATE SKIP LOCKED)", (value,)
+    )
+
+
 _SUMMED = ("mark", "rescued", "changes", *STATES)
 
 
@@ -154,10 +164,8 @@ def forget_processes(db: Link, now: datetime, before: datetime) -> None:
     old = db.all("SELECT name FROM shards WHERE touched_at < %s AND name <> '' FOR UPDATE SKIP LOCKED", (us(before),))
     if old:
         merge_shards(db, now, [name for (name,) in old])
-    db.execute(
-        """
-        DELETE FROM workers WHERE lives_until < %s
-            AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.worker = workers.name AND state = 'running')
-        """,
-        (us(before),),
+    strike(
+        db,
+        "lives_until < %s AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.worker = workers.name AND state = 'running')",
+        us(before),
     )
