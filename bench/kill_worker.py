@@ -47,7 +47,8 @@ POINTS_OF_COMMITS = ("in the transaction", "during commit", "after commit")
 role, database, log = sys.argv[1:4]
 is_shared = database.startswith("postgresql://")
 _log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-_pid = os.getpid()
+_pid = int(os.environ.get("KILL_NUMBER") or os.getpid())
+"""In a long run the system gives process ids out again, so there the processes have numbers of their own."""
 
 
 def say(*words: object) -> None:
