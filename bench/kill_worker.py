@@ -48,7 +48,7 @@ role, database, log = sys.argv[1:4]
 is_shared = database.startswith("postgresql://")
 _log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 _me = int(os.environ.get("KILL_NUMBER") or os.getpid())
-"""What it calls itself: in a long run the system gives process ids out again, so there it has a number. No process id!"""
+"""What it calls itself: a number in a long run, in which the system gives process ids out again. No process id!"""
 
 
 def say(*words: object) -> None:
