@@ -466,7 +466,10 @@ def judge(run: Slaughter) -> dict[str, Any]:
     rows = rows_of(run)
     lost = {job for job in {*log.accepted, *rows} if not is_done(job, rows.get(job), log)}
     doubled = {
-        job for job, starts in log.runs.items() for pair in pairwise(starts) if is_needless(*pair, rows[job], deaths)
+        job
+        for job, starts in log.runs.items()
+        for pair in pairwise(starts)
+        if is_needless(*pair, rows.get(job), deaths)
     }
     for pid, death in deaths.items():
         touched = death.told | log.by_pid[pid]
@@ -502,12 +505,12 @@ def is_done(job: str, row: Row | None, log: Log) -> bool:
 
 
 def is_needless(
-    before: tuple[float, int, int], after: tuple[float, int, int], row: Row, deaths: dict[int, Death]
+    before: tuple[float, int, int], after: tuple[float, int, int], row: Row | None, deaths: dict[int, Death]
 ) -> bool:
     """Return whether a job had no reason to begin again after it had begun before."""
     (_, pid, token), (at, _, _) = before, after
     death = deaths.get(pid)
-    return death is None or death.at > at or row.token == token
+    return death is None or death.at > at or (row is not None and row.token == token)
 
 
 def doubts(log: Log, rows: dict[str, Row]) -> dict[str, int]:
