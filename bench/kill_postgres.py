@@ -5,8 +5,8 @@
 
 Real processes (`kill_worker.py`) die by SIGKILL, one after the other at equal intervals: half of them by their own hand
 at a named point of the life of a job or of a firing, the others from outside at a random moment. The server, one of the
-benchmark's own that flushes each commit, is stopped in immediate mode, which is what a power cut is to it, and comes
-back up to two seconds later; the deaths go on meanwhile. What was asked, answered, begun and ended stands in a file to
+benchmark's own that flushes each commit, is stopped in immediate mode, so that it recovers from its log, and comes back
+up to two seconds later; the deaths go on meanwhile. What was asked, answered, begun and ended stands in a file to
 which all of them append; of the store it is only asked at the end what it holds. Then:
 
 - lost: the producer was told that the job is kept, or the store holds it, and it has not succeeded or has not run;
