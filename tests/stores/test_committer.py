@@ -304,3 +304,24 @@ async def test_a_thread_that_dies_tells_whoever_waits(caplog: pytest.LogCaptureF
     assert str(told) == "the store is closed"
     assert "the thread of the store died" in caplog.text
     await committer.aclose()
+
+
+async def test_when_the_database_fails_while_requests_are_tried_one_by_one_the_others_fail_at_once(
+    database: Database,
+) -> None:
+    def refuse(db: sqlite3.Connection) -> None:
+        raise ValueError("no")
+
+    def fail(db: sqlite3.Connection) -> None:
+        raise StoreUnavailable("x.db", "it is full")
+
+    await database.held()
+    works: list[Callable[[sqlite3.Connection], object]] = [insert(1), refuse, fail, insert(2), insert(3)]
+    waiting = [asyncio.create_task(database.committer.run(work)) for work in works]
+    await asyncio.sleep(0)
+    database.gate.set()
+    told = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert told[0] == 1
+    assert [str(error) for error in told[1:]] == ["no", *["store x.db: it is full"] * 3]
+    assert await database.numbers() == [1]

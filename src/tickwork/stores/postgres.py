@@ -544,7 +544,11 @@ class PostgresStore(DurableStore):
         if marks == self._data_version:
             return
         self._data_version = marks
-        self._notice(db, changes, rescued)
+        try:
+            self._notice(db, changes, rescued)
+        except BaseException:
+            self._data_version = -1  # the next look looks again
+            raise
 
     def _notice(self, db: Link, changes: int, rescued: int) -> None:
         """Tell the loop what has changed that somebody here waits for."""
