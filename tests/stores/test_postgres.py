@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -361,6 +362,36 @@ async def test_what_was_claimed_for_who_waits_in_an_enqueue_that_nobody_heard_of
             assert (record.id, record.token) == (job.id, 2)
 
 
+SLOW_COMMIT = """
+CREATE FUNCTION {schema}.wait() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON {schema}.jobs DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION {schema}.wait();
+"""
+WAITING = "SELECT pid FROM pg_stat_activity WHERE {pid} = ANY (pg_blocking_pids(pid))"
+
+
+async def test_the_first_commit_of_a_link_that_is_lost_while_it_is_under_way_is_waited_for(
+    target: Target, wait_until: WaitUntil
+) -> None:
+    async with opened(target):  # makes the tables
+        pass
+    with Proxy(port_of(target)) as proxy, psycopg.connect(target.url, autocommit=True) as other:
+        async with opened(by_way_of(proxy, target), keeps_house=False) as store:
+            other.execute(SLOW_COMMIT.format(schema=target.schema))
+            other.execute("SELECT pg_advisory_lock(4711)")
+            enqueuing = asyncio.ensure_future(store.enqueue([job := new_job(CLOCK)]))
+            await wait_until(lambda: tables(target, WAITING.format(pid=other.info.backend_pid)))
+            ((pid,),) = tables(target, WAITING.format(pid=other.info.backend_pid))
+            await asyncio.to_thread(proxy.cut)
+            await wait_until(lambda: tables(target, WAITING.format(pid=pid)))
+            other.execute("SELECT pg_advisory_unlock(4711)")
+
+            assert ids(await enqueuing) == [job.id]
+            assert ids(await store.jobs()) == [job.id]
+            assert {state: count for state, count in (await store.counts()).items() if count} == {JobState.QUEUED: 1}
+
+
 async def play(store: PostgresStore) -> None:
     """Do a bit of everything."""
     await store.set_limits({"t": Limits(Limit(2), Rate(100, per=60))})
@@ -380,10 +411,51 @@ async def play(store: PostgresStore) -> None:
     await store.delete([third.id])
     assert fired.job is not None
     assert [third.id] == [fired.job.id]
+    await store.set_queue("other", paused=True)
+    await store.feed_batch(replace(_part(), task="u", is_last=False), [new_job(CLOCK, "u", batch="b", batch_index=0)])
+    (lost,) = await store.claim(worker="of no process", tasks={"u"}, limit=1)
+    assert ids(await store.rescue()) == [lost.id]
+    await store.cancel_batch("b")
+    await store.cancel([lost.id])
+    await store.register("w", {"t": ""})
+    await store.beat("w")
+    await store.prune()
 
 
-@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("when", ["before", "after"])
+async def expect_played(store: PostgresStore) -> None:
+    """Check that all of it is done, and once."""
+    counts = {state: count for state, count in (await store.counts()).items() if count}
+    assert counts == {JobState.RUNNING: 3, JobState.SUCCEEDED: 1, JobState.QUEUED: 1, JobState.CANCELLED: 1}
+    there = [record.state for record in await store.jobs()]
+    assert {state: there.count(state) for state in set(there)} == counts
+    assert len(await store.ledger("s")) == 1
+    batch = await store.batch("b")
+    assert {state: count for state, count in batch.counts.items() if count} == {JobState.CANCELLED: 1}
+    assert list(await store.paused_queues()) == ["other"]
+
+
+async def expect_nothing_left(target: Target) -> None:
+    """Wait until the server knows no connection of a store, nor a lock of one."""
+    query = """
+        SELECT application_name, state, query FROM pg_stat_activity WHERE application_name LIKE 'tickwork%'
+        UNION ALL SELECT 'lock', mode, '' FROM pg_locks WHERE locktype = 'advisory'
+    """
+    deadline = CLOCK.monotonic() + 30
+    with psycopg.connect(target.url, autocommit=True) as connection:
+        while left := connection.execute(query).fetchall():
+            assert CLOCK.monotonic() < deadline, left
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("when", "step"),
+    [
+        ("before", 11),
+        ("after", 11),
+        pytest.param("before", 2, marks=pytest.mark.slow),
+        pytest.param("after", 1, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.timeout(600)
 async def test_wherever_a_link_breaks_nothing_is_lost_or_done_twice(target: Target, when: str, step: int) -> None:
     """The writer's link is cut at one message after the other, before or after the server gets it."""
@@ -392,22 +464,19 @@ async def test_wherever_a_link_breaks_nothing_is_lost_or_done_twice(target: Targ
             schema = f"{target.schema}_{number}"
             async with opened(replace(by_way_of(proxy, target), schema=schema), worker="w", keeps_house=False) as store:
                 proxy.cuts = 0
-                proxy.judge = _judge(number, when)
+                proxy.judge = judge(number, when)
                 await play(store)
                 proxy.judge = lambda sent: None
-                counts = {state: count for state, count in (await store.counts()).items() if count}
-                assert counts == {JobState.RUNNING: 3, JobState.SUCCEEDED: 1, JobState.QUEUED: 1}, (number, when)
-                there = [record.state for record in await store.jobs()]
-                assert {state: there.count(state) for state in set(there)} == counts
-                assert len(await store.ledger("s")) == 1
+                await expect_played(store)
             with psycopg.connect(target.url, autocommit=True) as connection:
                 connection.execute(f"DROP SCHEMA {schema} CASCADE")
             if proxy.cuts == 0:
                 break
-        assert number > 60
+        assert number > 90
+    await expect_nothing_left(target)
 
 
-def _judge(number: int, when: str) -> Callable[[bytes], str | None]:
+def judge(number: int, when: str) -> Callable[[bytes], str | None]:
     seen = itertools.count()
     return lambda sent: when if _writes(sent) and next(seen) == number else None
 
@@ -464,42 +533,54 @@ async def test_a_network_that_says_nothing_any_more_is_given_up(target: Target) 
             assert ids(await store.jobs()) == [job.id]
 
 
-@pytest.mark.timeout(120)
-async def test_a_server_that_is_restarted_at_once_loses_nothing_that_was_acknowledged(wait_until: WaitUntil) -> None:
-    with running() as server:
-        async with opened(target_of(server.url), worker="w", lease_seconds=60.0) as store:
-            known: list[str] = []
-            is_over = False
+async def go_through(target: Target, outages: Sequence[Callable[[], object]], wait_until: WaitUntil) -> None:
+    """Enqueue and work all the time, and check that outages cost nothing that was acknowledged.
 
-            async def produce() -> None:
-                while not is_over:
-                    (record,) = await store.enqueue([new_job(CLOCK)])
-                    known.append(record.id)
+    Args:
+        target: The schema, in which nothing else is.
+        outages: Functions that cause one, and return when it is over.
+        wait_until: The fixture.
+    """
+    async with opened(target, worker="w", lease_seconds=60.0) as store:
+        known: list[str] = []
+        is_over = False
 
-            async def work() -> None:
-                while not is_over:
-                    await store.finish(
-                        [ending(record) for record in await store.claim(worker="w", tasks={"t"}, limit=9)]
-                    )
+        async def produce() -> None:
+            while not is_over:
+                (record,) = await store.enqueue([new_job(CLOCK)])
+                known.append(record.id)
 
-            tasks = [asyncio.ensure_future(produce()) for _ in range(8)] + [asyncio.ensure_future(work())]
-            for _ in range(3):
-                before = len(known)
-                await wait_until(lambda before=before: len(known) > before + 30)
-                await asyncio.to_thread(server.stop)
-                await asyncio.to_thread(server.start)
+        async def work() -> None:
+            while not is_over:
+                await store.finish([ending(record) for record in await store.claim(worker="w", tasks={"t"}, limit=9)])
+
+        tasks = [asyncio.ensure_future(produce()) for _ in range(8)] + [asyncio.ensure_future(work())]
+        for outage in [*outages, lambda: None]:
             before = len(known)
-            await wait_until(lambda: len(known) > before + 30)
-            is_over = True
-            await asyncio.gather(*tasks)
-            while claimed := await store.claim(worker="w", tasks={"t"}, limit=100):
-                await store.finish([ending(record) for record in claimed])
+            await wait_until(lambda before=before: len(known) > before + 30 or any(task.done() for task in tasks))
+            await asyncio.to_thread(outage)
+        is_over = True
+        await asyncio.gather(*tasks)
+        while claimed := await store.claim(worker="w", tasks={"t"}, limit=100):
+            await store.finish([ending(record) for record in claimed])
 
-            there = await store.jobs(limit=100_000)
-            assert sorted(record.id for record in there) == sorted(known)
-            assert {record.state for record in there} == {JobState.SUCCEEDED}
-            assert all(record.token == 1 for record in there)
-            assert (await store.counts())[JobState.SUCCEEDED] == len(known)
+        there = await store.jobs(limit=100_000)
+        assert sorted(record.id for record in there) == sorted(known)
+        assert {record.state for record in there} == {JobState.SUCCEEDED}
+        assert all(record.token == 1 for record in there)
+        assert (await store.counts())[JobState.SUCCEEDED] == len(known)
+
+
+@pytest.mark.timeout(120)
+async def test_a_server_that_is_restarted_loses_nothing_that_was_acknowledged(wait_until: WaitUntil) -> None:
+    with running() as server:
+
+        def restart(mode: str) -> None:
+            server.stop(mode)
+            server.start()
+
+        ways = [partial(restart, mode) for mode in ("immediate", "fast", "immediate")]
+        await go_through(target_of(server.url), ways, wait_until)
 
 
 # -- several processes --------------------------------------------------------------------------------------------
@@ -692,3 +773,17 @@ async def test_a_renewal_keeps_what_a_worker_has_and_is_no_sign_that_its_loop_tu
         await store.beat("w")
         (row,) = await store.workers()
         assert row.beat_at > told.beat_at
+
+
+async def test_a_renewal_has_no_job_in_hand_while_it_waits_for_the_place_of_its_worker(
+    target: Target, wait_until: WaitUntil
+) -> None:
+    # A transaction of the writer tells a pulse first and writes ends of jobs then: the other way round is a deadlock.
+    async with opened(target, worker="w", lease_seconds=0.3) as store:
+        await store.enqueue([new_job(CLOCK)])
+        await store.claim(worker="w", tasks={"t"}, limit=1)
+        with psycopg.connect(target.url) as other:
+            other.execute(f"SELECT 1 FROM {target.schema}.workers FOR UPDATE")
+            await wait_until(lambda: tables(target, WAITING.format(pid=other.info.backend_pid)))
+
+            assert other.execute(f"SELECT 1 FROM {target.schema}.jobs FOR UPDATE NOWAIT").fetchall() == [(1,)]

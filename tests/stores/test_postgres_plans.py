@@ -75,16 +75,17 @@ def link_to(target: Target, clock: HandClock, kind: type[Link] = Link) -> Link:
     return link
 
 
-def fill(db: Link, now: int) -> None:
+def fill(db: Link, now: int, waiting: int = WAITING, finished: int = FINISHED, size: int = 2) -> None:
     """Write jobs that wait, at a gate and before none, that run, are parked and finished, with all that goes with it.
 
-    Every second job is one of a schedule that has its rows in the ledger; every fourth is of a batch.
+    Every second job is one of a schedule that has its rows in the ledger; every fourth is of a batch. The payloads of
+    those that are not finished have that size.
     """
     db.execute(
         """
         INSERT INTO jobs (id, task, payload, run_at, queue, priority, schedule, fire_time, state, enqueued_at, worker,
             lease_expires_at, batch, batch_index, gate1, gate, misfit)
-        SELECT 'new' || i, 't' || i %% 7, '{}', %s + i, 'q' || i %% 5, i %% 3,
+        SELECT 'new' || i, 't' || i %% 7, rpad('{', %s::int - 1) || '}', %s + i, 'q' || i %% 5, i %% 3,
             CASE WHEN i %% 2 = 0 THEN 's' || i %% 100 END, CASE WHEN i %% 2 = 0 THEN i END, state, i,
             CASE state WHEN 'running' THEN 'other' END, CASE state WHEN 'running' THEN %s + i END,
             CASE WHEN i %% 4 = 1 THEN 'live' END, CASE WHEN i %% 4 = 1 THEN i END,
@@ -96,7 +97,7 @@ def fill(db: Link, now: int) -> None:
             FROM generate_series(1, %s::int) AS i
         ) AS made
         """,
-        (now, now + us(at(3_600_000_000)), WAITING),
+        (size, now, now + us(at(3_600_000_000)), waiting),
     )
     db.execute(
         """
@@ -108,7 +109,7 @@ def fill(db: Link, now: int) -> None:
             CASE WHEN i %% 4 = 1 THEN 'old' END, CASE WHEN i %% 4 = 1 THEN i END, CASE WHEN i %% 4 = 1 THEN i END
         FROM generate_series(1, %s::int) AS i
         """,
-        (now, FINISHED, FINISHED),
+        (now, finished, finished),
     )
     db.execute(
         """
@@ -126,10 +127,7 @@ def fill(db: Link, now: int) -> None:
 
 
 def verbs_of(clock: HandClock) -> Iterator[Verb]:
-    """Yield every verb but `queues`, in an order in which each has something to do.
-
-    That one counts the unfinished jobs of every queue, which no index can tell without a look at each of them.
-    """
+    """Yield every verb but `queues`, in an order in which each has something to do; see below for that one."""
     now = clock.now()
     jobs = [new_job(clock, delay=(number % 2) * 60, key=f"k{number}", priority=9) for number in range(20)]
     yield "enqueue", lambda db: verbs.enqueue(db, now, [jobs], 100_000)
@@ -370,3 +368,31 @@ def test_among_more_tasks_than_a_claim_looks_through_it_finds_what_is_there(targ
             )
             assert [record.id for record in claimed] == ([job.id] if queues == {job.queue} else [])
     link.disconnect()
+
+
+@pytest.mark.slow
+def test_people_look_at_200_000_jobs_through_indexes(target: Target, clock: HandClock) -> None:
+    link = link_to(target, clock, Explained)
+    assert isinstance(link, Explained)
+    link.plans = []
+    link.transact(lambda db: migrate(db, target.where, target.schema))
+    link.transact(lambda db: fill(db, us(clock.now()), 100_000, 100_000, size=500))
+    assert link.connection is not None
+    are_old = "SELECT relallvisible = relpages FROM pg_class WHERE oid = 'jobs'::regclass"
+    link.connection.execute("VACUUM ANALYZE jobs, finished")
+    while link.connection.execute(are_old).fetchone() == (False,):  # somebody else's transaction was in the way
+        link.connection.execute("VACUUM jobs")
+    link.plans = []
+    nearly_later = clock.now() + timedelta(seconds=59.999)  # of what `fill` has finished, a thousand jobs are as new
+    queues = link.transact(lambda db: people.queues(db, nearly_later))
+    counted = list(link.plans)
+    faults = costly(link, verbs_of_people(clock))
+    link.disconnect()
+
+    assert faults == {}
+    assert sum(queue.queued + queue.scheduled + queue.running for queue in queues) == 90_000
+    steps = [node for _, plan in counted for node in nodes(plan) if node.get("Relation Name") in LARGE]
+    assert [(step["Node Type"], step.get("Index Name")) for step in steps] == [
+        ("Index Only Scan", "jobs_by_state"),
+        ("Index Scan", "finished_age"),
+    ]

@@ -58,6 +58,8 @@ class Dialect(NamedTuple):
     batches: ModuleType
     limits: ModuleType
     attempts: ModuleType
+    checks: ModuleType
+    moving: ModuleType
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,20 @@ class DurableStore(Store):
         self._offset = timedelta(0)
 
     # -- what each database does in its own way ---------------------------------------------------------------------
+
+    def now(self) -> datetime:
+        """Return the time by which this store goes (UTC); for `upkeep`."""
+        return self._now()
+
+    @property
+    @abstractmethod
+    def where(self) -> str:
+        """What errors call the store, without a password."""
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """The URL by which an app opens it, without a password."""
 
     def _now(self) -> datetime:
         """Return the time by which this store goes."""

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     import psycopg
 
 
+MOVED = "TWMOV"
+"""What our own triggers say in a schema whose jobs were moved; the detail is where to. See `postgres_moving`."""
+
+
 class Kind(Enum):
     """What to do about an error."""
 
@@ -30,6 +34,7 @@ _REMEDIES = (
     ("3D", "create the database: createdb NAME"),
     ("42501", 'let this user create the schema (GRANT CREATE ON DATABASE ...), or make one for it: "?schema=..."'),
     ("53100", "make room on the server's disk; what was asked for is not done"),
+    ("55P03", "a transaction that is open has the tables: see in pg_stat_activity whose, end it, and try again"),
     ("53300", "let the server take more connections (max_connections), or put pgbouncer before it"),
     ("53", "see what the server lacks; what was asked for is not done"),
     ("25006", "it is a standby, or read-only: name the primary, or add target_session_attrs=read-write to the URL"),
@@ -59,6 +64,11 @@ _WITHOUT_STATE = (
     ("timeout", "see that host and port are right, and no firewall is between"),
 )
 """The same, by what libpq says when a connection is refused: it gives no SQLSTATE."""
+_POOLERS = (
+    ("statement pooling mode", "let pgbouncer lend a connection for a transaction (pool_mode = transaction)"),
+    ("query_wait_timeout", "let pgbouncer make more connections to the server (default_pool_size)"),
+)
+"""The same, by what pgbouncer says: its SQLSTATE is always the same."""
 _REFUSALS = ("password authentication failed", "no password supplied", "no pg_hba.conf entry", "does not exist")
 
 
@@ -84,6 +94,8 @@ def text_of(error: psycopg.Error) -> str:
 
 def remedy_for(error: psycopg.Error) -> str:
     """Return what a person can do about an error; "" where nothing is known."""
+    if error.sqlstate == "08P01":
+        return next((remedy for sign, remedy in _POOLERS if sign in str(error)), "")
     if error.sqlstate is not None:
         if error.sqlstate == "42501":
             found = next((remedy for sign, remedy in _DENIED if sign in str(error).lower()), "")

@@ -242,6 +242,11 @@ VERSIONS: list[list[str]] = [
         )
         """,
     ],
+    [
+        # With the time at which a job is due, so that all queues can be counted without a look at the rows.
+        "DROP INDEX jobs_by_state",
+        "CREATE INDEX jobs_by_state ON jobs (state, seq, task, queue) INCLUDE (run_at)",
+    ],
 ]
 """For each version the statements that make it of the one before."""
 
