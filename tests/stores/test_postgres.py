@@ -773,17 +773,3 @@ async def test_a_renewal_keeps_what_a_worker_has_and_is_no_sign_that_its_loop_tu
         await store.beat("w")
         (row,) = await store.workers()
         assert row.beat_at > told.beat_at
-
-
-async def test_a_renewal_has_no_job_in_hand_while_it_waits_for_the_place_of_its_worker(
-    target: Target, wait_until: WaitUntil
-) -> None:
-    # A transaction of the writer tells a pulse first and writes ends of jobs then: the other way round is a deadlock.
-    async with opened(target, worker="w", lease_seconds=0.3) as store:
-        await store.enqueue([new_job(CLOCK)])
-        await store.claim(worker="w", tasks={"t"}, limit=1)
-        with psycopg.connect(target.url) as other:
-            other.execute(f"SELECT 1 FROM {target.schema}.workers FOR UPDATE")
-            await wait_until(lambda: tables(target, WAITING.format(pid=other.info.backend_pid)))
-
-            assert other.execute(f"SELECT 1 FROM {target.schema}.jobs FOR UPDATE NOWAIT").fetchall() == [(1,)]
