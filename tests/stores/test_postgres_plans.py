@@ -22,6 +22,7 @@ from tickwork.stores import postgres_verbs as verbs
 from tickwork.stores.base import Answer
 from tickwork.stores.batches import BatchPart
 from tickwork.stores.instants import at, us
+from tickwork.stores.postgres_claims import MAX_LINES
 from tickwork.stores.postgres_link import Link, marked
 from tickwork.stores.postgres_schema import migrate
 from tickwork.stores.postgres_target import Target
@@ -46,12 +47,19 @@ class Explained(Link):
     """A link that has the server tell how it will run each statement. `plans`: statement and plan of each."""
 
     plans: list[tuple[str, dict[str, Any]]]
+    how = "FORMAT JSON"
 
     def execute(self, query: str, params: Any = ()) -> psycopg.Cursor[Any]:
         if query.lstrip().startswith(EXPLAINED) and self.connection is not None:
-            told = self.connection.execute(f"EXPLAIN (FORMAT JSON) {marked(query)}", params or None).fetchall()
+            told = self.connection.execute(f"EXPLAIN ({self.how}) {marked(query)}", params or None).fetchall()
             self.plans.append((query, told[0][0][0]["Plan"]))
         return super().execute(query, params)
+
+
+class Measured(Explained):
+    """A link that has the server run each statement, and tell what that took, before it runs it again."""
+
+    how = "ANALYZE, BUFFERS, FORMAT JSON"
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -317,11 +325,49 @@ def test_a_claim_walks_no_queue_that_has_just_filled(target: Target, clock: Hand
     assert {name for name in indexes if name.startswith("jobs_")} == {
         "jobs_later",
         "jobs_grace",
+        "jobs_lines",
         "jobs_ready",
         "jobs_pkey",
         "jobs_id",  # of the one that begins too late
     }
     assert [wrong for node in steps if (wrong := fault(node)) is not None] == []
+
+
+@pytest.mark.parametrize("asked", [{"tasks": {"none"}}, {"tasks": {"t"}, "queues": {"none"}}, {"tasks": {"a", "b"}}])
+def test_a_claim_that_nothing_is_there_for_does_not_look_at_the_jobs_of_others(
+    target: Target, clock: HandClock, asked: dict[str, Any]
+) -> None:
+    maker = link_to(target, clock)
+    maker.transact(lambda db: migrate(db, target.where, target.schema))
+    jobs = [new_job(clock) for _ in range(WAITING)]
+    maker.transact(lambda db: verbs.enqueue(db, clock.now(), [jobs], 100_000))
+    maker.disconnect()
+    link = link_to(target, clock, Measured)
+    assert isinstance(link, Measured)
+    options: dict[str, Any] = {"worker": "w", "limit": 5, "lease_seconds": 60.0, "queues": None, "jobs": None}
+    link.plans = []
+    assert link.transact(lambda db: verbs.claim_next(db, clock.now(), **(options | asked))) == ([], None)
+    link.disconnect()
+
+    ((_, plan),) = [told for told in link.plans if "picked AS" in told[0]]
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 50
+
+
+def test_among_more_tasks_than_a_claim_looks_through_it_finds_what_is_there(target: Target, clock: HandClock) -> None:
+    link = link_to(target, clock)
+    link.transact(lambda db: migrate(db, target.where, target.schema))
+    jobs = [new_job(clock, f"t{number:03}", queue=f"q{number % 9}") for number in range(2 * MAX_LINES)]
+    link.transact(lambda db: verbs.enqueue(db, clock.now(), [jobs], 100_000))
+    options: dict[str, Any] = {"worker": "w", "limit": 5, "lease_seconds": 60.0, "jobs": None}
+    for job in jobs:
+        for queues in ({"none"}, {job.queue}):
+            claimed, _ = link.transact(
+                lambda db, job=job, queues=queues: verbs.claim_next(  # type: ignore[misc]
+                    db, clock.now(), tasks={job.task}, queues=queues, **options
+                )
+            )
+            assert [record.id for record in claimed] == ([job.id] if queues == {job.queue} else [])
+    link.disconnect()
 
 
 @pytest.mark.slow

@@ -172,6 +172,9 @@ class PostgresStore(DurableStore):
             self._channel = f"tickwork_{key_of(target.schema, 'hints') & 0xFFFFFFFFFFFF:x}"
         self._watcher = Watcher(self._watching, channel=self._channel, look=self._look, clock=clock)
         self._effects = Effects(target, clock, self._time.us)
+        self._doubted: list[Lease] = []
+        """What the writer has claimed in a transaction of which nobody knows whether it was committed."""
+        self._writing.on_settled = self._settle_doubt
         # What the watcher alone knows.
         self._changes = -1
         self._rescued = -1
@@ -307,11 +310,23 @@ class PostgresStore(DurableStore):
 
     def _transact(self, link: Link, works: list[Callable[[Link], Any]]) -> list[Any]:
         """Run functions in one transaction of the writer; let others know that it has changed something."""
-        values, tell = link.transact(lambda db: self._do(db, works))
+        try:
+            values, tell = link.transact(lambda db: self._do(db, works))
+        except StoreUnavailable:
+            if link.is_in_doubt and self._taken:
+                self._doubted, self._taken = self._taken, []
+                self._committer.call_on_loop(self._let_claim)  # who waits for these jobs is not told of them
+            raise
         tell()
         if link.has_written:
             self._watcher.hint()
         return values
+
+    def _settle_doubt(self, is_committed: bool) -> None:
+        """Give back what a transaction has claimed of which nobody knew until now whether it was committed."""
+        doubted, self._doubted = self._doubted, []
+        if is_committed:
+            self._orphans += doubted
 
     async def enqueue(self, jobs: Sequence[NewJob], *, wait: bool = True) -> list[JobRecord]:
         """See `Store.enqueue`."""

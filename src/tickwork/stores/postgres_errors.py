@@ -43,6 +43,14 @@ _REMEDIES = (
 )
 """What to do, by the beginning of SQLSTATE."""
 
+_DENIED = (
+    ("for schema", "let this user make tables in it (GRANT CREATE ON SCHEMA ...), or let its owner start once"),
+    ("for table", "let this user read and change all tables and sequences of the schema (GRANT ... ON ALL ...)"),
+    ("for sequence", "let this user draw numbers (GRANT USAGE ON ALL SEQUENCES IN SCHEMA ...)"),
+    ("must be owner", "migrate the tables as their owner: tickwork store migrate"),
+)
+"""What to do about a right that is missing, by what a server says that speaks English."""
+
 _WITHOUT_STATE = (
     ("password authentication failed", "set the right password, in the URL or in ~/.pgpass"),
     ("no password supplied", "set the password, in the URL or in ~/.pgpass"),
@@ -56,6 +64,11 @@ _WITHOUT_STATE = (
     ("timeout", "see that host and port are right, and no firewall is between"),
 )
 """The same, by what libpq says when a connection is refused: it gives no SQLSTATE."""
+_POOLERS = (
+    ("statement pooling mode", "let pgbouncer lend a connection for a transaction (pool_mode = transaction)"),
+    ("query_wait_timeout", "let pgbouncer make more connections to the server (default_pool_size)"),
+)
+"""The same, by what pgbouncer says: its SQLSTATE is always the same."""
 _REFUSALS = ("password authentication failed", "no password supplied", "no pg_hba.conf entry", "does not exist")
 
 
@@ -81,7 +94,13 @@ def text_of(error: psycopg.Error) -> str:
 
 def remedy_for(error: psycopg.Error) -> str:
     """Return what a person can do about an error; "" where nothing is known."""
+    if error.sqlstate == "08P01":
+        return next((remedy for sign, remedy in _POOLERS if sign in str(error)), "")
     if error.sqlstate is not None:
+        if error.sqlstate == "42501":
+            found = next((remedy for sign, remedy in _DENIED if sign in str(error).lower()), "")
+            if found:
+                return found
         return next((remedy for sign, remedy in _REMEDIES if error.sqlstate.startswith(sign)), "")
     text = str(error).lower()
     return next((remedy for sign, remedy in _WITHOUT_STATE if sign in text), "")
