@@ -106,13 +106,13 @@ def test_a_move_that_is_killed_is_brought_to_its_end_by_the_same_command(
         else (f"{schema}_{name}", partial(in_schema, target, f"{target.schema}_{name}"))
         for name, word in zip(("one", "two"), kind.split(" to "), strict=True)
     )
-    work(folder, first[0], 5_000)
+    work(folder, first[0], 9_000)
     before = first[1]()
     try:
         with Running("-m", "tickwork", "store", "move", first[0], second[0], cwd=folder) as moving:
             moving.wait_until(second[1], "the first jobs")
             moving.send(signal.SIGKILL)
-            assert moving.ended().out == ""
+            moving.ended()
         refused = tickwork("run", "jobs.py", "--until-idle", cwd=folder, env={"STORE": first[0]})
         assert "moved" in store(folder, "move", first[0], second[0]).out
         assert second[1]() == before
