@@ -290,6 +290,8 @@ class PostgresStore(DurableStore):
     def _prepare(self, db: Link) -> None:
         migrate(db, self.target.where, self.target.schema)
         if self._worker is not None:
+            if (elsewhere := moving.moved_to(db)) is not None:  # who only looks may
+                raise StoreMoved(self.where, elsewhere)
             now = self._now()
             self._presence.announce(db, now, now + timedelta(seconds=self._lease_seconds))
 
