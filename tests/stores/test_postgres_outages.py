@@ -6,12 +6,14 @@ What was acknowledged is there once, workers go on by themselves, and who calls 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -21,12 +23,27 @@ from fleet import Fleet
 from parts import small_disk
 from postgres_server import QUICK, following, ordinary_user, running
 from proxy import Proxy
-from stores.test_postgres import CLOCK, go_through, opened, refusal, tables
+from stores.test_postgres import (
+    CLOCK,
+    by_way_of,
+    expect_nothing_left,
+    expect_played,
+    go_through,
+    judge,
+    opened,
+    play,
+    port_of,
+    refusal,
+    tables,
+)
 from test_one_firing import expect_each_fire_time_once, finish, stop
 from tickwork import App, Context, Job
 from tickwork.conformance import ending, ids, lease, new_job
 from tickwork.errors import StoreUnavailable
 from tickwork.jobs import JobState
+from tickwork.limits import Limit, Limits, Rate
+from tickwork.stores import postgres_guard, postgres_link
+from tickwork.stores.postgres import PostgresStore
 from tickwork.stores.postgres_schema import VERSIONS
 from tickwork.stores.postgres_target import Target, target_of
 
@@ -194,6 +211,66 @@ def take_all_connections(url: str, others: ExitStack) -> None:
 async def opened_once(target: Target) -> None:
     async with opened(target):
         pass
+
+
+# -- links that are half open ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("when", ["freeze before", "freeze after"])
+async def test_who_is_cut_off_within_a_transaction_holds_nobody_up_and_goes_on(
+    target: Target, when: str, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its host is gone for the server, at one message after the other; another process needs the same locks."""
+    monkeypatch.setattr(postgres_link, "IDLE_MILLISECONDS", 300)
+    with Proxy(port_of(target)) as proxy:
+        for number in itertools.count(3, 13):
+            here = replace(target, schema=f"{target.schema}_{number}")
+            async with opened(by_way_of(proxy, here), worker="w", keeps_house=False) as store, opened(here) as other:
+                proxy.judge = judge(number, when)
+                playing = asyncio.ensure_future(play(store))
+                await wait_until(lambda playing=playing: proxy.is_frozen or playing.done())
+                proxy.judge = lambda sent: None
+                was_frozen = proxy.is_frozen
+                if was_frozen:
+                    await other.set_limits({"t": Limits(Limit(2), Rate(100, per=60))})
+                    await other.enqueue([job := new_job(CLOCK, "u", key="k", gates=("rate:a", "limit:"), delay=60)])
+                    await other.cancel([job.id])
+                    proxy.thaw()
+                await playing
+                await expect_played(store, 1 + was_frozen)
+            with psycopg.connect(target.url, autocommit=True) as connection:
+                connection.execute(f"DROP SCHEMA {here.schema} CASCADE")
+            if not was_frozen:
+                break
+        assert number > 90
+    await expect_nothing_left(target)
+
+
+@pytest.mark.slow
+async def test_a_server_that_hangs_is_given_up_and_used_when_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ANSWER_SECONDS", "CLOSING_SECONDS"):
+        monkeypatch.setattr(postgres_guard, name, 1.0)
+    with running(**QUICK) as server:
+        target = target_of(f"{server.url}?connect_timeout=2")
+        async with opened(target, worker="w", patience_seconds=0.5) as store:
+            await store.enqueue([first := new_job(CLOCK)])
+            (held,) = await store.claim(worker="w", tasks={"t"}, limit=1)
+            with server.hanging():
+                calls = store.enqueue([new_job(CLOCK)]), store.job(first.id), store.finish([ending(held)])
+                for told in await asyncio.wait_for(asyncio.gather(*map(refusal, calls)), 30):
+                    assert told == (
+                        f"store {target.where}: connection timeout expired; "
+                        "see that host and port are right, and no firewall is between"
+                    )
+            await store.enqueue([later := new_job(CLOCK)])
+            assert await store.finish([ending(held)]) == [True]
+            assert ids(await store.jobs()) == [later.id, first.id]
+        store = PostgresStore(target, CLOCK, worker="w")
+        await store.open()
+        with server.hanging():
+            await asyncio.wait_for(store.close(), 30)
 
 
 # -- a later version ------------------------------------------------------------------------------------------------
