@@ -249,6 +249,40 @@ async def test_who_is_cut_off_within_a_transaction_holds_nobody_up_and_goes_on(
 
 
 @pytest.mark.slow
+async def test_a_watcher_whose_link_breaks_renews_leases_and_rescues_all_the_same(
+    target: Target, wait_until: WaitUntil
+) -> None:
+    statements = [b"sum(mark)", b"LISTEN", b"lives_until = $1 WHERE", b"WHERE name <> "]
+
+    def cut(sent: bytes) -> str | None:
+        if not statements or statements[0] not in sent:
+            return None
+        statements.pop(0)
+        return "before"
+
+    with Proxy(port_of(target)) as proxy:
+        async with opened(by_way_of(proxy, target), worker="w", lease_seconds=2.0) as store:
+            await store.enqueue([new_job(CLOCK), new_job(CLOCK)])
+            (held,) = await store.claim(worker="w", tasks={"t"}, limit=1, lease_seconds=2.0)
+            proxy.judge = cut
+            await wait_until(lambda: not statements)
+            (lost,) = await store.claim(worker="of no process", tasks={"t"}, limit=1)
+            async with asyncio.timeout(30):
+                while True:
+                    if (await store.job(lost.id)).state is JobState.QUEUED:
+                        break
+                    await asyncio.sleep(0.01)
+                while True:
+                    until = (await store.job(held.id)).lease_expires_at
+                    assert until is not None
+                    assert held.lease_expires_at is not None
+                    if until > held.lease_expires_at:
+                        break
+                    await asyncio.sleep(0.01)
+            assert await store.finish([ending(held)]) == [True]
+
+
+@pytest.mark.slow
 async def test_a_server_that_hangs_is_given_up_and_used_when_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ANSWER_SECONDS", "CLOSING_SECONDS"):
         monkeypatch.setattr(postgres_guard, name, 1.0)
