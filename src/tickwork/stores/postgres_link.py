@@ -29,8 +29,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.numeric import Int8Dumper
 
-from ..errors import StoreUnavailable
-from .postgres_errors import Kind, kind_of, remedy_for, text_of
+from ..errors import StoreMoved, StoreUnavailable
+from .postgres_errors import MOVED, Kind, kind_of, remedy_for, text_of
 from .postgres_pooler import REASON, REMEDY, is_lent
 from .postgres_schema import quoted
 from .sql_batches import STATES
@@ -140,6 +140,10 @@ class Link:
         self._asked_mono: float | None = None
         """Since when the server is being asked for something; None: it is not."""
         self._close_lock = threading.Lock()
+        self._doubted: tuple[str | None, int] | None = None
+        """Shard and mark of a transaction of which it was given up to learn whether it was committed."""
+        self.on_settled: Callable[[bool], None] = lambda is_committed: None
+        """Called when that is known after all: before any other transaction of this link."""
         self.tally: Counter[str] = Counter()
         """What the transaction adds to the counts of its shard: by state, "rescued" and "changes"."""
         self.batches: dict[str, Counter[str]] = {}
@@ -227,6 +231,8 @@ class Link:
             except psycopg.Error as error:
                 kind = kind_of(error)
                 if kind is Kind.ASKED:
+                    if error.sqlstate == MOVED:
+                        raise StoreMoved(self._target.where, error.diag.message_detail or "") from error
                     raise
                 now = self._clock.monotonic()
                 until = now + self._patience_seconds if until is None else until
@@ -243,6 +249,10 @@ class Link:
     def _try_it(self, work: Callable[[Link], T], locks: set[str]) -> T:
         self.connect()
         assert self._connection is not None
+        if self._doubted is not None:
+            is_committed = self._is_marked(*self._doubted)
+            self._doubted = None
+            self.on_settled(is_committed)
         self._locks.clear()
         self.tally.clear()
         self.batches.clear()
@@ -299,12 +309,7 @@ class Link:
             try:
                 with self.asking():
                     self.connect()
-                    assert self._connection is not None
-                    found = self._connection.execute(
-                        f"SELECT mark FROM {quoted(self._target.schema)}.shards WHERE name = %s FOR UPDATE",
-                        (self.shard,),
-                    ).fetchone()
-                is_committed = found is not None and found[0] == self._mark
+                    is_committed = self._is_marked(self.shard, self._mark)
                 logger.warning(
                     "a commit was cut off, and was %s", "done" if is_committed else "not done: doing it again"
                 )
@@ -315,8 +320,21 @@ class Link:
                     reason = (
                         f"the connection was lost during a commit ({text_of(lost)}); whether that was done is not known"
                     )
+                    self._doubted = self.shard, self._mark
                     raise StoreUnavailable(self._target.where, reason) from error
                 time.sleep(next(pauses))
+
+    def _is_marked(self, shard: str | None, mark: int) -> bool:
+        """Return whether a transaction was committed; wait until it has ended."""
+        assert self._connection is not None
+        shards = f"{quoted(self._target.schema)}.shards"
+        # The row itself may be under way: this waits for that, as the lock does for a change of it.
+        self._connection.execute(
+            f"INSERT INTO {shards} (name, touched_at) VALUES (%s, %s) ON CONFLICT (name) DO NOTHING",
+            (shard, self._now_us()),
+        )
+        found = self._connection.execute(f"SELECT mark FROM {shards} WHERE name = %s FOR UPDATE", (shard,)).fetchone()
+        return found is not None and found[0] == mark
 
     # -- the connection ---------------------------------------------------------------------------------------------
 
@@ -389,6 +407,11 @@ class Link:
                     end.shutdown(socket.SHUT_RDWR)
                 finally:
                     end.detach()  # libpq closes it
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether nobody knows what became of the last transaction."""
+        return self._doubted is not None
 
     @property
     def has_written(self) -> bool:
