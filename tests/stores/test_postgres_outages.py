@@ -30,6 +30,7 @@ from stores.test_postgres import (
     expect_played,
     go_through,
     judge,
+    named,
     opened,
     play,
     port_of,
@@ -47,7 +48,11 @@ from tickwork.stores.postgres import PostgresStore
 from tickwork.stores.postgres_schema import VERSIONS
 from tickwork.stores.postgres_target import Target, target_of
 
-pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="needs signals"), pytest.mark.one_python]
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="needs signals"),
+    pytest.mark.one_python,
+    pytest.mark.timeout(180),  # seconds, where nothing else runs
+]
 
 WaitUntil = Callable[..., Awaitable[None]]
 
@@ -69,7 +74,6 @@ async def hold(ctx: Context):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 async def test_a_server_that_takes_over_has_all_that_was_acknowledged(tmp_path: Path, wait_until: WaitUntil) -> None:
     with (
         running(fsync="off") as primary,
@@ -175,6 +179,7 @@ def fill(disk: Path) -> None:
             file.write(bytes(4096))
 
 
+@pytest.mark.slow
 async def test_a_server_without_a_free_connection_is_waited_for_and_told() -> None:
     with running(**QUICK, max_connections="8", superuser_reserved_connections="0", max_wal_senders="0") as server:
         target = target_of(server.url)
@@ -217,7 +222,6 @@ async def opened_once(target: Target) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("when", ["freeze before", "freeze after"])
 async def test_who_is_cut_off_within_a_transaction_holds_nobody_up_and_goes_on(
     target: Target, when: str, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
@@ -225,8 +229,8 @@ async def test_who_is_cut_off_within_a_transaction_holds_nobody_up_and_goes_on(
     """Its host is gone for the server, at one message after the other; another process needs the same locks."""
     monkeypatch.setattr(postgres_link, "IDLE_MILLISECONDS", 300)
     with Proxy(port_of(target)) as proxy:
-        for number in itertools.count(3, 13):
-            here = replace(target, schema=f"{target.schema}_{number}")
+        for number in itertools.count(3, 23):
+            here = replace(named(target), schema=f"{target.schema}_{number}")
             async with opened(by_way_of(proxy, here), worker="w", keeps_house=False) as store, opened(here) as other:
                 proxy.judge = judge(number, when)
                 playing = asyncio.ensure_future(play(store))
@@ -324,7 +328,6 @@ from jobs import app
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_workers_of_an_older_version_go_on_while_a_later_one_changes_the_tables(tmp_path: Path, target: Target) -> None:
     with Fleet(tmp_path, HOLDERS, target) as fleet:
         older = [fleet.start(), fleet.start()]
