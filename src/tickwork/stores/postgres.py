@@ -297,6 +297,8 @@ class PostgresStore(DurableStore):
     def _prepare(self, db: Link) -> None:
         migrate(db, self.target.where, self.target.schema)
         if self._worker is not None:
+            if (elsewhere := moving.moved_to(db)) is not None:  # who only looks may
+                raise StoreMoved(self.where, elsewhere)
             now = self._now()
             self._presence.announce(db, now, now + timedelta(seconds=self._lease_seconds))
 
@@ -572,7 +574,11 @@ class PostgresStore(DurableStore):
         if marks == self._data_version:
             return
         self._data_version = marks
-        self._notice(db, changes, rescued)
+        try:
+            self._notice(db, changes, rescued)
+        except BaseException:
+            self._data_version = -1  # the next look looks again
+            raise
 
     def _notice(self, db: Link, changes: int, rescued: int) -> None:
         """Tell the loop what has changed that somebody here waits for."""
