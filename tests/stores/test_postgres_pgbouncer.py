@@ -133,7 +133,7 @@ async def test_nothing_of_a_store_is_left_in_the_connections_that_it_was_lent(be
     assert len(fresh) == 1
     app = App(f"{behind.url}?schema={behind.schema}&notify=off")
 
-    @app.task(name="t", key="k")
+    @app.task(name="effect", key="e")
     async def work(ctx: Context) -> str:
         async with ctx.transaction() as connection:
             await next_one.options(connection=connection).enqueue()
