@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -151,8 +152,8 @@ def _insert(db: Link, records: Sequence[tuple[JobRecord, int]], only: str = "", 
         raise DuplicateJob(_culprit(error)) from None
     if count_there < len(records):
         return False
-    for record, _ in records:
-        count(db, None, record.state, record.batch)
+    for (state, batch), times in Counter((record.state, record.batch) for record, _ in records).items():
+        count(db, None, state, batch, times)
     return True
 
 
