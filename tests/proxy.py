@@ -53,6 +53,11 @@ class Proxy:
         """Let through what has come meanwhile."""
         self._passes.set()
 
+    def lead_to(self, port: int) -> None:
+        """Lead new links to another port of this host, and end those that there are."""
+        self._server_port = port
+        self.cut()
+
     def refuse(self, *, is_refusing: bool = True) -> None:
         """End each new link at once, or no longer."""
         self._is_refusing = is_refusing

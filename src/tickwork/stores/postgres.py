@@ -28,13 +28,15 @@ from weakref import WeakSet
 import psycopg
 
 from ..clock import SystemClock
-from ..errors import KeyInDoubt, NotRunning, StoreUnavailable, UnknownJob
+from ..errors import KeyInDoubt, NotRunning, StoreMoved, StoreUnavailable, UnknownJob
 from ..policies import MAX_DEATHS
 from ..records import changed
 from ..shield import to_its_end
 from . import postgres_batches as batches
+from . import postgres_check as checks
 from . import postgres_joint as joint
 from . import postgres_limits, sql_attempts
+from . import postgres_moving as moving
 from . import postgres_people as people
 from . import postgres_upkeep as upkeep
 from . import postgres_verbs as verbs
@@ -110,7 +112,7 @@ class PostgresStore(DurableStore):
     """
 
     capabilities: Capabilities = Capabilities(durable=True, multi_process=True, notify=True, transactional=True)
-    sql: ClassVar[Dialect] = Dialect(verbs, people, batches, postgres_limits, sql_attempts)
+    sql: ClassVar[Dialect] = Dialect(verbs, people, batches, postgres_limits, sql_attempts, checks, moving)
 
     def __init__(
         self,
@@ -170,6 +172,9 @@ class PostgresStore(DurableStore):
             self._channel = f"tickwork_{key_of(target.schema, 'hints') & 0xFFFFFFFFFFFF:x}"
         self._watcher = Watcher(self._watching, channel=self._channel, look=self._look, clock=clock)
         self._effects = Effects(target, clock, self._time.us)
+        self._doubted: list[Lease] = []
+        """What the writer has claimed in a transaction of which nobody knows whether it was committed."""
+        self._writing.on_settled = self._settle_doubt
         # What the watcher alone knows.
         self._changes = -1
         self._rescued = -1
@@ -192,6 +197,16 @@ class PostgresStore(DurableStore):
 
     def _now(self) -> datetime:
         return self._time.now()
+
+    @property
+    def where(self) -> str:
+        """What errors call the store: its URL without password and options."""
+        return self.target.where
+
+    @property
+    def address(self) -> str:
+        """The URL by which an app opens it, without a password."""
+        return self.target.address
 
     # -- open and close ---------------------------------------------------------------------------------------------
 
@@ -293,11 +308,23 @@ class PostgresStore(DurableStore):
 
     def _transact(self, link: Link, works: list[Callable[[Link], Any]]) -> list[Any]:
         """Run functions in one transaction of the writer; let others know that it has changed something."""
-        values, tell = link.transact(lambda db: self._do(db, works))
+        try:
+            values, tell = link.transact(lambda db: self._do(db, works))
+        except StoreUnavailable:
+            if link.is_in_doubt and self._taken:
+                self._doubted, self._taken = self._taken, []
+                self._committer.call_on_loop(self._let_claim)  # who waits for these jobs is not told of them
+            raise
         tell()
         if link.has_written:
             self._watcher.hint()
         return values
+
+    def _settle_doubt(self, is_committed: bool) -> None:
+        """Give back what a transaction has claimed of which nobody knew until now whether it was committed."""
+        doubted, self._doubted = self._doubted, []
+        if is_committed:
+            self._orphans += doubted
 
     def _enqueue(self, db: Link, asked: list[Sequence[NewJob]]) -> list[list[JobRecord] | None]:
         now, by = self._due_by()
@@ -493,6 +520,15 @@ class PostgresStore(DurableStore):
         if workers is not None:
             return self._presence.dead(db, self._now(), workers)
         return self._presence.gone(db, verbs.other_workers(db, self._worker or ""))
+
+    async def _change(
+        self, job_ids: Sequence[str], work: Callable[[Link, str], JobRecord | None]
+    ) -> list[JobRecord | None]:
+        """Change jobs for people, who want to hear where they are, also when there is nothing to change."""
+        target = await self._read(moving.moved_to)
+        if target is not None:
+            raise StoreMoved(self.where, target)
+        return await super()._change(job_ids, work)
 
     async def _read(self, work: Callable[[Link], T]) -> T:
         return await self._reader.run(work)

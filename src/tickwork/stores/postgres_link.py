@@ -27,8 +27,9 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.numeric import Int8Dumper
 
-from ..errors import StoreUnavailable
-from .postgres_errors import Kind, kind_of, remedy_for, text_of
+from ..errors import StoreMoved, StoreUnavailable
+from .postgres_errors import MOVED, Kind, kind_of, remedy_for, text_of
+from .postgres_pooler import REASON, REMEDY, is_lent
 from .postgres_schema import quoted
 from .sql_batches import STATES
 
@@ -126,6 +127,8 @@ class Link:
         self._is_over = is_over
         self._on_time = on_time
         self._connection: psycopg.Connection[Row] | None = None
+        self.pid: int = 0
+        """The process of the server that the connection is to, where it is always the same."""
         self._begin = "BEGIN"
         self._together: Callable[[], AbstractContextManager[object]] = nullcontext
         """Begins a block whose statements go to the server at once: one way there and back for all of them."""
@@ -136,6 +139,10 @@ class Link:
         self._has_written = False
         """Whether the transaction has changed anything."""
         self._waiting: tuple[int, float] | None = None
+        self._doubted: tuple[str | None, int] | None = None
+        """Shard and mark of a transaction of which it was given up to learn whether it was committed."""
+        self.on_settled: Callable[[bool], None] = lambda is_committed: None
+        """Called when that is known after all: before any other transaction of this link."""
         self.tally: Counter[str] = Counter()
         """What the transaction adds to the counts of its shard: by state, "rescued" and "changes"."""
         self.batches: dict[str, Counter[str]] = {}
@@ -229,6 +236,8 @@ class Link:
             except psycopg.Error as error:
                 kind = kind_of(error)
                 if kind is Kind.ASKED:
+                    if error.sqlstate == MOVED:
+                        raise StoreMoved(self._target.where, error.diag.message_detail or "") from error
                     raise
                 now = self._clock.monotonic()
                 until = now + self._patience_seconds if until is None else until
@@ -241,6 +250,10 @@ class Link:
     def _try_once(self, work: Callable[[Link], T], locks: set[str]) -> T:
         self.connect()
         assert self._connection is not None
+        if self._doubted is not None:
+            is_committed = self._is_marked(*self._doubted)
+            self._doubted = None
+            self.on_settled(is_committed)
         self._locks.clear()
         self.tally.clear()
         self.batches.clear()
@@ -304,11 +317,7 @@ class Link:
         while True:
             try:
                 self.connect()
-                assert self._connection is not None
-                found = self._connection.execute(
-                    f"SELECT mark FROM {quoted(self._target.schema)}.shards WHERE name = %s FOR UPDATE", (self.shard,)
-                ).fetchone()
-                is_committed = found is not None and found[0] == self._mark
+                is_committed = self._is_marked(self.shard, self._mark)
                 logger.warning(
                     "a commit was cut off, and was %s", "done" if is_committed else "not done: doing it again"
                 )
@@ -319,8 +328,21 @@ class Link:
                     reason = (
                         f"the connection was lost during a commit ({text_of(lost)}); whether that was done is not known"
                     )
+                    self._doubted = self.shard, self._mark
                     raise StoreUnavailable(self._target.where, reason) from error
                 time.sleep(next(pauses))
+
+    def _is_marked(self, shard: str | None, mark: int) -> bool:
+        """Return whether a transaction was committed; wait until it has ended."""
+        assert self._connection is not None
+        shards = f"{quoted(self._target.schema)}.shards"
+        # The row itself may be under way: this waits for that, as the lock does for a change of it.
+        self._connection.execute(
+            f"INSERT INTO {shards} (name, touched_at) VALUES (%s, %s) ON CONFLICT (name) DO NOTHING",
+            (shard, self._now_us()),
+        )
+        found = self._connection.execute(f"SELECT mark FROM {shards} WHERE name = %s FOR UPDATE", (shard,)).fetchone()
+        return found is not None and found[0] == mark
 
     # -- the connection ---------------------------------------------------------------------------------------------
 
@@ -330,11 +352,7 @@ class Link:
             if not self._connection.closed:
                 return
             self.disconnect()
-        given = conninfo_to_dict(self._target.url)
-        settings: dict[str, Any] = {**DEFAULTS, "application_name": self._name, **given}
-        connection: psycopg.Connection[Row] = psycopg.connect(
-            autocommit=True, prepare_threshold=5 if self._target.notifies else None, **settings
-        )
+        connection = self._open()
         try:
             connection.adapters.register_dumper(int, Int8Dumper)  # one type for all, or each is another statement
             self._connection = connection
@@ -343,7 +361,15 @@ class Link:
             self.disconnect()
             raise
 
+    def _open(self) -> psycopg.Connection[Row]:
+        given = conninfo_to_dict(self._target.url)
+        settings: dict[str, Any] = {**DEFAULTS, "application_name": self._name, **given}
+        return psycopg.connect(autocommit=True, prepare_threshold=5 if self._target.notifies else None, **settings)
+
     def _set_up(self, connection: psycopg.Connection[Row]) -> None:
+        sent = self._clock.monotonic()
+        told, self.pid = connection.execute(f"SELECT {_SERVER_TIME}, pg_backend_pid()").fetchone() or (0, 0)
+        self._on_time(told, sent, self._clock.monotonic())
         settings = {
             "search_path": quoted(self._target.schema),
             "idle_in_transaction_session_timeout": str(IDLE_MILLISECONDS),
@@ -353,14 +379,13 @@ class Link:
             "enable_seqscan": "off",
         }
         if self._target.notifies:
+            if is_lent(connection, self.pid, self._open):
+                raise StoreUnavailable(self._target.where, REASON, REMEDY)
             connection.execute("; ".join(f"SET {name} = {value}" for name, value in settings.items()))
             if psycopg.Pipeline.is_supported():
                 self._together = connection.pipeline
         else:  # each transaction may have another connection
             self._begin = "; ".join(["BEGIN", *(f"SET LOCAL {name} = {value}" for name, value in settings.items())])
-        sent = self._clock.monotonic()
-        (told,) = connection.execute(f"SELECT {_SERVER_TIME}").fetchone() or (0,)
-        self._on_time(told, sent, self._clock.monotonic())
 
     def disconnect(self) -> None:
         """Close the connection, if there is one."""
@@ -368,6 +393,11 @@ class Link:
         if connection is not None:
             with suppress(psycopg.Error, OSError):
                 connection.close()
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether nobody knows what became of the last transaction."""
+        return self._doubted is not None
 
     @property
     def has_written(self) -> bool:

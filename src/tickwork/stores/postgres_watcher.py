@@ -173,10 +173,10 @@ class Watcher:
                     self._bell[1].recv(64)
         if not is_open or connection is None or connection.fileno() not in ready:
             return False
-        return _has_hint(connection)
+        return _has_hint(connection, self._link.pid)
 
 
-def _has_hint(connection: psycopg.Connection[tuple[object, ...]]) -> bool:
+def _has_hint(connection: psycopg.Connection[tuple[object, ...]], own_pid: int) -> bool:
     """Return whether what came is the hint of another process, or the end of the connection."""
     try:
         connection.pgconn.consume_input()
@@ -184,7 +184,7 @@ def _has_hint(connection: psycopg.Connection[tuple[object, ...]]) -> bool:
         return True
     has_hint = False
     while (told := connection.pgconn.notifies()) is not None:
-        has_hint |= told.be_pid != connection.pgconn.backend_pid
+        has_hint |= told.be_pid != own_pid
     return has_hint or connection.closed
 
 
