@@ -324,7 +324,7 @@ async def doubt(
 
     def judge(sent: bytes) -> str | None:
         link = threading.get_ident()
-        if b"picked AS" in sent:
+        if b"picked AS" in sent or b"FROM queues)" in sent:  # a claim, or jobs that are written as claimed
             claimed.add(link)
         if b"COMMIT" not in sent or link not in claimed:
             return None
