@@ -48,6 +48,8 @@ bench: $(VENV)/.bench ## the benchmarks, as tables
 	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/watchdog.py
 	$(BIN)/python bench/kill.py
+	$(BIN)/python bench/kill_postgres.py
+	$(BIN)/python bench/apart.py
 	$(BIN)/python bench/durable.py
 	$(BIN)/python bench/offload.py
 	$(BIN)/python bench/offload_bytes.py

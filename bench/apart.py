@@ -47,7 +47,7 @@ class Apart(SystemClock):
         return super().now() + self._apart
 
 
-def live(folder: Path, options: argparse.Namespace, seconds: float) -> None:
+def live(folder: Path, options: argparse.Namespace, seconds: float, me: int) -> None:
     """Be a process; in the forked child."""
     log = os.open(folder / "log", os.O_WRONLY | os.O_APPEND)
     os.dup2(os.open(folder / "err", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644), 2)
@@ -56,7 +56,7 @@ def live(folder: Path, options: argparse.Namespace, seconds: float) -> None:
     @app.task(name="fired")
     async def fired(ctx: Context) -> None:
         assert ctx.fire_time is not None
-        line = f"{ctx.schedule} {round(ctx.fire_time.timestamp() * 1_000_000)} {ctx.job_id} {os.getpid()}\n"
+        line = f"{ctx.schedule} {round(ctx.fire_time.timestamp() * 1_000_000)} {ctx.job_id} {me}\n"
         os.write(log, line.encode())
         await asyncio.sleep(0)
 
@@ -84,7 +84,8 @@ def run(folder: Path, options: argparse.Namespace) -> set[int]:
     dead: set[int] = set()
 
     def start(seconds: float) -> None:
-        process = FORK.Process(target=live, args=(folder, options, seconds), daemon=True)
+        number = len(dead) + len(living)
+        process = FORK.Process(target=live, args=(folder, options, seconds, number), name=str(number), daemon=True)
         process.start()
         living.append((process, seconds))
 
@@ -101,7 +102,7 @@ def run(folder: Path, options: argparse.Namespace) -> set[int]:
                 process, seconds = living.pop(0)
                 process.kill()
                 process.join()
-                dead.add(process.pid or 0)
+                dead.add(int(process.name))
                 start(seconds)
             time.sleep(0.2)
         time.sleep(2 * options.apart)  # what would come twice would come from one that is behind
@@ -147,7 +148,8 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=0.5, help="seconds between the fire times of a schedule")
     options = parser.parse_args()
     if lack := lacks(needs_psycopg=True):
-        raise SystemExit(lack)
+        print(lack, file=sys.stderr)
+        return
     for name in ("app", "scheduler", "watchdog", "pulse", "stores.postgres"):
         import_module(f"tickwork.{name}")  # here, and in no process that is forked
     folder = Path(tempfile.mkdtemp(prefix="tickwork-apart-"))

@@ -192,6 +192,10 @@ def pid_of(process: ForkProcess) -> int:
     return process.pid
 
 
+def number_of(process: ForkProcess) -> int:
+    return int(process.name)
+
+
 class Slaughter:
     """One run."""
 
@@ -203,7 +207,9 @@ class Slaughter:
         self.server = Server(folder)
         self.plans = {role: self.plan(points) for role, points in POINTS.items()}
         self.next_death = time.monotonic() + options.every
+        self.number = 0
         self.living: dict[int, Mortal] = {}
+        """By number: ids of processes are given out again."""
         self.deaths: dict[int, Death] = {}
         self.gave_up = 0
         self.producer: ForkProcess | None = None
@@ -222,7 +228,10 @@ class Slaughter:
     def start(self, role: str, *words: object, **env: str) -> ForkProcess:
         """Fork a process, which has imported all that takes long: it works some hundredths of a second later."""
         argv = [str(WORKER), role, url(self.folder), str(self.folder / "log"), *map(str, words)]
-        process = FORK.Process(target=live, args=(argv, env, self.folder / "err"), daemon=True)
+        self.number += 1
+        env = {**env, "KILL_NUMBER": str(self.number)}
+        name = str(self.number)
+        process = FORK.Process(target=live, args=(argv, env, self.folder / "err"), name=name, daemon=True)
         process.start()
         return process
 
@@ -230,7 +239,7 @@ class Slaughter:
         """Start a worker or a scheduler, and say where it has to die."""
         point = "" if self.is_ending else next(self.plans[role])
         process = self.start(role, KILL_AT=f"{'' if point == RANDOM else point}:1", KILL_ON_SIGNAL="1")
-        self.living[pid_of(process)] = Mortal(process, role, point, time.time())
+        self.living[number_of(process)] = Mortal(process, role, point, time.time())
 
     def start_producer(self) -> None:
         self.log.read()
@@ -287,7 +296,7 @@ class Slaughter:
                 return False
             self.is_ending = True
             self.stop("scheduler")
-        if any(self.log.open_by_pid[pid] for pid in self.living):
+        if any(self.log.open_by_pid[number] for number in self.living):
             return False
         time.sleep(0.2)
         return not any(count for state, count in self.states().items() if state in ("queued", "running", "scheduled"))
@@ -300,7 +309,7 @@ class Slaughter:
         """Kill the producer, when the time is over."""
         assert self.producer is not None
         os.kill(pid_of(self.producer), signal.SIGSTOP)
-        self.deaths[pid_of(self.producer)] = Death("producer", RANDOM, time.time())
+        self.deaths[number_of(self.producer)] = Death("producer", RANDOM, time.time())
         self.producer.kill()
         self.producer.join()
         self.producer = None
@@ -352,7 +361,7 @@ class Slaughter:
             is_idle = entry.role == "worker" and not self.log.open_by_pid[pid]
             if is_idle and time.monotonic() < entry.doomed + PATIENCE_SECONDS:
                 continue
-            os.kill(pid, signal.SIGSTOP)
+            os.kill(pid_of(entry.process), signal.SIGSTOP)
             self.deaths[pid] = Death(entry.role, RANDOM, time.time())
             entry.process.kill()
 
@@ -650,7 +659,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if lack := lacks(needs_psycopg=True):
-        raise SystemExit(lack)
+        print(lack, file=sys.stderr)
+        return
     for name in ("app", "scheduler", "watchdog", "pulse", "stores.postgres"):
         import_module(f"tickwork.{name}")  # here, and in no process that is forked
     options.seed = random.randrange(2**32) if options.seed is None else options.seed

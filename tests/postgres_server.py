@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from parts import lacking, need
 
 QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
@@ -86,6 +88,20 @@ class Server:
     def stop(self, mode: str = "immediate") -> None:
         """Stop it; "immediate" is what a power cut is to the server."""
         self._run("pg_ctl", "stop", "--wait", f"--mode={mode}")
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Let none of its processes do anything within the block, as a machine that is stopped."""
+        postmaster = psutil.Process(int((self.folder / "data" / "postmaster.pid").read_text().split()[0]))
+        postmaster.suspend()
+        stopped = [postmaster, *postmaster.children()]
+        for process in stopped[1:]:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in stopped:
+                process.resume()
 
     def _run(self, command: str, *args: str) -> None:
         # It daemonizes itself, so that it is no child of the process that runs the tests.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -22,6 +22,7 @@ from tickwork.errors import DuplicateJob, NotRunning, StoreUnavailable
 from tickwork.jobs import JobState, NewJob
 from tickwork.limits import Limit, Limits, Rate
 from tickwork.stores import postgres_verbs as verbs
+from tickwork.stores.base import Lease
 from tickwork.stores.durable import Claim
 from tickwork.stores.migration import Migration
 from tickwork.stores.postgres import PostgresStore
@@ -307,6 +308,61 @@ async def test_a_commit_whose_answer_is_lost_is_done_once(target: Target, when: 
             assert {state: count for state, count in (await store.counts()).items() if count} == {JobState.SUCCEEDED: 1}
 
 
+async def test_what_others_have_done_is_noticed_although_the_link_breaks_during_the_look(target: Target) -> None:
+    with Proxy(port_of(target)) as proxy:
+        async with opened(by_way_of(proxy, target), worker="w", keeps_house=False) as one, opened(target) as two:
+            assert await one.claim(worker="w", tasks={"t"}, limit=1) == []
+            waiting = asyncio.ensure_future(one.wait_claimable())
+            await asyncio.sleep(0)
+            proxy.judge = lambda sent: "before" if b"cancel_requested" in sent and proxy.cuts == 0 else None
+            await two.enqueue([job := new_job(CLOCK)])
+            await asyncio.wait_for(waiting, 15)
+
+            assert proxy.cuts == 1
+            assert ids(await one.claim(worker="w", tasks={"t"}, limit=1)) == [job.id]
+
+
+class Cutter:
+    """Cuts a link and cancels a task when it hears for the second time which leases a worker holds."""
+
+    def __init__(self, proxy: Proxy, waiting: asyncio.Future[None]) -> None:
+        self.proxy, self.waiting, self.has_heard = proxy, waiting, False
+
+    def leases_held(self, tokens: Mapping[str, int]) -> None:
+        if self.has_heard:
+            self.proxy.refuse()
+            self.proxy.cut()
+            self.waiting.cancel()
+        self.has_heard = True
+
+    def cancel_asked(self, job_ids: Sequence[str]) -> None:
+        """Nobody asks."""
+
+    def schedules_changed(self) -> None:
+        """Likewise."""
+
+
+async def test_who_is_cancelled_while_it_waits_is_although_the_server_is_away_and_loses_nothing(
+    target: Target, wait_until: WaitUntil
+) -> None:
+    with Proxy(port_of(target)) as proxy:
+        behind = by_way_of(proxy, target)
+        async with opened(behind, worker="w", keeps_house=False, patience_seconds=0.1) as store:
+            assert await store.claim(worker="w", tasks={"t"}, limit=1) == []
+            waiting = asyncio.ensure_future(store.wait_claimable())
+            store.listen(cutter := Cutter(proxy, waiting))
+            await wait_until(lambda: cutter.has_heard)  # of the first look
+            job = new_job(CLOCK)  # asked in one turn, and so done in one transaction: it is refused, and tells
+            await asyncio.gather(store.enqueue([job]), store.progress(Lease("none", 1), started_at=CLOCK.now()))
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            assert tables(target, "SELECT id, state FROM jobs") == [(job.id, "running")]
+            proxy.refuse(is_refusing=False)
+
+            (record,) = await store.claim(worker="w", tasks={"t"}, limit=1)
+            assert (record.id, record.token) == (job.id, 2)
+
+
 class LeapingClock(SystemClock):
     """A clock of a test that waits for nothing."""
 
@@ -442,10 +498,10 @@ async def play(store: PostgresStore) -> None:
     await store.prune()
 
 
-async def expect_played(store: PostgresStore) -> None:
-    """Check that all of it is done, and once."""
+async def expect_played(store: PostgresStore, cancelled: int = 1) -> None:
+    """Check that all of it is done, and once; and that so many jobs are cancelled."""
     counts = {state: count for state, count in (await store.counts()).items() if count}
-    assert counts == {JobState.RUNNING: 3, JobState.SUCCEEDED: 1, JobState.QUEUED: 1, JobState.CANCELLED: 1}
+    assert counts == {JobState.RUNNING: 3, JobState.SUCCEEDED: 1, JobState.QUEUED: 1, JobState.CANCELLED: cancelled}
     there = [record.state for record in await store.jobs()]
     assert {state: there.count(state) for state in set(there)} == counts
     assert len(await store.ledger("s")) == 1
@@ -454,15 +510,20 @@ async def expect_played(store: PostgresStore) -> None:
     assert list(await store.paused_queues()) == ["other"]
 
 
+def named(target: Target) -> Target:
+    """Return the same, whose connections the server knows by the name of the schema."""
+    return replace(target, url=f"{target.url}{'&' if '?' in target.url else '?'}application_name={target.schema}")
+
+
 async def expect_nothing_left(target: Target) -> None:
-    """Wait until the server knows no connection of a store, nor a lock of one."""
+    """Wait until the server knows no connection of that name, nor a lock of one."""
     query = """
-        SELECT application_name, state, query FROM pg_stat_activity WHERE application_name LIKE 'tickwork%'
-        UNION ALL SELECT 'lock', mode, '' FROM pg_locks WHERE locktype = 'advisory'
+        SELECT state, query, mode FROM pg_stat_activity AS a LEFT JOIN pg_locks AS l USING (pid)
+        WHERE application_name = %s
     """
     deadline = CLOCK.monotonic() + 30
     with psycopg.connect(target.url, autocommit=True) as connection:
-        while left := connection.execute(query).fetchall():
+        while left := connection.execute(query, (target.schema,)).fetchall():
             assert CLOCK.monotonic() < deadline, left
             await asyncio.sleep(0.01)
 
@@ -482,7 +543,8 @@ async def test_wherever_a_link_breaks_nothing_is_lost_or_done_twice(target: Targ
     with Proxy(port_of(target)) as proxy:
         for number in itertools.count(0, step):
             schema = f"{target.schema}_{number}"
-            async with opened(replace(by_way_of(proxy, target), schema=schema), worker="w", keeps_house=False) as store:
+            behind = replace(by_way_of(proxy, named(target)), schema=schema)
+            async with opened(behind, worker="w", keeps_house=False) as store:
                 proxy.cuts = 0
                 proxy.judge = judge(number, when)
                 await play(store)
@@ -793,17 +855,3 @@ async def test_a_renewal_keeps_what_a_worker_has_and_is_no_sign_that_its_loop_tu
         await store.beat("w")
         (row,) = await store.workers()
         assert row.beat_at > told.beat_at
-
-
-async def test_a_renewal_has_no_job_in_hand_while_it_waits_for_the_place_of_its_worker(
-    target: Target, wait_until: WaitUntil
-) -> None:
-    # A transaction of the writer tells a pulse first and writes ends of jobs then: the other way round is a deadlock.
-    async with opened(target, worker="w", lease_seconds=0.3) as store:
-        await store.enqueue([new_job(CLOCK)])
-        await store.claim(worker="w", tasks={"t"}, limit=1)
-        with psycopg.connect(target.url) as other:
-            other.execute(f"SELECT 1 FROM {target.schema}.workers FOR UPDATE")
-            await wait_until(lambda: tables(target, WAITING.format(pid=other.info.backend_pid)))
-
-            assert other.execute(f"SELECT 1 FROM {target.schema}.jobs FOR UPDATE NOWAIT").fetchall() == [(1,)]

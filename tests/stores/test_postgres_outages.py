@@ -6,12 +6,14 @@ What was acknowledged is there once, workers go on by themselves, and who calls 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -21,16 +23,36 @@ from fleet import Fleet
 from parts import small_disk
 from postgres_server import QUICK, following, ordinary_user, running
 from proxy import Proxy
-from stores.test_postgres import CLOCK, go_through, opened, refusal, tables
+from stores.test_postgres import (
+    CLOCK,
+    by_way_of,
+    expect_nothing_left,
+    expect_played,
+    go_through,
+    judge,
+    named,
+    opened,
+    play,
+    port_of,
+    refusal,
+    tables,
+)
 from test_one_firing import expect_each_fire_time_once, finish, stop
 from tickwork import App, Context, Job
 from tickwork.conformance import ending, ids, lease, new_job
 from tickwork.errors import StoreUnavailable
 from tickwork.jobs import JobState
+from tickwork.limits import Limit, Limits, Rate
+from tickwork.stores import postgres_guard, postgres_link
+from tickwork.stores.postgres import PostgresStore
 from tickwork.stores.postgres_schema import VERSIONS
 from tickwork.stores.postgres_target import Target, target_of
 
-pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="needs signals"), pytest.mark.one_python]
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="needs signals"),
+    pytest.mark.one_python,
+    pytest.mark.timeout(180),  # seconds, where nothing else runs
+]
 
 WaitUntil = Callable[..., Awaitable[None]]
 
@@ -52,7 +74,6 @@ async def hold(ctx: Context):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 async def test_a_server_that_takes_over_has_all_that_was_acknowledged(tmp_path: Path, wait_until: WaitUntil) -> None:
     with (
         running(fsync="off") as primary,
@@ -158,6 +179,7 @@ def fill(disk: Path) -> None:
             file.write(bytes(4096))
 
 
+@pytest.mark.slow
 async def test_a_server_without_a_free_connection_is_waited_for_and_told() -> None:
     with running(**QUICK, max_connections="8", superuser_reserved_connections="0", max_wal_senders="0") as server:
         target = target_of(server.url)
@@ -196,6 +218,99 @@ async def opened_once(target: Target) -> None:
         pass
 
 
+# -- links that are half open ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["freeze before", "freeze after"])
+async def test_who_is_cut_off_within_a_transaction_holds_nobody_up_and_goes_on(
+    target: Target, when: str, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its host is gone for the server, at one message after the other; another process needs the same locks."""
+    monkeypatch.setattr(postgres_link, "IDLE_MILLISECONDS", 300)
+    with Proxy(port_of(target)) as proxy:
+        for number in itertools.count(3, 23):
+            here = replace(named(target), schema=f"{target.schema}_{number}")
+            async with opened(by_way_of(proxy, here), worker="w", keeps_house=False) as store, opened(here) as other:
+                proxy.judge = judge(number, when)
+                playing = asyncio.ensure_future(play(store))
+                await wait_until(lambda playing=playing: proxy.is_frozen or playing.done())
+                proxy.judge = lambda sent: None
+                was_frozen = proxy.is_frozen
+                if was_frozen:
+                    await other.set_limits({"t": Limits(Limit(2), Rate(100, per=60))})
+                    await other.enqueue([job := new_job(CLOCK, "u", key="k", gates=("rate:a", "limit:"), delay=60)])
+                    await other.cancel([job.id])
+                    proxy.thaw()
+                await playing
+                await expect_played(store, 1 + was_frozen)
+            with psycopg.connect(target.url, autocommit=True) as connection:
+                connection.execute(f"DROP SCHEMA {here.schema} CASCADE")
+            if not was_frozen:
+                break
+        assert number > 90
+    await expect_nothing_left(target)
+
+
+@pytest.mark.slow
+async def test_a_watcher_whose_link_breaks_renews_leases_and_rescues_all_the_same(
+    target: Target, wait_until: WaitUntil
+) -> None:
+    statements = [b"sum(mark)", b"LISTEN", b"lives_until = $1 WHERE", b"WHERE name <> "]
+
+    def cut(sent: bytes) -> str | None:
+        if not statements or statements[0] not in sent:
+            return None
+        statements.pop(0)
+        return "before"
+
+    with Proxy(port_of(target)) as proxy:
+        async with opened(by_way_of(proxy, target), worker="w", lease_seconds=2.0) as store:
+            await store.enqueue([new_job(CLOCK), new_job(CLOCK)])
+            (held,) = await store.claim(worker="w", tasks={"t"}, limit=1, lease_seconds=2.0)
+            proxy.judge = cut
+            await wait_until(lambda: not statements)
+            (lost,) = await store.claim(worker="of no process", tasks={"t"}, limit=1)
+            async with asyncio.timeout(30):
+                while True:
+                    if (await store.job(lost.id)).state is JobState.QUEUED:
+                        break
+                    await asyncio.sleep(0.01)
+                while True:
+                    until = (await store.job(held.id)).lease_expires_at
+                    assert until is not None
+                    assert held.lease_expires_at is not None
+                    if until > held.lease_expires_at:
+                        break
+                    await asyncio.sleep(0.01)
+            assert await store.finish([ending(held)]) == [True]
+
+
+@pytest.mark.slow
+async def test_a_server_that_hangs_is_given_up_and_used_when_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ANSWER_SECONDS", "CLOSING_SECONDS"):
+        monkeypatch.setattr(postgres_guard, name, 1.0)
+    with running(**QUICK) as server:
+        target = target_of(f"{server.url}?connect_timeout=2")
+        async with opened(target, worker="w", patience_seconds=0.5) as store:
+            await store.enqueue([first := new_job(CLOCK)])
+            (held,) = await store.claim(worker="w", tasks={"t"}, limit=1)
+            with server.hanging():
+                calls = store.enqueue([new_job(CLOCK)]), store.job(first.id), store.finish([ending(held)])
+                for told in await asyncio.wait_for(asyncio.gather(*map(refusal, calls)), 30):
+                    assert told == (
+                        f"store {target.where}: connection timeout expired; "
+                        "see that host and port are right, and no firewall is between"
+                    )
+            await store.enqueue([later := new_job(CLOCK)])
+            assert await store.finish([ending(held)]) == [True]
+            assert ids(await store.jobs()) == [later.id, first.id]
+        store = PostgresStore(target, CLOCK, worker="w")
+        await store.open()
+        with server.hanging():
+            await asyncio.wait_for(store.close(), 30)
+
+
 # -- a later version ------------------------------------------------------------------------------------------------
 
 LATER = """
@@ -213,7 +328,6 @@ from jobs import app
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_workers_of_an_older_version_go_on_while_a_later_one_changes_the_tables(tmp_path: Path, target: Target) -> None:
     with Fleet(tmp_path, HOLDERS, target) as fleet:
         older = [fleet.start(), fleet.start()]

@@ -38,7 +38,11 @@ from tickwork.stores.postgres import PostgresStore
 from tickwork.stores.postgres_target import Target, target_of
 from tickwork.testing import HandClock, StoreConformance
 
-pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="needs signals"), pytest.mark.one_python]
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="needs signals"),
+    pytest.mark.one_python,
+    pytest.mark.timeout(180),  # seconds, where nothing else runs
+]
 
 WaitUntil = Callable[..., Awaitable[None]]
 
@@ -223,7 +227,7 @@ async def test_wherever_the_link_to_it_breaks_nothing_is_lost_or_done_twice(
     pgbouncer: Pgbouncer, behind: Target, target: Target, when: str
 ) -> None:
     with Proxy(pgbouncer.port) as proxy:
-        for number in itertools.count(0, 13):
+        for number in itertools.count(0, 23):
             schema = f"{target.schema}_{number}"
             async with opened(replace(by_way_of(proxy, behind), schema=schema), worker="w", keeps_house=False) as store:
                 proxy.cuts = 0
@@ -283,7 +287,6 @@ async def long(ctx: Context):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_processes_fire_once_rescue_and_cancel_while_pgbouncer_is_killed(tmp_path: Path, target: Target) -> None:
     with (
         Pgbouncer(target.url) as bouncer,

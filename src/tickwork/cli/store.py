@@ -169,7 +169,7 @@ async def _move(options: argparse.Namespace) -> int:
         opened(options.to, makes=True, verbose=options.verbose) as target,
     ):
         moved = await upkeep.move(source, target, wait_seconds=wait)
-    told = ", ".join(f"{count:,} rows of {name}" for name, count in moved.rows.items() if count)
+    told = ", ".join(f"{count:,} rows of {name}" for name, count in sorted(moved.rows.items()) if count)
     lines([f"moved {told or 'nothing'}"])
     if moved.left:
         print(f"tickwork: no place for {', '.join(moved.left)}: other jobs there have their keys", file=sys.stderr)

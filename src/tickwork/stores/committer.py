@@ -322,9 +322,16 @@ class Committer(Generic[C]):
     def _answer(self, connection: C, batch: list[_Request[Any, Any, Any]]) -> None:
         is_done = self._try(connection, batch)
         if not is_done and len(batch) > 1 and _may_be_one_of(batch[0].error):
-            for request in batch:
-                self._try(connection, [request])
+            self._try_each(connection, batch)
         self._say(batch)
+
+    def _try_each(self, connection: C, batch: list[_Request[Any, Any, Any]]) -> None:
+        """Try requests one by one; once the database fails, the others need not wait for it, too."""
+        for number, request in enumerate(batch):
+            if not self._try(connection, [request]) and not _may_be_one_of(request.error):
+                for left in batch[number + 1 :]:
+                    left.error = request.error
+                return
 
     def _try(self, connection: C, batch: list[_Request[Any, Any, Any]]) -> bool:
         try:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
-from ..errors import NotRunning, QueueFull
+from ..errors import NotRunning, QueueFull, StoreUnavailable
 from ..jobs import JobState
 from ..shield import to_its_end
 from .base import Lease, Store, check_finishes, is_aside
@@ -563,7 +564,8 @@ class DurableStore(Store):
         Until then it would lie under leases that are renewed as long as this worker lives.
         """
         self._orphans += [Lease(record.id, record.token) for record in claimed[0]]
-        await self._committer.run(lambda db: None)
+        with suppress(StoreUnavailable, NotRunning):
+            await self._committer.run(lambda db: None)
 
     def _catch(self, hungry: Hungry, caught: list[JobRecord]) -> None:
         """Keep what was claimed for who waited, for its next claim; or give it back, when it waits no more."""

@@ -9,6 +9,8 @@ so that none of it depends on the loop, or on what kind of loop that is.
   leases of this worker while the loop turns, and keeps house: it gives back the jobs of workers that have died, and
   forgets what is old.
 
+A fourth one, without a connection, ends those on which the server does not answer any more (`postgres_guard`).
+
 A worker that dies is noticed on its own machine within two seconds, by its process id; elsewhere, when its leases are
 over. All of them go by the server's clock.
 """
@@ -45,6 +47,7 @@ from .committer import Committer
 from .durable import PRUNE_LIMIT, Dialect, DurableStore
 from .postgres_effects import Effects
 from .postgres_errors import Kind, kind_of
+from .postgres_guard import Guard
 from .postgres_guests import guest_of, run_async, run_sync, sync_guest_of
 from .postgres_link import DOUBT_SECONDS, PATIENCE_SECONDS, Link, LockOrder, key_of
 from .postgres_presence import Presence
@@ -171,6 +174,7 @@ class PostgresStore(DurableStore):
         if target.notifies:
             self._channel = f"tickwork_{key_of(target.schema, 'hints') & 0xFFFFFFFFFFFF:x}"
         self._watcher = Watcher(self._watching, channel=self._channel, look=self._look, clock=clock)
+        self._guard = Guard([self._writing, self._reading, self._watching])
         self._effects = Effects(target, clock, self._time.us)
         self._doubted: list[Lease] = []
         """What the writer has claimed in a transaction of which nobody knows whether it was committed."""
@@ -229,6 +233,7 @@ class PostgresStore(DurableStore):
             await self._reader.aclose()
             raise
         self._watcher.open()
+        self._guard.open()
         self._effects.open()
 
     async def close(self) -> None:
@@ -239,6 +244,7 @@ class PostgresStore(DurableStore):
         if self._committer.is_forked:
             return
         self._stop_waiting()
+        self._guard.hasten()
         await self._effects.close()
         await self._watcher.aclose()
         if self._committer.is_open:
@@ -249,6 +255,7 @@ class PostgresStore(DurableStore):
                     await self._return_caught()
         await self._reader.aclose()
         await self._committer.aclose()
+        self._guard.close()
         self._stopped()
 
     def _connect(self) -> Link:
@@ -290,6 +297,8 @@ class PostgresStore(DurableStore):
     def _prepare(self, db: Link) -> None:
         migrate(db, self.target.where, self.target.schema)
         if self._worker is not None:
+            if (elsewhere := moving.moved_to(db)) is not None:  # who only looks may
+                raise StoreMoved(self.where, elsewhere)
             now = self._now()
             self._presence.announce(db, now, now + timedelta(seconds=self._lease_seconds))
 
@@ -569,7 +578,11 @@ class PostgresStore(DurableStore):
         if marks == self._data_version:
             return
         self._data_version = marks
-        self._notice(db, changes, rescued)
+        try:
+            self._notice(db, changes, rescued)
+        except BaseException:
+            self._data_version = -1  # the next look looks again
+            raise
 
     def _notice(self, db: Link, changes: int, rescued: int) -> None:
         """Tell the loop what has changed that somebody here waits for."""

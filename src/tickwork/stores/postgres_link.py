@@ -16,9 +16,11 @@ from __future__ import annotations
 import logging
 import random
 import re
+import socket
+import threading
 import time
 from collections import Counter
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -139,6 +141,9 @@ class Link:
         self._has_written = False
         """Whether the transaction has changed anything."""
         self._waiting: tuple[int, float] | None = None
+        self._asked_mono: float | None = None
+        """Since when the server is being asked for something; None: it is not."""
+        self._close_lock = threading.Lock()
         self._doubted: tuple[str | None, int] | None = None
         """Shard and mark of a transaction of which it was given up to learn whether it was committed."""
         self.on_settled: Callable[[bool], None] = lambda is_committed: None
@@ -248,6 +253,10 @@ class Link:
                 time.sleep(next(pauses))
 
     def _try_once(self, work: Callable[[Link], T], locks: set[str]) -> T:
+        with self.asking():
+            return self._try_it(work, locks)
+
+    def _try_it(self, work: Callable[[Link], T], locks: set[str]) -> T:
         self.connect()
         assert self._connection is not None
         if self._doubted is not None:
@@ -316,8 +325,9 @@ class Link:
         pauses = _pauses()
         while True:
             try:
-                self.connect()
-                is_committed = self._is_marked(self.shard, self._mark)
+                with self.asking():
+                    self.connect()
+                    is_committed = self._is_marked(self.shard, self._mark)
                 logger.warning(
                     "a commit was cut off, and was %s", "done" if is_committed else "not done: doing it again"
                 )
@@ -389,10 +399,37 @@ class Link:
 
     def disconnect(self) -> None:
         """Close the connection, if there is one."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        with self._close_lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                with suppress(psycopg.Error, OSError):
+                    connection.close()
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Let `give_up` know how long it takes to do what is in the block."""
+        before, self._asked_mono = self._asked_mono, self._clock.monotonic()
+        try:
+            yield
+        finally:
+            self._asked_mono = before
+
+    def give_up(self, seconds: float) -> None:
+        """End the connection if the server has been asked for something for so long; for other threads.
+
+        Whoever asked hears that the connection is lost.
+        """
+        with self._close_lock:
+            connection, since = self._connection, self._asked_mono
+            if connection is None or since is None or self._clock.monotonic() - since < seconds:
+                return
+            logger.error("the server has not answered for %d s; its connection is given up", seconds)
             with suppress(psycopg.Error, OSError):
-                connection.close()
+                end = socket.socket(fileno=connection.fileno())
+                try:
+                    end.shutdown(socket.SHUT_RDWR)
+                finally:
+                    end.detach()  # libpq closes it
 
     @property
     def is_in_doubt(self) -> bool:

@@ -135,14 +135,15 @@ def take_in(db: Link, moved: Part) -> tuple[int, list[str]]:
 
 
 def _take_in_jobs(db: Link, moved: Part) -> tuple[int, list[str]]:
-    columns, ids = TABLES["jobs"].columns, moved.column("id")
+    columns = TABLES["jobs"].columns
     rows = [dict(zip(columns, row, strict=True)) for row in moved.rows]
     gates = {(row["task"], gate) for row in rows for gate in (row["gate1"], row["gate2"]) if gate is not None}
     db.lock(
         {limits.lock_of(*gate) for gate in gates}
         | {lock_of_batch(row["batch"]) for row in rows if row["batch"] is not None}
     )
-    db.all("SELECT 1 FROM jobs WHERE id = ANY(%b::text[]) FOR UPDATE", (ids,))  # none of them may end meanwhile
+    known = _known(db, moved.column("id"))
+    rows = [row for row in rows if row["id"] not in known]
     for row, (seq,) in zip(rows, _numbers(db, len(rows)), strict=True):
         row["seq"] = seq
     ended = [row for row in rows if JobState(row["state"]).is_finished]
@@ -155,11 +156,16 @@ def _take_in_jobs(db: Link, moved: Part) -> tuple[int, list[str]]:
         if row["id"] in new:
             count(db, None, row["state"], row["batch"])
     limits.touch(db, gates)
-    known = {i for (i,) in db.all("SELECT id FROM jobs WHERE id = ANY(%b::text[])", (ids,))}
-    known |= {i for (i,) in db.all("SELECT id FROM finished WHERE id = ANY(%b::text[])", (ids,))}
-    left = [job_id for job_id in ids if job_id not in known]
+    missing = [row["id"] for row in rows if row["id"] not in new]
+    left = sorted(set(missing) - _known(db, missing))
     sql.forget(db, left)
     return len(new), left
+
+
+def _known(db: Link, job_ids: Sequence[str]) -> set[str]:
+    """Return those of these jobs that are there; none of them ends before the transaction does."""
+    found = db.all("SELECT id FROM jobs WHERE id = ANY(%b::text[]) FOR UPDATE", (job_ids,))
+    return {job_id for (job_id,) in found + db.all("SELECT id FROM finished WHERE id = ANY(%b::text[])", (job_ids,))}
 
 
 def _numbers(db: Link, many: int) -> list[tuple[int]]:

@@ -52,7 +52,7 @@ class Target:
     def dump_command(self) -> str:
         """What copies the schema as it stands at one moment, for a shell."""
         pattern = '"' + self.schema.replace('"', '""') + '"'  # as it stands: without quotes it is a pattern
-        return shlex.join(["pg_dump", f"--dbname={self.plain}", f"--schema={pattern}", "-Fc", "--file=jobs.dump"])
+        return shlex.join(["pg_dump", "-Fc", "--file=jobs.dump", "-d", self.plain, f"--schema={pattern}"])
 
 
 def is_postgres(url: object) -> bool:

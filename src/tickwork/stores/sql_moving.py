@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CHUNK = 1_000
-"""So many rows are moved in one transaction: some tens of milliseconds, in which the target does nothing else."""
+"""So many rows are moved in one transaction, for which others at the target may have to wait."""
 
 LEFT_BEHIND = frozenset({"workers", "counts", "shards", "meta", "moved", "gates", "starts"})
 """Tables that tell about a store itself, not about its jobs; the rows of gates, which jobs bring with them; and what

@@ -348,7 +348,11 @@ class SQLiteStore(DurableStore):
         (version,) = db.execute("PRAGMA data_version").fetchone()
         if version != self._data_version:
             self._data_version = version
-            self._notice(db)
+            try:
+                self._notice(db)
+            except BaseException:
+                self._data_version = -1  # the next look looks again
+                raise
         if self._keeps_house and self._worker is not None:
             mono = self._clock.monotonic()
             if mono >= self._next_housekeeping:
