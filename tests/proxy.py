@@ -89,6 +89,7 @@ class Proxy:
             threading.Thread(target=self._carry, args=(client, server), daemon=True).start()
 
     def _carry(self, client: socket.socket, server: socket.socket) -> None:
+        is_doomed = False
         try:
             while True:
                 ready, _, _ = select.select([client, server], [], [])
@@ -97,7 +98,9 @@ class Proxy:
                     data = source.recv(65536)
                     if not data:
                         return
-                    verdict = self.judge(data) if source is client else None
+                    if is_doomed and source is server:
+                        return  # it has answered, so it has done it
+                    verdict = self.judge(data) if source is client and not is_doomed else None
                     if verdict == "before":
                         self.cuts += 1
                         return
@@ -109,8 +112,7 @@ class Proxy:
                         self.freeze()
                     if verdict == "after":
                         self.cuts += 1
-                        server.recv(65536)  # it has answered, so it has done it
-                        return
+                        is_doomed = True  # the client may send more before the server answers
         except (OSError, ValueError):
             return
         finally:

@@ -19,10 +19,11 @@ from proxy import Proxy
 from tickwork.clock import Clock, SystemClock
 from tickwork.conformance import declare, ending, firing, ids, lease, new_job
 from tickwork.errors import DuplicateJob, NotRunning, StoreUnavailable
-from tickwork.jobs import JobState
+from tickwork.jobs import JobState, NewJob
 from tickwork.limits import Limit, Limits, Rate
 from tickwork.stores import postgres_verbs as verbs
 from tickwork.stores.base import Lease
+from tickwork.stores.durable import Claim
 from tickwork.stores.migration import Migration
 from tickwork.stores.postgres import PostgresStore
 from tickwork.stores.postgres_link import DOUBT_SECONDS, Link
@@ -169,6 +170,81 @@ async def test_a_server_that_cannot_be_used_is_told_with_the_remedy(target: Targ
     assert "secret" not in told
 
 
+# -- a worker that waits -----------------------------------------------------------------------------------------------
+
+
+async def hungry(store: PostgresStore) -> asyncio.Future[None]:
+    """Find nothing, and wait."""
+    assert await store.claim(worker="w", tasks={"t"}, limit=10) == []
+    waiting = asyncio.ensure_future(store.wait_claimable(10))
+    await asyncio.sleep(0)
+    return waiting
+
+
+def written(store: PostgresStore, jobs: list[NewJob]) -> Awaitable[Any]:
+    """Write jobs for a worker that waits, and return them as it has claimed them."""
+    claim = Claim(worker="w", tasks=frozenset({"t"}), queues=None, jobs=None, lease_seconds=60.0, limit=4)
+    return store.run(lambda db: verbs.enqueue(db, CLOCK.now(), [jobs], 10, claim)[1])
+
+
+async def test_jobs_are_written_as_claimed_for_a_worker_that_waits(target: Target) -> None:
+    async with opened(target, worker="w", keeps_house=False) as store:
+        claimed = await written(store, [new_job(CLOCK, priority=number % 2) for number in range(4)])
+
+        assert claimed == [await store.job(record.id) for record in claimed]
+        assert [(record.priority, record.token, record.worker) for record in claimed] == [
+            *[(1, 1, "w")] * 2,
+            *[(0, 1, "w")] * 2,
+        ]
+        assert {state: count for state, count in (await store.counts()).items() if count} == {JobState.RUNNING: 4}
+        assert await store.finish([ending(record) for record in claimed]) == [True] * 4
+
+
+async def test_jobs_are_not_written_as_claimed_where_others_go_first(target: Target) -> None:
+    async with opened(target, worker="w", keeps_house=False) as store:
+        await store.enqueue([first := new_job(CLOCK)])
+        second, many = new_job(CLOCK), [new_job(CLOCK) for _ in range(5)]
+        assert await written(store, [second]) == []
+        assert await written(store, many) == []  # more than it has room for
+
+        claimed = await store.claim(worker="w", tasks={"t"}, limit=10)
+        assert ids(claimed) == [job.id for job in (first, second, *many)]
+
+
+async def test_what_is_enqueued_while_a_worker_waits_is_there_when_it_looks(target: Target) -> None:
+    async with opened(target, worker="w", keeps_house=False) as store:
+        waiting = await hungry(store)
+        await store.enqueue(jobs := [new_job(CLOCK) for _ in range(3)])
+        await waiting
+
+        assert ids(await store.claim(worker="w", tasks={"t"}, limit=10)) == [job.id for job in jobs]
+
+
+async def test_a_worker_that_waits_gets_nothing_of_a_paused_queue(target: Target) -> None:
+    async with opened(target, worker="w", keeps_house=False) as store:
+        await store.set_queue("default", paused=True)
+        waiting = await hungry(store)
+        await store.enqueue([job := new_job(CLOCK)])
+
+        assert (await store.job(job.id)).state is JobState.QUEUED
+        assert await store.claim(worker="w", tasks={"t"}, limit=10) == []
+        waiting.cancel()
+
+
+async def test_an_id_that_has_ended_is_refused_while_a_worker_waits(target: Target) -> None:
+    async with opened(target, worker="w", keeps_house=False) as store:
+        await store.enqueue([job := new_job(CLOCK)])
+        (record,) = await store.claim(worker="w", tasks={"t"}, limit=10)
+        await store.finish([ending(record)])
+        waiting = await hungry(store)
+        with pytest.raises(DuplicateJob) as refused:
+            await store.enqueue([new_job(CLOCK), job])
+
+        assert str(refused.value) == str(DuplicateJob(job.id))
+        assert [record.state for record in await store.jobs()] == [JobState.SUCCEEDED]
+        waiting.cancel()
+
+
 async def test_a_user_without_rights_is_told_which_to_ask_for(target: Target) -> None:
     role = f"{target.schema}_app"
     as_role = replace(target, url=f"{target.url}?options=-crole%3D{role}")
@@ -304,7 +380,7 @@ async def doubt(
 
     def judge(sent: bytes) -> str | None:
         link = threading.get_ident()
-        if b"picked AS" in sent:
+        if b"picked AS" in sent or b"FROM queues)" in sent:  # a claim, or jobs that are written as claimed
             claimed.add(link)
         if b"COMMIT" not in sent or link not in claimed:
             return None

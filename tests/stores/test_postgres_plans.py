@@ -21,6 +21,7 @@ from tickwork.stores import postgres_people as people
 from tickwork.stores import postgres_verbs as verbs
 from tickwork.stores.base import Answer
 from tickwork.stores.batches import BatchPart
+from tickwork.stores.durable import Claim
 from tickwork.stores.instants import at, us
 from tickwork.stores.postgres_claims import MAX_LINES
 from tickwork.stores.postgres_link import Link, marked
@@ -290,6 +291,9 @@ def link(target: Target, clock: HandClock) -> Iterator[Explained]:
     found = link_to(target, clock, Explained)
     assert isinstance(found, Explained)
     found.plans = []
+    found.connect()
+    assert found.connection is not None
+    found.connection.execute("SET enable_seqscan = on")  # what the indexes are worth, and not what is forbidden
     yield found
     found.disconnect()
 
@@ -305,6 +309,32 @@ def test_a_statement_without_an_index_would_be_noticed(link: Explained) -> None:
         "all": [f"reads all of finished: {query}"],
         "ordered": [f"sorts {FINISHED} rows: {ordered}", f"reads all of finished: {ordered}"],
     }
+
+
+def test_plans_that_are_made_while_the_tables_are_empty_read_no_table_from_end_to_end(
+    target: Target, clock: HandClock
+) -> None:
+    link = link_to(target, clock, Explained)
+    assert isinstance(link, Explained)
+    link.plans = []
+    link.transact(lambda db: migrate(db, target.where, target.schema))
+
+    assert costly(link, verbs_of_jobs(clock)) == {}
+    link.disconnect()
+
+
+def verbs_of_jobs(clock: HandClock) -> Iterator[Verb]:
+    """Yield what each job goes through, also where a worker waits for it."""
+    now, jobs = clock.now(), [new_job(clock) for _ in range(4)]
+    options: dict[str, Any] = {"worker": "w", "limit": 5, "lease_seconds": 60.0, "queues": None, "jobs": None}
+    hungry = Claim(tasks=frozenset({"t"}), **options)
+    claimed: list[Any] = []
+    yield "enqueue for a worker", lambda db: claimed.extend(verbs.enqueue(db, now, [jobs[:2]], 10, hungry)[1])
+    yield "enqueue", lambda db: verbs.enqueue(db, now, [jobs[2:]], 10)
+    yield "claim", lambda db: claimed.extend(verbs.claim_next(db, now, tasks={"t"}, **options)[0])
+    yield "finish", lambda db: verbs.finish(db, now, [ending(record) for record in claimed], set())
+    yield "ended_among", lambda db: verbs.ended_among(db, [job.id for job in jobs])
+    yield "jobs of ids", lambda db: verbs.jobs_of(db, [job.id for job in jobs])
 
 
 def test_a_claim_walks_no_queue_that_has_just_filled(target: Target, clock: HandClock) -> None:

@@ -435,6 +435,7 @@ class DurableStore(Store):
         answers, claimed = self.sql.verbs.enqueue(db, self._now(), asked, self._max_queued, claim)
         if hungry is not None and claimed:
             self._fed, hungry.claim = claimed, None
+            self._taken += [Lease(record.id, record.token) for record in claimed]
         else:
             self._queued += [record.id for records in answers for record in records or ()]
         return answers

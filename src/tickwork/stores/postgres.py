@@ -335,9 +335,9 @@ class PostgresStore(DurableStore):
         if is_committed:
             self._orphans += doubted
 
-    async def enqueue(self, jobs: Sequence[NewJob], *, wait: bool = True) -> list[JobRecord]:
-        """See `Store.enqueue`."""
-        return await super().enqueue(self._due_here(jobs), wait=wait)
+    def _enqueue(self, db: Link, asked: list[Sequence[NewJob]]) -> list[list[JobRecord] | None]:
+        now, by = self._due_by()
+        return super()._enqueue(db, [[_due(job, by, now) for job in jobs] for jobs in asked])
 
     async def feed_batch(self, part: BatchPart, jobs: Sequence[NewJob], *, wait: bool = True) -> BatchRow:
         """See `Store.feed_batch`."""
@@ -355,9 +355,13 @@ class PostgresStore(DurableStore):
 
     def _due_here(self, jobs: Sequence[NewJob]) -> list[NewJob]:
         """Let what is due by the clock of this host be due, however the server's is set."""
-        now, here = self._now(), self._clock.now()
-        by = max(now, here) if self._time.is_own else max(now + timedelta(seconds=NEAR_SECONDS), here)
+        now, by = self._due_by()
         return [_due(job, by, now) for job in jobs]
+
+    def _due_by(self) -> tuple[datetime, datetime]:
+        """Return the time, and by when what is due is due now."""
+        now, here = self._now(), self._clock.now()
+        return now, max(now, here) if self._time.is_own else max(now + timedelta(seconds=NEAR_SECONDS), here)
 
     def _feed(self, db: Link, hungry: Hungry) -> list[JobRecord]:
         """Claim for a worker that waits, once. When that fails, it is told to ask for itself, and nobody else hears.

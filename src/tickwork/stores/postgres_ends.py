@@ -6,6 +6,7 @@ others go through `_write`, and bring about what they must in ledger, schedule, 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from ..jobs import JobRecord, JobState
@@ -85,55 +86,52 @@ def _finish_plain(
             "attempt": ("int", [finish.attempt for finish in plain.values()]),
             "deaths": ("int", [finish.deaths for finish in plain.values()]),
             "started_at": ("bigint", [us_or_none(finish.started_at) for finish in plain.values()]),
+            "finished_at": ("bigint", [us(now)] * len(plain)),
             "result": ("text", [utf8(finish.result) for finish in plain.values()]),
             "error": ("text", [utf8(finish.error) for finish in plain.values()]),
             "run_at": ("bigint", [us_or_none(finish.run_at) for finish in plain.values()]),
         },
     )
-    found = db.all(
-        _FINISH.format(rows=rows), (*values, us(now), [lease.job_id for lease in plain if lease.job_id in waited])
-    )
-    done = {(entry[1], entry[15]): entry for entry in found}
-    traces = []
-    for lease, finish in plain.items():
-        if (lease.job_id, lease.token) in done:
-            count(db, "running", finish.state)
-            if finish.leaves_trace:
-                traces.append((lease.job_id, attempt_of(finish, done[lease.job_id, lease.token][-1], now)))
+    found = db.all(_FINISH.format(rows=rows), (*values, [lease.job_id for lease in plain if lease.job_id in waited]))
+    done = {Lease(entry[1], entry[15]): entry for entry in found}
+    for state, times in Counter(entry[_STATE] for entry in found).items():
+        count(db, "running", state, times=times)
+    traces = [
+        (lease.job_id, attempt_of(finish, done[lease][-1], now))
+        for lease, finish in plain.items()
+        if finish.leaves_trace and lease in done
+    ]
     if traces:
         write_attempts(db, traces)
     seen: set[Lease] = set()
     accepted = []
     for finish in finishes:
-        accepted.append(tuple(finish.lease) in done and finish.lease not in seen)
+        accepted.append(finish.lease in done and finish.lease not in seen)
         seen.add(finish.lease)
     return accepted, [job_of(entry) for entry in done.values() if entry[1] in waited]
 
 
+_STATE = COLUMNS.index("state")
 _OWN = {
-    "worker": "NULL",
-    "lease_expires_at": "NULL",
-    "finished_at": "%s::bigint",
+    "worker": "NULL::text",
+    "lease_expires_at": "NULL::bigint",
     "run_at": "coalesce(new_run_at, run_at)",
+    "started_at": "coalesce(new_started_at, started_at)",
 }
-_OWN |= {"started_at": "coalesce(new_started_at, started_at)"}
-_OWN |= {name: f"new_{name}" for name in ("state", "attempt", "deaths", "result", "error")}
+_OWN |= {name: f"new_{name}" for name in ("state", "attempt", "deaths", "finished_at", "result", "error")}
+_GIVEN = ("state", "attempt", "deaths", "started_at", "finished_at", "result", "error", "run_at")
 _TOLD = {"payload": "CASE WHEN id = ANY(%b::text[]) THEN payload ELSE '' END"}
 _FINISH = f"""
     WITH e AS MATERIALIZED ({{rows}}), gone AS (
         DELETE FROM jobs USING e WHERE jobs.id = e.id AND jobs.token = e.token AND jobs.state = 'running'
             AND schedule IS NULL AND batch IS NULL AND gate1 IS NULL
-        RETURNING jobs.*, {
-    ", ".join(
-        f"e.{name} AS new_{name}" for name in ("state", "attempt", "deaths", "started_at", "result", "error", "run_at")
-    )
-}
+        RETURNING jobs.*, {", ".join(f"e.{name} AS new_{name}" for name in _GIVEN)}
+    ), ended AS (
+        SELECT {", ".join(f"{_OWN.get(name, name)} AS {name}" for name in COLUMNS)}, worker AS by_worker FROM gone
     ), kept AS (
-        INSERT INTO finished ({JOB}) SELECT {", ".join(_OWN.get(name, name) for name in COLUMNS)} FROM gone
-        RETURNING {JOB}
+        INSERT INTO finished ({JOB}) SELECT {JOB} FROM ended
     )
-    SELECT {", ".join(_TOLD.get(name, name) for name in COLUMNS)},
-        (SELECT gone.worker FROM gone WHERE gone.id = kept.id) FROM kept
+    SELECT {", ".join(_TOLD.get(name, name) for name in COLUMNS)}, by_worker FROM ended
 """
 
 

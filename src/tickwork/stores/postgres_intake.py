@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from .postgres_common import (
 from .postgres_doubt import in_doubt
 from .postgres_link import spread
 from .rows import JOB, job_of, utf8
-from .taking import take_in
+from .taking import claimed_at_once, take_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -59,19 +60,32 @@ def room(db: Link, wanted: int, max_queued: int) -> int:
 def enqueue(
     db: Link, now: datetime, asked: Sequence[Sequence[NewJob]], max_queued: int, hungry: Claim | None = None
 ) -> tuple[list[list[JobRecord] | None], list[JobRecord]]:
-    """Take jobs in, for each who asks all or none; see `take_in`. None are claimed as they are written.
+    """Take jobs in, for each who asks all or none; see `take_in`.
 
-    `IN_DOUBT` is the answer where one of them has a key that is.
+    Args:
+        db: The link.
+        now: When (UTC).
+        asked: What each caller enqueues.
+        max_queued: How many jobs may wait.
+        hungry: What a worker asks for that waits for jobs; None: none does.
+
+    Returns:
+        What each caller gets, None: there is no room for it, `IN_DOUBT`: one of its jobs has a key that is; and all
+        that are new, as that worker has claimed them, or none of them, when something else has to go first.
     """
     doubtful = _doubtful(db, asked)
     clear = [jobs for jobs, is_doubtful in zip(asked, doubtful, strict=True) if not is_doubtful]
     has_room = room(db, sum(len(jobs) for jobs in clear), max_queued)
     answers, new = take_in(clear, now, has_room, partial(unfinished_of, db))
-    insert_all(db, [(record, 0) for record in new])
+    claimed = claimed_at_once(new, hungry, now)
+    if not claimed or not _insert_first(db, now, claimed):
+        claimed = []
+        insert_all(db, [(record, 0) for record in new])
     if any(record.gates for record in new):
         limits.settle(db, us(now), limits.due(db, us(now)))
     rest = iter(answers)
-    return [IN_DOUBT if is_doubtful else next(rest) for is_doubtful in doubtful], []
+    claimed.sort(key=lambda record: -record.priority)
+    return [IN_DOUBT if is_doubtful else next(rest) for is_doubtful in doubtful], claimed
 
 
 def _doubtful(db: Link, asked: Sequence[Sequence[NewJob]]) -> list[bool]:
@@ -97,26 +111,50 @@ def insert_all(db: Link, records: Sequence[tuple[JobRecord, int]]) -> None:
     """Write new jobs, each with the number of jobs that must end before it."""
     if not records:
         return
+    if not _insert(db, records):
+        ids = [record.id for record, _ in records]
+        raise DuplicateJob(db.all("SELECT id FROM finished WHERE id = ANY(%b::text[]) LIMIT 1", (ids,))[0][0])
+    touch(db, [record for record, _ in records if record.state is JobState.QUEUED and record.gates])
+
+
+def _insert_first(db: Link, now: datetime, records: Sequence[JobRecord]) -> bool:
+    """Write new jobs that a worker has claimed, unless a claim might find others; return whether that was done."""
+    return _insert(db, [(record, 0) for record in records], f"AND NOT ({_HAS_READY})", (us(now),) * 3)
+
+
+_HAS_READY = """
+    (
+        SELECT seq FROM jobs WHERE state = 'queued' AND held = 0 AND gate = 0 ORDER BY priority DESC, seq LIMIT 1
+    ) IS NOT NULL
+    OR EXISTS (SELECT 1 FROM jobs WHERE state = 'scheduled' AND run_at <= %s)
+    OR EXISTS (SELECT 1 FROM gates WHERE opens_at <= %s)
+    OR EXISTS (SELECT 1 FROM starts WHERE at > %s)
+    OR EXISTS (SELECT 1 FROM queues)
+"""
+"""Whether a claim might find any job, or must leave some where they are. In the order of the index, as `next_claim`."""
+
+
+def _insert(db: Link, records: Sequence[tuple[JobRecord, int]], only: str = "", given: tuple[object, ...] = ()) -> bool:
+    """Write new jobs, all or none: none, where one of them is finished, or where `only` says so."""
     rows, values = spread("new", _columns(records))
     try:
         count_there = db.execute(
             f"""
             WITH new AS MATERIALIZED ({rows})
             INSERT INTO jobs (id, {_NEW_COLUMNS}) SELECT id, {_NEW_COLUMNS} FROM new
-            WHERE NOT EXISTS (SELECT 1 FROM finished JOIN new AS known ON finished.id = known.id)
+            WHERE NOT EXISTS (SELECT 1 FROM finished JOIN new AS known ON finished.id = known.id) {only}
             """,
-            values,
+            (*values, *given),
         ).rowcount
     except psycopg.errors.UniqueViolation as error:
         if error.diag.constraint_name != "jobs_id":
             raise
         raise DuplicateJob(_culprit(error)) from None
     if count_there < len(records):
-        ids = [record.id for record, _ in records]
-        raise DuplicateJob(db.all("SELECT id FROM finished WHERE id = ANY(%b::text[]) LIMIT 1", (ids,))[0][0])
-    for record, _ in records:
-        count(db, None, record.state, record.batch)
-    touch(db, [record for record, _ in records if record.state is JobState.QUEUED and record.gates])
+        return False
+    for (state, batch), times in Counter((record.state, record.batch) for record, _ in records).items():
+        count(db, None, state, batch, times)
+    return True
 
 
 _KINDS = {
@@ -138,6 +176,9 @@ _KINDS = {
     "batch_index": "bigint",
     "held": "int",
     "gate": "smallint",
+    "token": "bigint",
+    "worker": "text",
+    "lease_expires_at": "bigint",
 }
 _NEW_COLUMNS = ", ".join(_KINDS)
 
@@ -168,6 +209,9 @@ def _columns(records: Sequence[tuple[JobRecord, int]]) -> dict[str, tuple[str, S
                 record.batch_index,
                 held,
                 int(first is not None and record.state is JobState.QUEUED),
+                record.token,
+                record.worker,
+                us_or_none(record.lease_expires_at),
             )
         )
     kinds = {"id": "text", **_KINDS}

@@ -20,7 +20,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -132,8 +132,12 @@ class Link:
         self.pid: int = 0
         """The process of the server that the connection is to, where it is always the same."""
         self._begin = "BEGIN"
+        self._together: Callable[[], AbstractContextManager[object]] = nullcontext
+        """Begins a block whose statements go to the server at once: one way there and back for all of them."""
         self._locks: set[str] = set()
         self._mark = 0
+        self._has_begun = False
+        """Whether the server has been told of the transaction: with its first statement."""
         self._has_written = False
         """Whether the transaction has changed anything."""
         self._waiting: tuple[int, float] | None = None
@@ -156,7 +160,13 @@ class Link:
     def execute(self, query: str, params: Params = ()) -> psycopg.Cursor[Row]:
         """Run a statement, whose parameters are marked `%s`, or `?` and `:name` as in SQLite."""
         assert self._connection is not None
-        done = self._connection.execute(marked(query), params or None)
+        if self._has_begun:
+            done = self._connection.execute(marked(query), params or None)
+        else:
+            with self._together():
+                self._has_begun = True
+                self._connection.execute(self._begin)
+                done = self._connection.execute(marked(query), params or None)
         self._has_written |= done.rowcount > 0 and not query.lstrip().startswith("SELECT")
         return done
 
@@ -256,19 +266,17 @@ class Link:
         self._locks.clear()
         self.tally.clear()
         self.batches.clear()
-        self._has_written = False
+        self._has_begun = self._has_written = False
         try:
-            self._connection.execute(self._begin)
             if locks:
                 self._wait(locks)
             value = work(self)
             self.on_flush(self)
-            self._leave_mark()
         except BaseException:
             self._roll_back()
             raise
         try:
-            self._connection.execute("COMMIT")
+            self._commit()
         except psycopg.Error as error:
             is_lost = self._connection.broken or self._connection.closed
             self._roll_back()
@@ -276,24 +284,34 @@ class Link:
                 raise
         return value
 
-    def _leave_mark(self) -> None:
-        if not self._has_written or self.shard is None:
+    def _commit(self) -> None:
+        """End the transaction, and count what it has changed; when the answer is lost, nobody knows of either."""
+        assert self._connection is not None
+        if not self._has_begun:
             return
-        self._mark += 1
         sent = self._clock.monotonic()
-        counts = [self.tally[name] for name in _COLUMNS]
-        told = self.one(_MARK, (self.shard, self._mark, self._now_us(), *counts))
-        if told is not None:
+        with self._together():
+            left = self._leave_mark()
+            self._connection.execute("COMMIT")
+        if left is not None and (told := left.fetchone()) is not None:
             heard = self._clock.monotonic()
             self._on_time(told[0], sent, heard)
             self._waiting = told[1], heard
+
+    def _leave_mark(self) -> psycopg.Cursor[Row] | None:
+        """Count what the transaction has changed; the rows of the statement may not have come yet."""
+        if not self._has_written or self.shard is None:
+            return None
+        self._mark += 1
+        counts = [self.tally[name] for name in _COLUMNS]
+        return self.execute(_MARK, (self.shard, self._mark, self._now_us(), *counts))
 
     def _roll_back(self) -> None:
         """Leave no transaction open: one that cannot be rolled back goes with its connection."""
         if self._connection is None:
             return
         try:
-            if not self._connection.closed:
+            if self._has_begun and not self._connection.closed:
                 self._connection.execute("ROLLBACK")
         except psycopg.Error:
             self.disconnect()
@@ -366,11 +384,16 @@ class Link:
             "search_path": quoted(self._target.schema),
             "idle_in_transaction_session_timeout": str(IDLE_MILLISECONDS),
             "jit": "off",  # it costs more than our statements do
+            # The server keeps the plans that it made when the tables were empty, until it has counted their rows: for
+            # a minute it would read all that has ended at each enqueue. There is an index for whatever is asked.
+            "enable_seqscan": "off",
         }
         if self._target.notifies:
             if is_lent(connection, self.pid, self._open):
                 raise StoreUnavailable(self._target.where, REASON, REMEDY)
             connection.execute("; ".join(f"SET {name} = {value}" for name, value in settings.items()))
+            if psycopg.Pipeline.is_supported():
+                self._together = connection.pipeline
         else:  # each transaction may have another connection
             self._begin = "; ".join(["BEGIN", *(f"SET LOCAL {name} = {value}" for name, value in settings.items())])
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DuplicateJob, UnknownJob
 from ..jobs import JobRecord, JobState, NewJob, Progress, taken
-from ..records import copier
 from . import sqlite_limits as limits
 from .base import (
     Finish,
@@ -39,7 +38,7 @@ from .sql_schedules import fire as fire_by
 from .sql_schedules import ledger as ledger
 from .sql_schedules import schedules as schedules
 from .sqlite_bulk import in_bulk, parts
-from .taking import take_in
+from .taking import claimed_at_once, take_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Container, Iterable, Sequence
@@ -87,26 +86,14 @@ def enqueue(
         none of them, when something else has to go first.
     """
     answers, new = take_in(asked, now, max_queued - waiting_count(db), partial(unfinished_of, db))
-    claimed = [] if hungry is None else _claimed_at_once(db, now, new, hungry)
+    claimed = claimed_at_once(new, hungry, now)
+    if claimed and _has_ready(db, now):
+        claimed = []
     _insert(db, claimed or new)
     if any(record.gates for record in new):
         limits.settle(db, us(now), limits.due(db, us(now)))
     claimed.sort(key=lambda record: -record.priority)
     return answers, claimed
-
-
-def _claimed_at_once(db: sqlite3.Connection, now: datetime, new: Sequence[JobRecord], hungry: Claim) -> list[JobRecord]:
-    """Return new jobs as they are when a worker has claimed them: all, or none when that is not so simple.
-
-    To write them as queued and claim them then would be twice the work.
-    """
-    if len(new) > hungry.limit or not all(map(hungry.takes, new)) or _has_ready(db, now):
-        return []
-    expires = now + timedelta(seconds=hungry.lease_seconds)
-    return [_as_claimed(record, _text(record.payload), JobState.RUNNING, 1, hungry.worker, expires) for record in new]
-
-
-_as_claimed = copier(JobRecord, "payload", "state", "token", "worker", "lease_expires_at")
 
 
 def _has_ready(db: sqlite3.Connection, now: datetime) -> bool:

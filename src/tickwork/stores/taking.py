@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from ..jobs import JobRecord, NewJob, taken
+from ..jobs import JobRecord, JobState, NewJob, taken
+from ..records import copier
+from .rows import utf8
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
+
+    from .durable import Claim
 
     Find = Callable[[str, str], JobRecord | None]
 
@@ -44,6 +49,20 @@ def take_in(
             new += fresh
             by_key.update({(record.task, record.key): record for record in fresh if record.key is not None})
     return answers, new
+
+
+def claimed_at_once(new: Sequence[JobRecord], hungry: Claim | None, now: datetime) -> list[JobRecord]:
+    """Return new jobs as they are when a worker has claimed them that waits: all, or none where that is not so simple.
+
+    To write them as queued and claim them then would be twice the work. Whether others go first, the store must know.
+    """
+    if hungry is None or len(new) > hungry.limit or not all(map(hungry.takes, new)):
+        return []
+    expires = now + timedelta(seconds=hungry.lease_seconds)
+    return [_as_claimed(record, utf8(record.payload), JobState.RUNNING, 1, hungry.worker, expires) for record in new]
+
+
+_as_claimed = copier(JobRecord, "payload", "state", "token", "worker", "lease_expires_at")
 
 
 def _keyed(
