@@ -33,7 +33,7 @@ from .errors import (
 )
 from .events import FireTimeAnswered, JobEnded, JobFailed, JobParked, JobStarted, JobSucceeded, StoreFailed
 from .events import JobCancelled as JobEndCancelled
-from .jobs import JobState, Outcome
+from .jobs import JobState, Outcome, taken
 from .payloads import ErrorInfo, describe_exception
 from .policies import MAX_DEATHS, state_after
 from .prefetch import Prefetch
@@ -75,6 +75,10 @@ STOPPED = "the app stopped before it had ended"
 
 PATIENT_TURNS = 20
 """For so many turns of the loop, ends are put off while jobs in memory begin: a thousand of them begin meanwhile."""
+
+
+PATIENT_SECONDS = 0.05
+"""For so long at the most, the next fire times are not looked for, on a real clock."""
 
 
 class Waiter:
@@ -301,6 +305,8 @@ class Dispatcher:
         self.changed: asyncio.Event = asyncio.Event()
         """Set whenever an end has been written or a claim has found nothing."""
         self._runs: dict[str, JobRun] = {}
+        self.ready: Mapping[str, JobRun] = {}
+        """What was made ready for jobs that are just being made, by their ids."""
         self._claimed: list[JobRun] = []
         self._is_drained = False
         """Whether the last claim found less than there was room for."""
@@ -444,8 +450,13 @@ class Dispatcher:
             self._came_too_late(record)
             return None
         task = self._tasks[record.task]
+        ready = self.ready.get(record.id)
         try:
-            run = JobRun(self, record, task, self.state)
+            if ready is not None and ready.task is task and not (record.attempt or record.lost):
+                run = ready
+                run.record = record
+            else:
+                run = JobRun(self, record, task, self.state)
         except BaseException as error:  # InvalidPayload, or whatever the user's own types raise: this job's fault alone
             if isinstance(error, KeyboardInterrupt):
                 raise
@@ -465,6 +476,13 @@ class Dispatcher:
         self._runs[record.id] = run
         self._workers.unfinished += 1
         return run
+
+    def make_ready(self, job: NewJob) -> JobRun | None:
+        """Return what is to run a job that is made in a moment; None: that is found out when it is claimed."""
+        task = self._tasks.get(job.task)
+        if task is None or self._has_marks:
+            return None
+        return JobRun(self, taken(job, job.run_at), task, self.state)
 
     def _set_apart(self, run: JobRun) -> bool:
         """Return whether a run must wait until another suspect has ended.
@@ -823,6 +841,16 @@ class Dispatcher:
             if self._waiters or (self._is_drained and not self._workers.buffer.waiting):
                 return
             await asyncio.sleep(0)
+
+    async def let_begin(self) -> None:
+        """Let the jobs begin that the store has just taken in, where all that comes after them can wait a little."""
+        if self._has_marks:
+            return
+        until = self._clock.monotonic() + PATIENT_SECONDS
+        for _ in range(PATIENT_TURNS):
+            await asyncio.sleep(0)
+            if (self._is_drained and not self._workers.buffer.waiting) or self._clock.monotonic() >= until:
+                return
 
     async def settle(self) -> None:
         """Write the ends that were put off: whether its last job has ended decides on what a schedule does next."""
