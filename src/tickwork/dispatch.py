@@ -318,6 +318,9 @@ class Dispatcher:
         self._has_stopped = False
         """Whether those who waited were told that the app has stopped."""
         self._outbox: list[tuple[Finish, JobRecord]] = []
+        self._succeeded: list[tuple[JobRun, str | None, str | None]] = []
+        """Ends with a result, or the reason why it cannot be kept: what is written of them is made when it is written,
+        since the next job may wait to begin."""
         self._leases_back: list[Lease] = []
         self._written = asyncio.Event()
         self._flushing = asyncio.Lock()
@@ -327,6 +330,8 @@ class Dispatcher:
         self._is_shared = store.capabilities.multi_process
         self._prefetch = Prefetch(workers.count, clock.monotonic())
         self._freed = asyncio.Event()
+        self._is_full = False
+        """Whether the feeder waits for room."""
         self._has_marks: bool = store.capabilities.durable
         if not store.capabilities.durable:
             workers.refill = self._refill
@@ -346,7 +351,9 @@ class Dispatcher:
             room = self._room()
             if room <= 0:
                 self._freed.clear()
+                self._is_full = True
                 await self._freed.wait()
+                self._is_full = False
                 continue
             try:
                 if self._is_drained:
@@ -375,8 +382,11 @@ class Dispatcher:
 
     async def _take_in(self, records: Sequence[JobRecord]) -> None:
         runs = [run for record in records if (run := self._admit(record)) is not None]
-        self._claimed += runs
         buffer = self._workers.buffer
+        if buffer.qsize() + len(runs) <= buffer.maxsize:  # as always, where nobody was quicker
+            buffer.put_all([run for run in runs if not self._set_apart(run)])
+            return
+        self._claimed += runs
         for run in runs:
             if not self._set_apart(run):
                 if buffer.full():
@@ -632,7 +642,8 @@ class Dispatcher:
 
     def began(self, run: JobRun, now: datetime) -> None:
         """Hear that an attempt begins, and tell of it."""
-        self._freed.set()
+        if self._is_full:
+            self._freed.set()
         if run.run_in in ("loop", "call"):
             self.watch(run)
         if self._has_marks and self._mark_timer is None:
@@ -669,7 +680,7 @@ class Dispatcher:
         if (completion := run.completion) is not None and completion.is_committed:
             self._ended_complete(run, completion, completion.differing(value))
             return
-        record, result, problem = run.record, None, None
+        result = problem = None
         try:
             result = run.task.codec.encode_result(value)
         except BaseException as unfit:  # likewise
@@ -680,7 +691,13 @@ class Dispatcher:
             logger.warning("%s succeeded, but its result cannot be kept: %s", run.describe(), told.message)
         if self._events.wants(JobSucceeded) or logger.isEnabledFor(logging.INFO):
             self._report(run, Outcome.SUCCEEDED, JobState.SUCCEEDED, None, None)
-        self._write(self._success_of(run, result, problem), record)
+        self._succeeded.append((run, result, problem))
+        self._written.set()
+
+    def _line_up_successes(self) -> None:
+        """Put the ends that were put off into the outbox."""
+        ended, self._succeeded = self._succeeded, []
+        self._outbox += [(self._success_of(run, result, problem), run.record) for run, result, problem in ended]
 
     @staticmethod
     def _success_of(run: JobRun, result: str | None, problem: str | None) -> Finish:
@@ -742,7 +759,8 @@ class Dispatcher:
         job_id = run.record.id
         if self._runs.get(job_id) is run:  # else it was lost, and has come again
             del self._runs[job_id]
-        self._freed.set()
+        if self._is_full:
+            self._freed.set()
         if run.context_.has_news and not run.is_complete:
             self._take_progress(run)
         if run.is_watched and self.watchdog is not None:
@@ -854,7 +872,7 @@ class Dispatcher:
 
     async def settle(self) -> None:
         """Write the ends that were put off: whether its last job has ended decides on what a schedule does next."""
-        if self._outbox and not self._has_marks:
+        if (self._outbox or self._succeeded) and not self._has_marks:
             await self._flushed()
 
     async def write_last(self, seconds: float) -> None:
@@ -952,9 +970,11 @@ class Dispatcher:
     async def flush(self) -> None:
         """Hand what has ended to the store now. When the store raises, everything is kept for the next try."""
         self._written.clear()  # what comes from here on, while the store is waited for, sets it again
+        self._line_up_successes()
         if self._marks_due or self._told:
             await self._tell_progress()
-        while self._outbox:
+        while self._outbox or self._succeeded:
+            self._line_up_successes()
             batch = self._outbox[:]
             if self._told:  # told while the store was waited for; after the end it would be refused
                 await self._tell_progress()
@@ -976,7 +996,7 @@ class Dispatcher:
     @property
     def has_unwritten(self) -> bool:
         """Whether ends of attempts wait for the store."""
-        return bool(self._outbox or self._leases_back or self._told)
+        return bool(self._outbox or self._succeeded or self._leases_back or self._told)
 
     # -- the watchdog -----------------------------------------------------------------------------------------------
 

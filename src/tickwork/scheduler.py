@@ -339,7 +339,8 @@ class Scheduler:
                 await asyncio.sleep(0)  # a schedule as fast as this loop must leave turns to the others
                 return
             early = max(at - self._ahead, self._horizon - self._ahead / 2)  # when there is something to prepare
-            timer = self._clock.call_at(early if self._clock.now() < early < at else at, self._changed.set)
+            is_ahead = self._horizon < at and self._clock.now() < early
+            timer = self._clock.call_at(early if is_ahead else at, self._changed.set)
         if self._watchdog is not None:
             self._watchdog.expect(self._mono(self._heap[0][0]) if self._heap else None)
         try:
@@ -391,7 +392,7 @@ class Scheduler:
     def _prepare(self, now: datetime) -> bool:
         """Prepare some of what falls due in a moment, as if that had come, and return whether there is more of it."""
         if now + self._ahead / 2 >= self._horizon:
-            self._look_ahead(now + self._ahead)
+            self._look_ahead(now + self._ahead * 1.5)  # also what comes so soon after that no time is left for it
         coming = self._coming
         for _ in range(min(PREPARED_AT_ONCE, len(coming))):
             entry = coming.popleft()
