@@ -7,6 +7,9 @@ MAIN_JOB = examples/housekeeping.py
 PYTHONS = 3.11 3.12 3.13 3.14 3.15
 PYTHON ?=
 TESTS = not slow
+# Many tests wait for processes: one worker more than there are cores.
+WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 1)
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -19,7 +22,7 @@ run: $(VENV)/.runtime ## run the main job until Ctrl-C
 	@exec $(BIN)/tickwork run $(MAIN_JOB)
 
 test: $(VENV)/.test ## the tests without the slow ones: one Python, one loop
-	$(BIN)/python -m pytest -m "$(TESTS)"
+	$(PYTEST) -m "$(TESTS)"
 
 test-full: $(VENV)/.dev ## all tests, then again on uvloop and on the other Pythons
 	@$(MAKE) --no-print-directory -k test-slow test-uvloop test-pythons
@@ -45,6 +48,8 @@ bench: $(VENV)/.bench ## the benchmarks, as tables
 	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/watchdog.py
 	$(BIN)/python bench/kill.py
+	$(BIN)/python bench/kill_postgres.py
+	$(BIN)/python bench/apart.py
 	$(BIN)/python bench/durable.py
 	$(BIN)/python bench/offload.py
 	$(BIN)/python bench/offload_bytes.py
@@ -61,12 +66,12 @@ clean: ## remove all that make and the tools have made
 # --- the parts of test-full, each of which also runs alone; test-wine, which is none of them ---
 
 test-slow: $(VENV)/.dev
-	TICKWORK_TEST_LOOP=asyncio $(BIN)/python -m pytest
+	TICKWORK_TEST_LOOP=asyncio $(PYTEST)
 
 test-uvloop: $(VENV)/.dev
 	@if $(BIN)/python -c 'import uvloop' 2>/dev/null; then \
-	  echo 'TICKWORK_TEST_LOOP=uvloop $(BIN)/python -m pytest -m "not slow"'; \
-	  TICKWORK_TEST_LOOP=uvloop $(BIN)/python -m pytest -m "not slow"; \
+	  echo 'TICKWORK_TEST_LOOP=uvloop $(PYTEST) -m "not slow"'; \
+	  TICKWORK_TEST_LOOP=uvloop $(PYTEST) -m "not slow"; \
 	elif [ -n "$$CI" ]; then echo 'uvloop is not installed: a failure in CI' >&2; exit 1; \
 	else echo 'uvloop is not installed: not tested'; fi
 

@@ -96,22 +96,26 @@ class Log:
                     break
                 self._offset += len(line)
                 kind, *words = line.split()
-                if kind == "A":
-                    self.accepted[words[1]] = int(words[0])
-                elif kind == "S":
-                    job, pid = words[0], int(words[1])
-                    self.starts[job].append((float(words[2]), pid))
-                    self.by_pid[pid].add(job)
-                    self.open_by_pid[pid].add(job)
-                elif kind == "E":
-                    self.ends[words[0]].append(int(words[1]))
-                    self.open_by_pid[int(words[1])].discard(words[0])
-                elif kind == "R":
-                    for job in words[1:]:
-                        self.rescues[job].append(float(words[0]))
-                else:
-                    *point, pid, at = _until_number(words)
-                    self.last_words[int(pid)] = " ".join(point), float(at), set(words[len(point) + 2 :])
+                self.hear(kind, words)
+
+    def hear(self, kind: str, words: list[str]) -> None:
+        """Take in a line; see `kill_worker.py` for what they mean."""
+        if kind == "A":
+            self.accepted[words[1]] = int(words[0])
+        elif kind == "S":
+            job, pid = words[0], int(words[1])
+            self.starts[job].append((float(words[2]), pid))
+            self.by_pid[pid].add(job)
+            self.open_by_pid[pid].add(job)
+        elif kind == "E":
+            self.ends[words[0]].append(int(words[1]))
+            self.open_by_pid[int(words[1])].discard(words[0])
+        elif kind == "R":
+            for job in words[1:]:
+                self.rescues[job].append(float(words[0]))
+        elif kind == "K":
+            *point, pid_word, at = _until_number(words)
+            self.last_words[int(pid_word)] = " ".join(point), float(at), set(words[len(point) + 2 :])
 
 
 def _until_number(words: list[str]) -> list[str]:
@@ -161,7 +165,7 @@ class Slaughter:
     def start_producer(self) -> None:
         self.log.read()
         self.produced = max(self.log.accepted.values(), default=0)
-        self.producer = self.start("producer", self.produced + 1, self.jobs - self.produced)
+        self.producer = self.start("client", self.produced + 1, self.jobs - self.produced, 1)
         self.producer_dies = len(self.log.accepted) + self.random.randint(1, self.jobs // 5)
 
     # -- the run ----------------------------------------------------------------------------------------------------

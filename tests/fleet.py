@@ -65,7 +65,8 @@ class Fleet:
         self.folder = folder
         self.target = target
         if target is not None:
-            program = program.replace("sqlite:///jobs.db", f"{target.url}?schema={target.schema}")
+            notify = "on" if target.notifies else "off"
+            program = program.replace("sqlite:///jobs.db", f"{target.url}?schema={target.schema}&notify={notify}")
         self.path = folder / "jobs.db"
         (folder / "jobs.py").write_text(HEAD + program)
         (folder / "log").touch()

@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Self
 
 Judge = Callable[[bytes], str | None]
-"""Told what a client sends; returns "before" or "after" to cut its link before or after the server gets it."""
+"""Told what a client sends; returns "before" or "after" to cut its link before or after the server gets it, and
+"freeze before" or "freeze after" to let nothing through from then on."""
 
 
 class Proxy:
@@ -49,9 +50,19 @@ class Proxy:
         """Let nothing through, and say nothing: as a network that has gone."""
         self._passes.clear()
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether nothing comes through."""
+        return not self._passes.is_set()
+
     def thaw(self) -> None:
         """Let through what has come meanwhile."""
         self._passes.set()
+
+    def lead_to(self, port: int) -> None:
+        """Lead new links to another port of this host, and end those that there are."""
+        self._server_port = port
+        self.cut()
 
     def refuse(self, *, is_refusing: bool = True) -> None:
         """End each new link at once, or no longer."""
@@ -90,7 +101,12 @@ class Proxy:
                     if verdict == "before":
                         self.cuts += 1
                         return
+                    if verdict == "freeze before":
+                        self.freeze()
+                        self._passes.wait()
                     (server if source is client else client).sendall(data)
+                    if verdict == "freeze after":
+                        self.freeze()
                     if verdict == "after":
                         self.cuts += 1
                         server.recv(65536)  # it has answered, so it has done it

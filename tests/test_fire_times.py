@@ -767,4 +767,4 @@ def test_every_fire_time_is_answered_once_whatever_happens(caplog: pytest.LogCap
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_fire_time_is_answered_once_in_long_lives(caplog: pytest.LogCaptureFixture) -> None:
-    live(caplog, 300, 50)
+    live(caplog, 120, 50)

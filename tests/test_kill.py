@@ -1,4 +1,4 @@
-"""Workers die, by SIGKILL or by order, in real processes on one file: no job is lost, none runs twice without need."""
+"""Processes die, by SIGKILL or by order, and the server they share: no job is lost, none runs twice without need."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cli.command import DEADLINE
 from fleet import Fleet
+from postgres_server import binaries
 from tickwork.payloads import ErrorInfo
 from tickwork.stores.postgres_target import Target
 
@@ -25,10 +27,10 @@ pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="needs signals"
 # --- any moment --------------------------------------------------------------------------------------------------
 
 
-def kill_bench(*words: str) -> list[dict[str, object]]:
-    """Run the benchmark, and return what it found."""
+def kill_bench(name: str, *words: str) -> list[dict[str, Any]]:
+    """Run a benchmark, and return what it found."""
     done = subprocess.run(
-        [sys.executable, ROOT / "bench" / "kill.py", "--json", *words], capture_output=True, text=True, check=False
+        [sys.executable, ROOT / "bench" / name, "--json", *words], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -37,13 +39,27 @@ def kill_bench(*words: str) -> list[dict[str, object]]:
 @pytest.mark.skipif(not (ROOT / "bench").is_dir(), reason="without the benchmarks")
 @pytest.mark.timeout(120)
 def test_nothing_is_lost_and_nothing_runs_twice_when_workers_and_the_producer_are_killed() -> None:
-    (found,) = kill_bench("--jobs", "150", "--kills", "8", "--processes", "2", "--producer", "dies")
+    (found,) = kill_bench("kill.py", "--jobs", "150", "--kills", "8", "--processes", "2", "--producer", "dies")
 
     assert (found["lost"], found["doubled"], found["damage"]) == (0, 0, ["ok"])
     assert found["kills"] == 8
-    rows = found["rows"]
-    assert isinstance(rows, list)
-    assert all(row["kills"] > 0 for row in rows), rows
+    assert all(row["kills"] > 0 for row in found["rows"]), found["rows"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / "bench").is_dir(), reason="without the benchmarks")
+@pytest.mark.timeout(180)
+def test_nothing_is_lost_twice_or_never_when_workers_schedulers_producer_and_postgresql_itself_are_killed() -> None:
+    binaries()  # skip where there is no server
+    words = "--jobs 200 --every 0.3 --workers 3 --schedulers 2 --restarts 1 --producer-deaths 1"
+    (found,) = kill_bench("kill_postgres.py", *words.split())
+
+    assert (found["lost"], found["doubled"], found["kept_twice"]) == (0, 0, 0), found
+    assert (found["fire_times_never"], found["fire_times_twice"], found["fire_times_passed_over"]) == (0, 0, 0), found
+    assert not found["miscounted"]  # what the store counts is what it holds
+    assert found["states"] == {"succeeded": found["jobs"]}
+    assert found["jobs"] > 200 + found["schedules"] > 200
+    assert all(row["kills"] > 0 for row in found["rows"]), found["rows"]
 
 
 # --- what a death counts for -------------------------------------------------------------------------------------

@@ -117,6 +117,48 @@ def schedules(fleet: Fleet) -> list[str]:
     return [row.name for row in fleet.ask(lambda store: store.schedules())]
 
 
+# --- clocks that differ ------------------------------------------------------------------------------------------
+
+APART = """
+from datetime import timedelta
+from tickwork.clock import SystemClock
+
+class Apart(SystemClock):
+    def now(self):
+        return super().now() + timedelta(seconds=float(os.environ.get("APART", "0")))
+
+app = App("sqlite:///jobs.db", workers=10, drain_seconds=5, clock=Apart())
+
+@app.task(name="fired")
+async def fired(ctx: Context):
+    say("fired", ctx.schedule, ctx.job_id, ctx.fire_time.isoformat())
+
+for number in range(20):
+    app.every("200ms", name=f"apart-{number}", overlap="allow", catch_up="all", max_runs=20)(fired)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_hosts_whose_clocks_are_seconds_apart_fire_each_fire_time_once(tmp_path: Path, target: Target) -> None:
+    # `bench/apart.py` does so with 100 schedules and eight processes.
+    with Fleet(tmp_path, APART, target) as fleet:
+        for ahead in (-1, 0, 1, 1):  # those that are ahead race each other, and then are killed, for the others to race
+            fleet.start(env={"APART": str(ahead)}).wait_for("started:")
+        fleet.wait_said("fired", times=100)
+        dead = [running.pid for running in fleet.processes[2:]]
+        for running in fleet.processes[2:]:
+            fleet.kill(running)
+        fired = "all fire times"  # each of them ran: what a death has interrupted says so twice
+        fleet.wait_until(lambda: len({(*line.words[1:4:2],) for line in fleet.lines("fired")}) == 400, fired, 60)
+        stop(fleet)
+        finish(fleet)
+
+        assert {name: expect_each_fire_time_once(fleet, name, dead) for name in schedules(fleet)} == {
+            f"apart-{number}": 20 for number in range(20)
+        }
+
+
 # --- never two at a time -----------------------------------------------------------------------------------------
 
 ALONE = """

@@ -346,6 +346,71 @@ class StoreConformance:
 
         assert ids(claimed) == [job.id for job in jobs]
 
+    async def test_who_asks_for_certain_jobs_leaves_the_wake_up_to_who_takes_any(
+        self, store: Store, clock: HandClock
+    ) -> None:
+        assert await self.claim(store) == []
+        await store.enqueue([first := new_job(clock)])
+        await self.settle(store)
+        for _ in range(2):
+            assert await self.claim(store, jobs={"another"}, limit=1) == []
+        await self.soon(store.wait_claimable())
+        assert ids(await self.claim(store)) == [first.id]
+
+        waiting = asyncio.ensure_future(store.wait_claimable())
+        await self.settle(store)
+        assert await self.claim(store, jobs={"another"}, limit=1) == []
+        await store.enqueue([second := new_job(clock)])
+        await self.soon(waiting)
+        assert ids(await self.claim(store)) == [second.id]
+
+    async def test_what_was_claimed_for_who_waited_is_lost_to_nobody_when_its_next_claim_is_cancelled(
+        self, store: Store, clock: HandClock
+    ) -> None:
+        assert await self.claim(store) == []
+        waiting = asyncio.ensure_future(store.wait_claimable())
+        await self.settle(store)
+        await store.enqueue([job := new_job(clock)])
+        await self.soon(waiting)
+        claiming = asyncio.ensure_future(self.claim(store, tasks={"t", "u"}))
+        await asyncio.sleep(0)
+        claiming.cancel()
+        await asyncio.wait([claiming])
+        claimed = [] if claiming.cancelled() else claiming.result()
+
+        assert ids(claimed or await self.claim(store)) == [job.id]
+
+    async def test_the_more_urgent_of_jobs_enqueued_in_one_turn_goes_first_whatever_is_asked_in_between(
+        self, store: Store, clock: HandClock
+    ) -> None:
+        assert await self.claim(store, limit=1) == []
+        waiting = asyncio.ensure_future(store.wait_claimable(1))
+        await self.settle(store)
+        early, urgent = new_job(clock), new_job(clock, priority=9)
+        await asyncio.gather(store.enqueue([early]), store.beat(self.worker), store.prune(), store.enqueue([urgent]))
+        await self.soon(waiting)
+
+        assert ids(await self.claim(store, limit=1)) == [urgent.id]
+        assert ids(await self.claim(store, limit=1)) == [early.id]
+
+    async def test_who_asks_for_certain_jobs_again_and_again_waits_in_between(
+        self, store: Store, clock: HandClock
+    ) -> None:
+        async def claims_until_it_waits(jobs: set[str]) -> None:
+            while True:  # it may be woken for nothing, but not for ever
+                assert await self.claim(store, jobs=jobs) == []
+                waiting = asyncio.ensure_future(store.wait_claimable())
+                await self.settle(store)
+                if waiting.cancel():
+                    return
+
+        await store.enqueue([new_job(clock), wanted := new_job(clock, delay=5)])
+        await self.soon(claims_until_it_waits({"another"}))
+        await self.soon(claims_until_it_waits({"another", wanted.id}))
+        clock.advance(6)
+
+        assert ids(await self.claim(store, jobs={"another", wanted.id})) == [wanted.id]
+
     async def test_whatever_may_be_claimed_wakes_who_waits(self, store: Store, clock: HandClock) -> None:
         async def wakes(act: Callable[[], Awaitable[object]]) -> JobRecord:
             while await self.claim(store):

@@ -434,10 +434,12 @@ class Dispatcher:
         """
         if not job_ids:
             return []
-        if self.only is not None:
-            self.only.update(job_ids)
+        wanted = set(job_ids)
+        if self.only is not None:  # all that the feeder asks for, or it would not hear of what this one lets lie
+            self.only.update(wanted)
+            wanted = self.only
         records = await self._store.claim(
-            worker=self._name, tasks=self._tasks.keys(), limit=len(job_ids), jobs=set(job_ids)
+            worker=self._name, tasks=self._tasks.keys(), limit=len(wanted), jobs=frozenset(wanted)
         )
         runs = [run for record in records if (run := self._admit(record)) is not None]
         # Without a wait, for a cancellation would leave them claimed and nowhere.

@@ -26,6 +26,7 @@
     ├── NotTransactional (RuntimeError)     jobs are kept where no transaction of the caller's reaches
     ├── DuplicateJob (ValueError)           a store knows the id of a new job already
     ├── StoreUnavailable (RuntimeError)     the file of a store cannot be opened, read or written
+    │   ├── StoreMoved                      its jobs were moved to another store
     │   └── CheckpointUnavailable           that of a batch
     ├── CheckpointMismatch (ValueError)     the checkpoint is that of another batch
     ├── ProcessDied (RuntimeError)          a child process ended under a job
@@ -414,6 +415,22 @@ class StoreUnavailable(TickworkError, RuntimeError):
     def __init__(self, where: str, reason: str, remedy: str = "") -> None:
         self.where, self.reason = where, reason
         super().__init__(f"store {where}: {reason}" + (f"; {remedy}" if remedy else ""))
+
+
+class StoreMoved(StoreUnavailable):
+    """The jobs of a store were moved to another one (`tickwork store move`): nothing begins here any more.
+
+    Attributes:
+        where: The store.
+        reason: What is wrong.
+        target: Where its jobs are now, without a password.
+    """
+
+    target: str
+
+    def __init__(self, where: str, target: str) -> None:
+        self.target = target
+        super().__init__(where, f"its jobs were moved to {target}", "let the app open that")
 
 
 class CheckpointUnavailable(StoreUnavailable):

@@ -209,7 +209,7 @@ class Program:
         )
 
 
-def leave(status: int, last_words: Callable[[], None] | None = None) -> None:
+def leave(status: int, last_words: Callable[[], object] | None = None) -> None:
     """End the process now, without waiting for threads; what was printed and logged is kept.
 
     Args:

@@ -219,7 +219,7 @@ def test_mistakes_are_told(folder: Path) -> None:
     (folder / "memory.py").write_text("from tickwork import App\napp = App()\n")
     assert error("stats", "memory.py").endswith("this app keeps its jobs in memory, which no other process can reach")
     assert error("stats", "sqlite:///nope.db").endswith("there is no such file; see where the app was started")
-    assert error("move", "sqlite:///a.db", "sqlite:///./a.db").endswith("moved into itself; name another file")
+    assert error("move", "sqlite:///a.db", "sqlite:///./a.db").endswith("moved into itself; name another store")
     assert "redis" in error("stats", "redis://localhost")
 
 

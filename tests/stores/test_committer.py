@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tickwork.errors import NotRunning, StoreUnavailable
+from tickwork.errors import NotRunning, StoreMoved, StoreUnavailable
 from tickwork.stores.committer import MAX_BATCH, Committer
 
 
@@ -152,6 +152,21 @@ async def test_a_database_that_fails_is_asked_once_for_all_who_wait(database: Da
     assert database.commits == [1, -1]
     database.failure = None
     assert await database.numbers() == []
+
+
+async def test_what_may_not_begin_in_a_store_that_was_moved_fails_without_its_neighbours(database: Database) -> None:
+    def refused(db: sqlite3.Connection) -> None:
+        raise StoreMoved("x.db", "y.db")
+
+    await database.held()
+    waiting = [asyncio.create_task(database.committer.run(work)) for work in (insert(1), refused, insert(2))]
+    await asyncio.sleep(0)
+    database.gate.set()
+
+    one, error, two = await asyncio.gather(*waiting, return_exceptions=True)
+    assert (one, two) == (1, 2)
+    assert str(error) == "store x.db: its jobs were moved to y.db; let the app open that"
+    assert await database.numbers() == [1, 2]
 
 
 async def test_what_is_cancelled_while_it_waits_never_runs(database: Database) -> None:
@@ -304,3 +319,24 @@ async def test_a_thread_that_dies_tells_whoever_waits(caplog: pytest.LogCaptureF
     assert str(told) == "the store is closed"
     assert "the thread of the store died" in caplog.text
     await committer.aclose()
+
+
+async def test_when_the_database_fails_while_requests_are_tried_one_by_one_the_others_fail_at_once(
+    database: Database,
+) -> None:
+    def refuse(db: sqlite3.Connection) -> None:
+        raise ValueError("no")
+
+    def fail(db: sqlite3.Connection) -> None:
+        raise StoreUnavailable("x.db", "it is full")
+
+    await database.held()
+    works: list[Callable[[sqlite3.Connection], object]] = [insert(1), refuse, fail, insert(2), insert(3)]
+    waiting = [asyncio.create_task(database.committer.run(work)) for work in works]
+    await asyncio.sleep(0)
+    database.gate.set()
+    told = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert told[0] == 1
+    assert [str(error) for error in told[1:]] == ["no", *["store x.db: it is full"] * 3]
+    assert await database.numbers() == [1]

@@ -917,4 +917,4 @@ def test_a_store_does_what_the_model_says(machine: type[StoreMachine]) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_store_does_what_the_model_says_for_long(machine: type[StoreMachine]) -> None:
-    run(machine, 1000 if machine is MemoryMachine else 150, 80)
+    run(machine, 400 if machine is MemoryMachine else 50, 80)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -14,14 +16,16 @@ import pytest
 
 from postgres_server import running
 from proxy import Proxy
-from tickwork.clock import SystemClock
+from tickwork.clock import Clock, SystemClock
 from tickwork.conformance import declare, ending, firing, ids, lease, new_job
 from tickwork.errors import DuplicateJob, NotRunning, StoreUnavailable
 from tickwork.jobs import JobState
 from tickwork.limits import Limit, Limits, Rate
+from tickwork.stores import postgres_verbs as verbs
+from tickwork.stores.base import Lease
 from tickwork.stores.migration import Migration
 from tickwork.stores.postgres import PostgresStore
-from tickwork.stores.postgres_link import Link
+from tickwork.stores.postgres_link import DOUBT_SECONDS, Link
 from tickwork.stores.postgres_schema import USABLE_FROM, VERSIONS, migrate, plan
 from tickwork.stores.postgres_target import Target, target_of
 
@@ -32,8 +36,8 @@ WaitUntil = Callable[..., Awaitable[None]]
 
 
 @asynccontextmanager
-async def opened(target: Target, **options: Any) -> AsyncIterator[PostgresStore]:
-    store = PostgresStore(target, CLOCK, **options)
+async def opened(target: Target, *, clock: Clock = CLOCK, **options: Any) -> AsyncIterator[PostgresStore]:
+    store = PostgresStore(target, clock, **options)
     await store.open()
     try:
         yield store
@@ -165,6 +169,46 @@ async def test_a_server_that_cannot_be_used_is_told_with_the_remedy(target: Targ
     assert "secret" not in told
 
 
+async def test_a_user_without_rights_is_told_which_to_ask_for(target: Target) -> None:
+    role = f"{target.schema}_app"
+    as_role = replace(target, url=f"{target.url}?options=-crole%3D{role}")
+    async with opened(target):
+        pass
+    with psycopg.connect(target.url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role}")
+        try:
+            said = [
+                await refusal(PostgresStore(replace(as_role, schema=f"{target.schema}_new"), CLOCK).open()),
+                await refusal(PostgresStore(as_role, CLOCK).open()),
+            ]
+            connection.execute(f"GRANT USAGE ON SCHEMA {target.schema} TO {role}")
+            said.append(await refusal(PostgresStore(as_role, CLOCK).open()))
+            connection.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA {target.schema} TO {role}")
+            connection.execute(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA {target.schema} TO {role}")
+            async with opened(as_role, worker="w") as store:
+                await store.enqueue([new_job(CLOCK)])
+                (record,) = await store.claim(worker="w", tasks={"t"}, limit=1)
+                assert await store.finish([ending(record)]) == [True]
+        finally:
+            connection.execute(f"DROP OWNED BY {role}")
+            connection.execute(f"DROP ROLE {role}")
+    database = psycopg.conninfo.conninfo_to_dict(target.url)["dbname"]
+    assert said == [
+        (
+            f"store {target.where}: permission denied for database {database}; let this user create the schema (GRANT "
+            'CREATE ON DATABASE ...), or make one for it: "?schema=..."'
+        ),
+        (
+            f"store {target.where}: its user {role!r} may not use the schema {target.schema!r}; GRANT USAGE ON SCHEMA "
+            f'"{target.schema}" TO "{role}", and rights on what is in it'
+        ),
+        (
+            f"store {target.where}: permission denied for table meta; let this user read and change all tables and "
+            "sequences of the schema (GRANT ... ON ALL ...)"
+        ),
+    ]
+
+
 # -- links that break ---------------------------------------------------------------------------------------------
 
 
@@ -188,6 +232,166 @@ async def test_a_commit_whose_answer_is_lost_is_done_once(target: Target, when: 
             assert {state: count for state, count in (await store.counts()).items() if count} == {JobState.SUCCEEDED: 1}
 
 
+async def test_what_others_have_done_is_noticed_although_the_link_breaks_during_the_look(target: Target) -> None:
+    with Proxy(port_of(target)) as proxy:
+        async with opened(by_way_of(proxy, target), worker="w", keeps_house=False) as one, opened(target) as two:
+            assert await one.claim(worker="w", tasks={"t"}, limit=1) == []
+            waiting = asyncio.ensure_future(one.wait_claimable())
+            await asyncio.sleep(0)
+            proxy.judge = lambda sent: "before" if b"cancel_requested" in sent and proxy.cuts == 0 else None
+            await two.enqueue([job := new_job(CLOCK)])
+            await asyncio.wait_for(waiting, 15)
+
+            assert proxy.cuts == 1
+            assert ids(await one.claim(worker="w", tasks={"t"}, limit=1)) == [job.id]
+
+
+class Cutter:
+    """Cuts a link and cancels a task when it hears for the second time which leases a worker holds."""
+
+    def __init__(self, proxy: Proxy, waiting: asyncio.Future[None]) -> None:
+        self.proxy, self.waiting, self.has_heard = proxy, waiting, False
+
+    def leases_held(self, tokens: Mapping[str, int]) -> None:
+        if self.has_heard:
+            self.proxy.refuse()
+            self.proxy.cut()
+            self.waiting.cancel()
+        self.has_heard = True
+
+    def cancel_asked(self, job_ids: Sequence[str]) -> None:
+        """Nobody asks."""
+
+    def schedules_changed(self) -> None:
+        """Likewise."""
+
+
+async def test_who_is_cancelled_while_it_waits_is_although_the_server_is_away_and_loses_nothing(
+    target: Target, wait_until: WaitUntil
+) -> None:
+    with Proxy(port_of(target)) as proxy:
+        behind = by_way_of(proxy, target)
+        async with opened(behind, worker="w", keeps_house=False, patience_seconds=0.1) as store:
+            assert await store.claim(worker="w", tasks={"t"}, limit=1) == []
+            waiting = asyncio.ensure_future(store.wait_claimable())
+            store.listen(cutter := Cutter(proxy, waiting))
+            await wait_until(lambda: cutter.has_heard)  # of the first look
+            job = new_job(CLOCK)  # asked in one turn, and so done in one transaction: it is refused, and tells
+            await asyncio.gather(store.enqueue([job]), store.progress(Lease("none", 1), started_at=CLOCK.now()))
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            assert tables(target, "SELECT id, state FROM jobs") == [(job.id, "running")]
+            proxy.refuse(is_refusing=False)
+
+            (record,) = await store.claim(worker="w", tasks={"t"}, limit=1)
+            assert (record.id, record.token) == (job.id, 2)
+
+
+class LeapingClock(SystemClock):
+    """A clock of a test that waits for nothing."""
+
+    leapt = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.leapt
+
+
+async def doubt(
+    proxy: Proxy, clock: LeapingClock, when: str, wait_until: WaitUntil, call: Coroutine[Any, Any, object]
+) -> str:
+    """Cut the link when a call commits a claim, before or after the server gets that, until it is given up; say how."""
+    claimed: set[int] = set()
+
+    def judge(sent: bytes) -> str | None:
+        link = threading.get_ident()
+        if b"picked AS" in sent:
+            claimed.add(link)
+        if b"COMMIT" not in sent or link not in claimed:
+            return None
+        proxy.refuse()
+        return when
+
+    def has_failed() -> bool:
+        if proxy.cuts:
+            clock.leapt += DOUBT_SECONDS
+        return calling.done()
+
+    proxy.cuts, proxy.judge = 0, judge
+    calling = asyncio.ensure_future(call)
+    await wait_until(has_failed)
+    proxy.judge = lambda sent: None
+    return await refusal(calling)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_what_a_claim_has_taken_that_nobody_heard_of_is_claimed_again(
+    target: Target, when: str, wait_until: WaitUntil
+) -> None:
+    clock = LeapingClock()
+    with Proxy(port_of(target)) as proxy:
+        async with opened(by_way_of(proxy, target), clock=clock, worker="w", keeps_house=False) as store:
+            jobs = [new_job(CLOCK), new_job(CLOCK)]
+            await store.enqueue(jobs)
+            told = await doubt(proxy, clock, when, wait_until, store.claim(worker="w", tasks={"t"}, limit=5))
+            assert told.endswith("whether that was done is not known"), told
+            assert {token for (token,) in tables(target, "SELECT token FROM jobs")} == {0 if when == "before" else 1}
+            proxy.refuse(is_refusing=False)
+
+            records = await store.claim(worker="w", tasks={"t"}, limit=5)
+            assert ids(records) == [job.id for job in jobs]
+            assert {record.token for record in records} == {1 if when == "before" else 2}
+            assert await store.finish([ending(record) for record in records]) == [True, True]
+            assert (await store.counts())[JobState.SUCCEEDED] == 2
+
+
+async def test_what_was_claimed_for_who_waits_in_an_enqueue_that_nobody_heard_of_wakes_it_all_the_same(
+    target: Target, wait_until: WaitUntil
+) -> None:
+    clock = LeapingClock()
+    with Proxy(port_of(target)) as proxy:
+        async with opened(by_way_of(proxy, target), clock=clock, worker="w", keeps_house=False) as store:
+            assert await store.claim(worker="w", tasks={"t"}, limit=5) == []
+            waiting = asyncio.ensure_future(store.wait_claimable())
+            await asyncio.sleep(0)
+            await doubt(proxy, clock, "after", wait_until, store.enqueue([job := new_job(CLOCK)]))
+            await asyncio.wait_for(waiting, 30)
+            assert tables(target, "SELECT id, state, worker FROM jobs") == [(job.id, "running", "w")]
+            proxy.refuse(is_refusing=False)
+
+            (record,) = await store.claim(worker="w", tasks={"t"}, limit=5)
+            assert (record.id, record.token) == (job.id, 2)
+
+
+SLOW_COMMIT = """
+CREATE FUNCTION {schema}.wait() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON {schema}.jobs DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION {schema}.wait();
+"""
+WAITING = "SELECT pid FROM pg_stat_activity WHERE {pid} = ANY (pg_blocking_pids(pid))"
+
+
+async def test_the_first_commit_of_a_link_that_is_lost_while_it_is_under_way_is_waited_for(
+    target: Target, wait_until: WaitUntil
+) -> None:
+    async with opened(target):  # makes the tables
+        pass
+    with Proxy(port_of(target)) as proxy, psycopg.connect(target.url, autocommit=True) as other:
+        async with opened(by_way_of(proxy, target), keeps_house=False) as store:
+            other.execute(SLOW_COMMIT.format(schema=target.schema))
+            other.execute("SELECT pg_advisory_lock(4711)")
+            enqueuing = asyncio.ensure_future(store.enqueue([job := new_job(CLOCK)]))
+            await wait_until(lambda: tables(target, WAITING.format(pid=other.info.backend_pid)))
+            ((pid,),) = tables(target, WAITING.format(pid=other.info.backend_pid))
+            await asyncio.to_thread(proxy.cut)
+            await wait_until(lambda: tables(target, WAITING.format(pid=pid)))
+            other.execute("SELECT pg_advisory_unlock(4711)")
+
+            assert ids(await enqueuing) == [job.id]
+            assert ids(await store.jobs()) == [job.id]
+            assert {state: count for state, count in (await store.counts()).items() if count} == {JobState.QUEUED: 1}
+
+
 async def play(store: PostgresStore) -> None:
     """Do a bit of everything."""
     await store.set_limits({"t": Limits(Limit(2), Rate(100, per=60))})
@@ -207,34 +411,78 @@ async def play(store: PostgresStore) -> None:
     await store.delete([third.id])
     assert fired.job is not None
     assert [third.id] == [fired.job.id]
+    await store.set_queue("other", paused=True)
+    await store.feed_batch(replace(_part(), task="u", is_last=False), [new_job(CLOCK, "u", batch="b", batch_index=0)])
+    (lost,) = await store.claim(worker="of no process", tasks={"u"}, limit=1)
+    assert ids(await store.rescue()) == [lost.id]
+    await store.cancel_batch("b")
+    await store.cancel([lost.id])
+    await store.register("w", {"t": ""})
+    await store.beat("w")
+    await store.prune()
 
 
-@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("when", ["before", "after"])
+async def expect_played(store: PostgresStore, cancelled: int = 1) -> None:
+    """Check that all of it is done, and once; and that so many jobs are cancelled."""
+    counts = {state: count for state, count in (await store.counts()).items() if count}
+    assert counts == {JobState.RUNNING: 3, JobState.SUCCEEDED: 1, JobState.QUEUED: 1, JobState.CANCELLED: cancelled}
+    there = [record.state for record in await store.jobs()]
+    assert {state: there.count(state) for state in set(there)} == counts
+    assert len(await store.ledger("s")) == 1
+    batch = await store.batch("b")
+    assert {state: count for state, count in batch.counts.items() if count} == {JobState.CANCELLED: 1}
+    assert list(await store.paused_queues()) == ["other"]
+
+
+def named(target: Target) -> Target:
+    """Return the same, whose connections the server knows by the name of the schema."""
+    return replace(target, url=f"{target.url}{'&' if '?' in target.url else '?'}application_name={target.schema}")
+
+
+async def expect_nothing_left(target: Target) -> None:
+    """Wait until the server knows no connection of that name, nor a lock of one."""
+    query = """
+        SELECT state, query, mode FROM pg_stat_activity AS a LEFT JOIN pg_locks AS l USING (pid)
+        WHERE application_name = %s
+    """
+    deadline = CLOCK.monotonic() + 30
+    with psycopg.connect(target.url, autocommit=True) as connection:
+        while left := connection.execute(query, (target.schema,)).fetchall():
+            assert CLOCK.monotonic() < deadline, left
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("when", "step"),
+    [
+        ("before", 11),
+        ("after", 11),
+        pytest.param("before", 2, marks=pytest.mark.slow),
+        pytest.param("after", 1, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.timeout(600)
 async def test_wherever_a_link_breaks_nothing_is_lost_or_done_twice(target: Target, when: str, step: int) -> None:
     """The writer's link is cut at one message after the other, before or after the server gets it."""
     with Proxy(port_of(target)) as proxy:
         for number in itertools.count(0, step):
             schema = f"{target.schema}_{number}"
-            async with opened(replace(by_way_of(proxy, target), schema=schema), worker="w", keeps_house=False) as store:
+            behind = replace(by_way_of(proxy, named(target)), schema=schema)
+            async with opened(behind, worker="w", keeps_house=False) as store:
                 proxy.cuts = 0
-                proxy.judge = _judge(number, when)
+                proxy.judge = judge(number, when)
                 await play(store)
                 proxy.judge = lambda sent: None
-                counts = {state: count for state, count in (await store.counts()).items() if count}
-                assert counts == {JobState.RUNNING: 3, JobState.SUCCEEDED: 1, JobState.QUEUED: 1}, (number, when)
-                there = [record.state for record in await store.jobs()]
-                assert {state: there.count(state) for state in set(there)} == counts
-                assert len(await store.ledger("s")) == 1
+                await expect_played(store)
             with psycopg.connect(target.url, autocommit=True) as connection:
                 connection.execute(f"DROP SCHEMA {schema} CASCADE")
             if proxy.cuts == 0:
                 break
-        assert number > 60
+        assert number > 90
+    await expect_nothing_left(target)
 
 
-def _judge(number: int, when: str) -> Callable[[bytes], str | None]:
+def judge(number: int, when: str) -> Callable[[bytes], str | None]:
     seen = itertools.count()
     return lambda sent: when if _writes(sent) and next(seen) == number else None
 
@@ -291,42 +539,54 @@ async def test_a_network_that_says_nothing_any_more_is_given_up(target: Target) 
             assert ids(await store.jobs()) == [job.id]
 
 
-@pytest.mark.timeout(120)
-async def test_a_server_that_is_restarted_at_once_loses_nothing_that_was_acknowledged(wait_until: WaitUntil) -> None:
-    with running() as server:
-        async with opened(target_of(server.url), worker="w", lease_seconds=60.0) as store:
-            known: list[str] = []
-            is_over = False
+async def go_through(target: Target, outages: Sequence[Callable[[], object]], wait_until: WaitUntil) -> None:
+    """Enqueue and work all the time, and check that outages cost nothing that was acknowledged.
 
-            async def produce() -> None:
-                while not is_over:
-                    (record,) = await store.enqueue([new_job(CLOCK)])
-                    known.append(record.id)
+    Args:
+        target: The schema, in which nothing else is.
+        outages: Functions that cause one, and return when it is over.
+        wait_until: The fixture.
+    """
+    async with opened(target, worker="w", lease_seconds=60.0) as store:
+        known: list[str] = []
+        is_over = False
 
-            async def work() -> None:
-                while not is_over:
-                    await store.finish(
-                        [ending(record) for record in await store.claim(worker="w", tasks={"t"}, limit=9)]
-                    )
+        async def produce() -> None:
+            while not is_over:
+                (record,) = await store.enqueue([new_job(CLOCK)])
+                known.append(record.id)
 
-            tasks = [asyncio.ensure_future(produce()) for _ in range(8)] + [asyncio.ensure_future(work())]
-            for _ in range(3):
-                before = len(known)
-                await wait_until(lambda before=before: len(known) > before + 30)
-                await asyncio.to_thread(server.stop)
-                await asyncio.to_thread(server.start)
+        async def work() -> None:
+            while not is_over:
+                await store.finish([ending(record) for record in await store.claim(worker="w", tasks={"t"}, limit=9)])
+
+        tasks = [asyncio.ensure_future(produce()) for _ in range(8)] + [asyncio.ensure_future(work())]
+        for outage in [*outages, lambda: None]:
             before = len(known)
-            await wait_until(lambda: len(known) > before + 30)
-            is_over = True
-            await asyncio.gather(*tasks)
-            while claimed := await store.claim(worker="w", tasks={"t"}, limit=100):
-                await store.finish([ending(record) for record in claimed])
+            await wait_until(lambda before=before: len(known) > before + 30 or any(task.done() for task in tasks))
+            await asyncio.to_thread(outage)
+        is_over = True
+        await asyncio.gather(*tasks)
+        while claimed := await store.claim(worker="w", tasks={"t"}, limit=100):
+            await store.finish([ending(record) for record in claimed])
 
-            there = await store.jobs(limit=100_000)
-            assert sorted(record.id for record in there) == sorted(known)
-            assert {record.state for record in there} == {JobState.SUCCEEDED}
-            assert all(record.token == 1 for record in there)
-            assert (await store.counts())[JobState.SUCCEEDED] == len(known)
+        there = await store.jobs(limit=100_000)
+        assert sorted(record.id for record in there) == sorted(known)
+        assert {record.state for record in there} == {JobState.SUCCEEDED}
+        assert all(record.token == 1 for record in there)
+        assert (await store.counts())[JobState.SUCCEEDED] == len(known)
+
+
+@pytest.mark.timeout(120)
+async def test_a_server_that_is_restarted_loses_nothing_that_was_acknowledged(wait_until: WaitUntil) -> None:
+    with running() as server:
+
+        def restart(mode: str) -> None:
+            server.stop(mode)
+            server.start()
+
+        ways = [partial(restart, mode) for mode in ("immediate", "fast", "immediate")]
+        await go_through(target_of(server.url), ways, wait_until)
 
 
 # -- several processes --------------------------------------------------------------------------------------------
@@ -401,6 +661,73 @@ async def _drain(store: PostgresStore, name: str, done: list[str]) -> bool:
     await store.finish([ending(record) for record in claimed])
     done.extend(ids(claimed))
     return bool(claimed)
+
+
+def waits(target: Target, name: str) -> bool:
+    """Return whether the connection of this name waits for a lock that another one has."""
+    query = f"SELECT 1 FROM pg_stat_activity WHERE application_name = '{name}' AND wait_event_type = 'Lock'"
+    return bool(tables(target, query))
+
+
+async def test_a_worker_that_renews_and_ends_at_the_same_time_is_not_in_its_own_way(
+    target: Target, wait_until: WaitUntil
+) -> None:
+    writer, watcher = (Link(target, name=f"{target.schema} {name}", clock=CLOCK, now_us=lambda: 0) for name in "ab")
+    async with opened(target, worker="w", keeps_house=False) as store:
+        await store.enqueue([new_job(CLOCK)])
+        (record,) = await store.claim(worker="w", tasks={"t"}, limit=5)
+        tries: list[str] = []
+        has_beaten, may_end = threading.Event(), threading.Event()
+
+        def write(db: Link) -> list[bool]:
+            tries.append("write")
+            verbs.beat(db, CLOCK.now(), "w", None, 60.0)
+            has_beaten.set()
+            may_end.wait(30)
+            return verbs.finish(db, CLOCK.now(), [ending(record)], ())[0]
+
+        def renew(db: Link) -> bool:
+            tries.append("renew")
+            return verbs.renew(db, CLOCK.now(), "w", 60.0)
+
+        writing = asyncio.ensure_future(asyncio.to_thread(writer.transact, write))
+        await asyncio.to_thread(has_beaten.wait, 30)
+        renewing = asyncio.ensure_future(asyncio.to_thread(watcher.transact, renew))
+        await wait_until(lambda: waits(target, f"{target.schema} b"))
+        may_end.set()
+
+        assert (await writing, await renewing) == ([True], True)
+        assert tries == ["write", "renew"]
+    writer.disconnect()
+    watcher.disconnect()
+
+
+def forget(db: Link) -> None:
+    """Forget whoever should have been heard of by now."""
+    verbs.forget_processes(db, CLOCK.now(), CLOCK.now())
+
+
+@pytest.mark.parametrize("way", ["rescued", "forgotten"])
+async def test_two_that_take_the_same_workers_off_the_list_do_not_wait_for_each_other(target: Target, way: str) -> None:
+    async with opened(target, worker="w", keeps_house=False) as store:
+        with psycopg.connect(target.url, options=f"-csearch_path={target.schema}") as other:
+            for name in ("u", "v"):
+                other.execute(
+                    """
+                    INSERT INTO workers (name, host, machine, pid, started_at, beat_at, lives_until)
+                    SELECT %s, host, machine, 2000000000, 0, 0, 0 FROM workers WHERE name = 'w'
+                    """,
+                    (name,),
+                )
+            other.commit()
+            other.execute("DELETE FROM workers WHERE name = 'v'")
+            for left in ({"v", "w"}, {"w"}):
+                if way == "rescued":
+                    await asyncio.wait_for(store.rescue(), 10)
+                else:
+                    await asyncio.wait_for(store.run(forget), 10)
+                assert {name for (name,) in tables(target, "SELECT name FROM workers")} == left
+                other.rollback()
 
 
 async def test_the_bound_holds_for_many_who_enqueue_at_once(target: Target) -> None:

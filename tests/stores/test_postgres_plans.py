@@ -22,6 +22,7 @@ from tickwork.stores import postgres_verbs as verbs
 from tickwork.stores.base import Answer
 from tickwork.stores.batches import BatchPart
 from tickwork.stores.instants import at, us
+from tickwork.stores.postgres_claims import MAX_LINES
 from tickwork.stores.postgres_link import Link, marked
 from tickwork.stores.postgres_schema import migrate
 from tickwork.stores.postgres_target import Target
@@ -46,12 +47,19 @@ class Explained(Link):
     """A link that has the server tell how it will run each statement. `plans`: statement and plan of each."""
 
     plans: list[tuple[str, dict[str, Any]]]
+    how = "FORMAT JSON"
 
     def execute(self, query: str, params: Any = ()) -> psycopg.Cursor[Any]:
         if query.lstrip().startswith(EXPLAINED) and self.connection is not None:
-            told = self.connection.execute(f"EXPLAIN (FORMAT JSON) {marked(query)}", params or None).fetchall()
+            told = self.connection.execute(f"EXPLAIN ({self.how}) {marked(query)}", params or None).fetchall()
             self.plans.append((query, told[0][0][0]["Plan"]))
         return super().execute(query, params)
+
+
+class Measured(Explained):
+    """A link that has the server run each statement, and tell what that took, before it runs it again."""
+
+    how = "ANALYZE, BUFFERS, FORMAT JSON"
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -67,16 +75,17 @@ def link_to(target: Target, clock: HandClock, kind: type[Link] = Link) -> Link:
     return link
 
 
-def fill(db: Link, now: int) -> None:
+def fill(db: Link, now: int, waiting: int = WAITING, finished: int = FINISHED, size: int = 2) -> None:
     """Write jobs that wait, at a gate and before none, that run, are parked and finished, with all that goes with it.
 
-    Every second job is one of a schedule that has its rows in the ledger; every fourth is of a batch.
+    Every second job is one of a schedule that has its rows in the ledger; every fourth is of a batch. The payloads of
+    those that are not finished have that size.
     """
     db.execute(
         """
         INSERT INTO jobs (id, task, payload, run_at, queue, priority, schedule, fire_time, state, enqueued_at, worker,
             lease_expires_at, batch, batch_index, gate1, gate, misfit)
-        SELECT 'new' || i, 't' || i %% 7, '{}', %s + i, 'q' || i %% 5, i %% 3,
+        SELECT 'new' || i, 't' || i %% 7, rpad('{', %s::int - 1) || '}', %s + i, 'q' || i %% 5, i %% 3,
             CASE WHEN i %% 2 = 0 THEN 's' || i %% 100 END, CASE WHEN i %% 2 = 0 THEN i END, state, i,
             CASE state WHEN 'running' THEN 'other' END, CASE state WHEN 'running' THEN %s + i END,
             CASE WHEN i %% 4 = 1 THEN 'live' END, CASE WHEN i %% 4 = 1 THEN i END,
@@ -88,7 +97,7 @@ def fill(db: Link, now: int) -> None:
             FROM generate_series(1, %s::int) AS i
         ) AS made
         """,
-        (now, now + us(at(3_600_000_000)), WAITING),
+        (size, now, now + us(at(3_600_000_000)), waiting),
     )
     db.execute(
         """
@@ -100,7 +109,7 @@ def fill(db: Link, now: int) -> None:
             CASE WHEN i %% 4 = 1 THEN 'old' END, CASE WHEN i %% 4 = 1 THEN i END, CASE WHEN i %% 4 = 1 THEN i END
         FROM generate_series(1, %s::int) AS i
         """,
-        (now, FINISHED, FINISHED),
+        (now, finished, finished),
     )
     db.execute(
         """
@@ -118,10 +127,7 @@ def fill(db: Link, now: int) -> None:
 
 
 def verbs_of(clock: HandClock) -> Iterator[Verb]:
-    """Yield every verb but `queues`, in an order in which each has something to do.
-
-    That one counts the unfinished jobs of every queue, which no index can tell without a look at each of them.
-    """
+    """Yield every verb but `queues`, in an order in which each has something to do; see below for that one."""
     now = clock.now()
     jobs = [new_job(clock, delay=(number % 2) * 60, key=f"k{number}", priority=9) for number in range(20)]
     yield "enqueue", lambda db: verbs.enqueue(db, now, [jobs], 100_000)
@@ -319,8 +325,74 @@ def test_a_claim_walks_no_queue_that_has_just_filled(target: Target, clock: Hand
     assert {name for name in indexes if name.startswith("jobs_")} == {
         "jobs_later",
         "jobs_grace",
+        "jobs_lines",
         "jobs_ready",
         "jobs_pkey",
         "jobs_id",  # of the one that begins too late
     }
     assert [wrong for node in steps if (wrong := fault(node)) is not None] == []
+
+
+@pytest.mark.parametrize("asked", [{"tasks": {"none"}}, {"tasks": {"t"}, "queues": {"none"}}, {"tasks": {"a", "b"}}])
+def test_a_claim_that_nothing_is_there_for_does_not_look_at_the_jobs_of_others(
+    target: Target, clock: HandClock, asked: dict[str, Any]
+) -> None:
+    maker = link_to(target, clock)
+    maker.transact(lambda db: migrate(db, target.where, target.schema))
+    jobs = [new_job(clock) for _ in range(WAITING)]
+    maker.transact(lambda db: verbs.enqueue(db, clock.now(), [jobs], 100_000))
+    maker.disconnect()
+    link = link_to(target, clock, Measured)
+    assert isinstance(link, Measured)
+    options: dict[str, Any] = {"worker": "w", "limit": 5, "lease_seconds": 60.0, "queues": None, "jobs": None}
+    link.plans = []
+    assert link.transact(lambda db: verbs.claim_next(db, clock.now(), **(options | asked))) == ([], None)
+    link.disconnect()
+
+    ((_, plan),) = [told for told in link.plans if "picked AS" in told[0]]
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 50
+
+
+def test_among_more_tasks_than_a_claim_looks_through_it_finds_what_is_there(target: Target, clock: HandClock) -> None:
+    link = link_to(target, clock)
+    link.transact(lambda db: migrate(db, target.where, target.schema))
+    jobs = [new_job(clock, f"t{number:03}", queue=f"q{number % 9}") for number in range(2 * MAX_LINES)]
+    link.transact(lambda db: verbs.enqueue(db, clock.now(), [jobs], 100_000))
+    options: dict[str, Any] = {"worker": "w", "limit": 5, "lease_seconds": 60.0, "jobs": None}
+    for job in jobs:
+        for queues in ({"none"}, {job.queue}):
+            claimed, _ = link.transact(
+                lambda db, job=job, queues=queues: verbs.claim_next(  # type: ignore[misc]
+                    db, clock.now(), tasks={job.task}, queues=queues, **options
+                )
+            )
+            assert [record.id for record in claimed] == ([job.id] if queues == {job.queue} else [])
+    link.disconnect()
+
+
+@pytest.mark.slow
+def test_people_look_at_200_000_jobs_through_indexes(target: Target, clock: HandClock) -> None:
+    link = link_to(target, clock, Explained)
+    assert isinstance(link, Explained)
+    link.plans = []
+    link.transact(lambda db: migrate(db, target.where, target.schema))
+    link.transact(lambda db: fill(db, us(clock.now()), 100_000, 100_000, size=500))
+    assert link.connection is not None
+    are_old = "SELECT relallvisible = relpages FROM pg_class WHERE oid = 'jobs'::regclass"
+    link.connection.execute("VACUUM ANALYZE jobs, finished")
+    while link.connection.execute(are_old).fetchone() == (False,):  # somebody else's transaction was in the way
+        link.connection.execute("VACUUM jobs")
+    link.plans = []
+    nearly_later = clock.now() + timedelta(seconds=59.999)  # of what `fill` has finished, a thousand jobs are as new
+    queues = link.transact(lambda db: people.queues(db, nearly_later))
+    counted = list(link.plans)
+    faults = costly(link, verbs_of_people(clock))
+    link.disconnect()
+
+    assert faults == {}
+    assert sum(queue.queued + queue.scheduled + queue.running for queue in queues) == 90_000
+    steps = [node for _, plan in counted for node in nodes(plan) if node.get("Relation Name") in LARGE]
+    assert [(step["Node Type"], step.get("Index Name")) for step in steps] == [
+        ("Index Only Scan", "jobs_by_state"),
+        ("Index Scan", "finished_age"),
+    ]

@@ -128,3 +128,25 @@ def test_what_libpq_says_is_told_in_one_line_with_a_remedy(refused_connection: p
 )
 def test_an_error_is_tried_again_told_or_the_callers_own(error: psycopg.Error, kind: Kind) -> None:
     assert kind_of(error) is kind
+
+
+@pytest.mark.parametrize(
+    ("url", "address", "dump"),
+    [
+        (
+            "postgresql://u:secret@h:5432/d",
+            "postgresql://u@h:5432/d",
+            "postgresql://u@h:5432/d '--schema=\"tickwork\"'",
+        ),
+        (
+            "postgresql:///d?host=/run/pg&password=secret&schema=My%20jobs",
+            "postgresql:///d?host=%2Frun%2Fpg&schema=My%20jobs",
+            "'postgresql:///d?host=%2Frun%2Fpg' '--schema=\"My jobs\"'",
+        ),
+    ],
+)
+def test_what_others_are_told_of_a_target_has_no_password(url: str, address: str, dump: str) -> None:
+    target = target_of(url)
+    assert target.address == address
+    assert target_of(target.address).schema == target.schema
+    assert target.dump_command == f"pg_dump -Fc --file=jobs.dump -d {dump}"

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from parts import lacking
+from parts import lacking, small_disk
 from tickwork.clock import SystemClock
 from tickwork.conformance import HandClock, ending, ids, lease, new_job
 from tickwork.errors import NotRunning, StoreUnavailable
@@ -386,19 +386,10 @@ def test_a_file_that_may_not_grow_loses_nothing_that_was_acknowledged(tmp_path: 
 
 @pytest.mark.timeout(120)
 def test_a_full_disk_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(disk)]
-    if shutil.which("mount") is None:
-        lacking("mount is missing; .ci/packages installs it")
-    if subprocess.run(mount, capture_output=True).returncode:
-        lacking("only root may mount a small disk, and not everywhere")
-    try:
+    with small_disk(tmp_path / "disk", "1500k") as disk:
         (disk / "ballast").write_bytes(b"x" * 800_000)
         remedy = "make room; what was asked for is not done, and is tried again where the app asked"
         check_full(disk / "jobs.db", "disk", f"database or disk is full; {remedy}")
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 async def test_numbers_and_texts_that_sqlite_cannot_keep_spoil_no_others(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -94,6 +95,37 @@ def test_who_has_left_is_in_nobodys_way(tmp_path: Path) -> None:
     first.leave("ended")
 
     assert second.take(AT, "cron", "skip", run).outcome == "ran"
+
+
+def test_who_comes_when_the_last_run_has_just_ended_does_not_overtake_who_waits(tmp_path: Path) -> None:
+    first, later = (Turns(tmp_path, "app", "nightly", SystemClock()) for _ in range(2))
+    assert first.take(AT, "cron", "queue", run).outcome == "ran"
+    (path,) = tmp_path.glob("*.next")
+    waits = FileLock(path)  # of a process that looks again in a while
+    assert waits.try_acquire()
+    first.leave("ended")
+
+    assert later.take(AT + timedelta(minutes=1), "cron", "queue", run).outcome == "merged"
+    waits.close()
+    assert later.take(AT + timedelta(minutes=2), "cron", "queue", run).outcome == "ran"
+
+
+def test_who_waits_has_its_turn_also_when_the_note_is_lost(tmp_path: Path) -> None:
+    first, second, third = (Turns(tmp_path, "app", "nightly", SystemClock()) for _ in range(3))
+    assert first.take(AT, "cron", "queue", run).outcome == "ran"
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(second.take, AT + timedelta(minutes=1), "cron", "queue", run)
+        (path,) = tmp_path.glob("*.json")
+        while (note := read_note(path)) is None or note.waiting is None:
+            time.sleep(0.002)
+        path.unlink()
+        assert third.take(AT + timedelta(minutes=2), "cron", "queue", run).outcome == "merged"
+        first.leave("ended")
+        assert waiting.result(30).outcome == "ran"
+    note = read_note(path)
+    assert note is not None
+    assert note.waiting is None
+    assert note.running is not None
 
 
 def test_another_trigger_begins_anew_without_forgetting_what_is_answered(tmp_path: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..clock import SystemClock
-from ..durations import format_about
+from ..durations import format_about, format_seconds, seconds
 from ..errors import StoreUnavailable
-from ..program import JOB_FAILED, OK
+from ..program import JOB_FAILED, OK, leave
 from .jobs import age
 from .output import as_json, lines, table
 from .target import load
@@ -30,6 +31,9 @@ def add_fleet(add: Callable[..., argparse.ArgumentParser]) -> None:
     health = add("health", "Say whether all is well: exit status 0, or 1 with what is wrong.")
     health.add_argument(
         "--max-wait", metavar="DURATION", help="also ask that jobs begin within this time of being due, such as 10m"
+    )
+    health.add_argument(
+        "--timeout", metavar="DURATION", default="10s", help="how long the store has for its answer (10s)"
     )
     for command in (workers, health):
         command.add_argument("--json", action="store_true", help="as JSON")
@@ -88,19 +92,31 @@ def _as_data(worker: WorkerRow) -> dict[str, Any]:
 def run_health(options: argparse.Namespace) -> int:
     """Say whether all is well."""
     app = load(options.target, show_traceback=options.verbose)
+    limit = seconds(options.timeout, "--timeout")
 
     async def read() -> Health:
         async with app.looking("await app.health()"):
             return await app.health(max_wait=options.max_wait)
 
-    oldest: float | None = None
-    live: int | None = None
+    async def read_in_time() -> Health:
+        reading = asyncio.ensure_future(read())
+        await asyncio.wait({reading}, timeout=limit)
+        if not reading.done():  # a thread waits for the server, and nothing calls it back
+            said = f"the store has not answered within {format_seconds(limit)}"
+            leave(JOB_FAILED, partial(_say_health, options, [said]))
+        return await reading
+
     try:
-        health = asyncio.run(read())
+        health = asyncio.run(read_in_time())
     except StoreUnavailable as error:
-        problems = [str(error)]
-    else:
-        problems, oldest, live = health.problems, health.oldest_due_seconds, len(health.workers or ())
+        return _say_health(options, [str(error)])
+    return _say_health(options, health.problems, oldest=health.oldest_due_seconds, live=len(health.workers or ()))
+
+
+def _say_health(
+    options: argparse.Namespace, problems: list[str], *, oldest: float | None = None, live: int | None = None
+) -> int:
+    """Print what is wrong, or that all is well, and return the exit status."""
     if options.json:
         as_json({"ok": not problems, "problems": problems, "workers": live, "oldest_due_seconds": oldest})
     elif problems:

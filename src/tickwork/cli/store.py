@@ -1,10 +1,9 @@
-"""`tickwork store`: measure, check, prune, copy and move the file in which an app keeps its jobs; migrate it."""
+"""`tickwork store`: measure, check, prune, copy, migrate and move the file or schema of an app's jobs."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import asynccontextmanager
 from dataclasses import asdict
 from itertools import groupby
 from operator import itemgetter
@@ -13,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from ..clock import SystemClock
 from ..durations import format_about, seconds
-from ..errors import InvalidTarget, StoreUnavailable, UnknownTask
+from ..errors import InvalidTarget, UnknownTask
 from ..program import OK
 from .output import as_json, lines, table
-from .store_migrate import add_migrate, migrate, store_of
+from .store_migrate import add_migrate, migrate
+from .store_target import opened, store_of
 from .target import app_of, load
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
     from datetime import datetime
 
     from ..app import App
     from ..stores.postgres_upkeep import SchemaStats
-    from ..stores.sqlite import SQLiteStore
     from ..stores.sqlite_upkeep import StoreStats
     from ..tasks import AnyTask
 
@@ -35,15 +34,16 @@ if TYPE_CHECKING:
 FOUND = 1
 PART = 1_000
 """So many saved jobs are enqueued in one transaction."""
-STORE = (
-    'an app (module:app, module, path/file.py), or a URL: "sqlite:///jobs.db"; '
-    'for stats and migrate "postgresql://...", too'
-)
+STORE = 'an app (module:app, module, path/file.py), or a URL: "sqlite:///jobs.db", "postgresql://..."'
 
 
 def add_store(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
-    command = add("store", "Measure, check, prune, copy and move the file in which jobs are kept.", needs_target=False)
+    command = add(
+        "store",
+        "Measure, check, prune, copy and move the file or the schema in which jobs are kept.",
+        needs_target=False,
+    )
     actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     def action(name: str, summary: str) -> argparse.ArgumentParser:
@@ -57,7 +57,7 @@ def add_store(add: Callable[..., argparse.ArgumentParser]) -> None:
     check.add_argument("--repair", action="store_true", help="mend what needs no person, then look again")
     check.add_argument("--json", action="store_true", help="as JSON")
     action("prune", "Forget now what the app's retention no longer keeps.")
-    backup = action("backup", "Write a copy as it stands at this moment, also while apps work on it.")
+    backup = action("backup", "Write a copy of a file as it stands at this moment, also while apps work on it.")
     backup.add_argument("destination", metavar="FILE", help="the copy; never over a file that is there")
     move = action("move", "Move all jobs, schedules and ledgers into another store, and close the old one down.")
     move.add_argument("to", metavar="TO", help=STORE.replace("an app", "likewise: an app"))
@@ -72,29 +72,6 @@ def run_store(options: argparse.Namespace) -> int:
     return status
 
 
-@asynccontextmanager
-async def _opened(word: str, *, makes: bool = False, verbose: bool = False) -> AsyncIterator[SQLiteStore]:
-    """Open the store that a word names, without workers or schedules."""
-    from ..stores.sqlite import SQLiteStore
-
-    app = app_of(word, show_traceback=verbose)
-    if app.path is None and app.is_durable:
-        raise InvalidTarget(word, "its jobs are in PostgreSQL: use that server's own tools; this action is for files")
-    if app.path is None:
-        raise InvalidTarget(word, "this app keeps its jobs in memory, which no other process can reach")
-    if not makes and not app.path.exists():
-        raise StoreUnavailable(str(app.path), "there is no such file", "see where the app was started")
-    keep = app.retention
-    store = SQLiteStore(
-        app.path, SystemClock(), keep_results=keep.results, keep_jobs=keep.jobs, keep_ledger=keep.ledger
-    )
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
 async def _stats(options: argparse.Namespace) -> int:
     found = await _measured(options.store, verbose=options.verbose)
     if options.json:
@@ -107,16 +84,16 @@ async def _stats(options: argparse.Namespace) -> int:
 
 async def _measured(word: str, *, verbose: bool) -> StoreStats | SchemaStats:
     from ..stores import upkeep
+    from ..stores.sqlite import SQLiteStore
 
-    app = app_of(word, show_traceback=verbose)
-    if app.is_durable and app.path is None:
-        from ..stores.postgres import PostgresStore
-
-        store, _ = store_of(app, word)
-        assert isinstance(store, PostgresStore), store
+    store = store_of(app_of(word, show_traceback=verbose), word)
+    if not isinstance(store, SQLiteStore):
         return await asyncio.to_thread(store.stats)
-    async with _opened(word, verbose=verbose) as file:
-        return await upkeep.stats(file)
+    await store.open()
+    try:
+        return await upkeep.stats(store)
+    finally:
+        await store.close()
 
 
 def _rows(found: StoreStats | SchemaStats, now: datetime) -> list[list[str]]:
@@ -144,8 +121,11 @@ async def _migrate(options: argparse.Namespace) -> int:
 async def _check(options: argparse.Namespace) -> int:
     from ..stores import upkeep
 
-    async with _opened(options.store, verbose=options.verbose) as store:
-        findings = await upkeep.check(store, SystemClock().now(), repair=options.repair)
+    store = store_of(app_of(options.store, show_traceback=options.verbose), options.store)
+    findings = upkeep.check_version(await asyncio.to_thread(store.plan_migration))  # before opening it changes that
+    if not findings:
+        async with opened(options.store, verbose=options.verbose) as store:
+            findings = await upkeep.check(store, store.now(), repair=options.repair)
     if options.json:
         as_json([{"rule": found.rule, "text": found.text, "remedy": found.remedy} for found in findings])
     elif findings:
@@ -156,7 +136,7 @@ async def _check(options: argparse.Namespace) -> int:
 
 
 async def _prune(options: argparse.Namespace) -> int:
-    async with _opened(options.store, verbose=options.verbose) as store:
+    async with opened(options.store, verbose=options.verbose) as store:
         gone = await store.prune()
     lines([f"forgot {gone:,} jobs and rows of ledgers"])
     return OK
@@ -164,9 +144,18 @@ async def _prune(options: argparse.Namespace) -> int:
 
 async def _backup(options: argparse.Namespace) -> int:
     from ..stores import upkeep
+    from ..stores.sqlite import SQLiteStore
 
-    async with _opened(options.store, verbose=options.verbose) as store:
+    store = store_of(app_of(options.store, show_traceback=options.verbose), options.store)
+    if not isinstance(store, SQLiteStore):
+        raise InvalidTarget(
+            options.store, f"its jobs are in PostgreSQL, which has its own tools: {store.target.dump_command}"
+        )
+    await store.open()
+    try:
         size = await upkeep.backup(store, Path(options.destination))
+    finally:
+        await store.close()
     lines([f"wrote {options.destination}, {size / 1e6:,.1f} MB"])
     return OK
 
@@ -176,11 +165,11 @@ async def _move(options: argparse.Namespace) -> int:
 
     wait = seconds(options.wait, "--wait", allow_zero=True)
     async with (
-        _opened(options.store, verbose=options.verbose) as source,
-        _opened(options.to, makes=True, verbose=options.verbose) as target,
+        opened(options.store, verbose=options.verbose) as source,
+        opened(options.to, makes=True, verbose=options.verbose) as target,
     ):
         moved = await upkeep.move(source, target, wait_seconds=wait)
-    told = ", ".join(f"{count:,} rows of {name}" for name, count in moved.rows.items() if count)
+    told = ", ".join(f"{count:,} rows of {name}" for name, count in sorted(moved.rows.items()) if count)
     lines([f"moved {told or 'nothing'}"])
     if moved.left:
         print(f"tickwork: no place for {', '.join(moved.left)}: other jobs there have their keys", file=sys.stderr)

@@ -6,20 +6,16 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING
 
-from ..clock import SystemClock
-from ..errors import InvalidTarget, StoreUnavailable
 from ..program import OK
 from .output import lines
+from .store_target import name_of, store_of
 from .target import app_of
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
 
-    from ..app import App
     from ..stores.migration import Migration
-    from ..stores.postgres import PostgresStore
-    from ..stores.sqlite import SQLiteStore
 
 
 def add_migrate(action: Callable[[str, str], argparse.ArgumentParser]) -> None:
@@ -30,7 +26,8 @@ def add_migrate(action: Callable[[str, str], argparse.ArgumentParser]) -> None:
 
 async def migrate(options: argparse.Namespace) -> int:
     """Do so, or print what would."""
-    store, where = store_of(app_of(options.store, show_traceback=options.verbose), options.store)
+    store = store_of(app_of(options.store, show_traceback=options.verbose), options.store)
+    where = name_of(store)
     before = await asyncio.to_thread(store.plan_migration)
     if options.plan:
         lines(_script(where, before))
@@ -43,23 +40,6 @@ async def migrate(options: argparse.Namespace) -> int:
     else:
         lines([f"{where}: nothing to do, there are {_told(before)}"])
     return OK
-
-
-def store_of(app: App, word: str) -> tuple[SQLiteStore | PostgresStore, str]:
-    """Return the store of an app, which is not open and has no worker, and what people call it."""
-    if not app.is_durable:
-        raise InvalidTarget(word, "this app keeps its jobs in memory, which no other process can reach")
-    if app.path is not None:
-        from ..stores.sqlite import SQLiteStore
-
-        if not app.path.exists():
-            raise StoreUnavailable(str(app.path), "there is no such file", "see where the app was started")
-        return SQLiteStore(app.path, SystemClock()), str(app.path)
-    from ..stores.postgres import PostgresStore
-
-    made = app._make_store()
-    assert isinstance(made, PostgresStore), made
-    return PostgresStore(made.target, SystemClock()), f"{made.target.where}, schema {made.target.schema}"
 
 
 def _told(found: Migration) -> str:

@@ -284,6 +284,11 @@ class Finish:
         return self.outcome is not None and self.outcome is not Outcome.SUCCEEDED
 
 
+def is_aside(jobs: Collection[str] | None, last: Collection[str] | None) -> bool:
+    """Return whether a claim of certain jobs asks for less than the last one did; None: for any. See `Store.claim`."""
+    return jobs is not None and (last is None or set(jobs) < set(last))
+
+
 def attempt_of(finish: Finish, worker: str | None, now: datetime) -> Attempt:
     """Return what is kept of an attempt that did not succeed."""
     assert finish.outcome is not None
@@ -519,7 +524,8 @@ class Store(ABC):
             tasks: The names of the tasks it knows; jobs of others stay queued.
             limit: How many at the most.
             queues: From which queues; None: from all.
-            jobs: Only those of these ids; None: any.
+            jobs: Only those of these ids; None: any. Who asks for less than the last claim did asks aside: that one
+                stays the last, for those who wait (`wait_claimable`).
             lease_seconds: How long the claim holds unless extended; None: as long as the process lives, and, in a
                 store of several processes, its loop turns.
 

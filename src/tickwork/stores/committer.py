@@ -25,7 +25,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..clock import outside
-from ..errors import NotRunning, StoreUnavailable
+from ..errors import NotRunning, StoreMoved, StoreUnavailable
 from ..shield import to_its_end
 
 if TYPE_CHECKING:
@@ -321,10 +321,17 @@ class Committer(Generic[C]):
 
     def _answer(self, connection: C, batch: list[_Request[Any, Any, Any]]) -> None:
         is_done = self._try(connection, batch)
-        if not is_done and len(batch) > 1 and not isinstance(batch[0].error, StoreUnavailable):
-            for request in batch:
-                self._try(connection, [request])
+        if not is_done and len(batch) > 1 and _may_be_one_of(batch[0].error):
+            self._try_each(connection, batch)
         self._say(batch)
+
+    def _try_each(self, connection: C, batch: list[_Request[Any, Any, Any]]) -> None:
+        """Try requests one by one; once the database fails, the others need not wait for it, too."""
+        for number, request in enumerate(batch):
+            if not self._try(connection, [request]) and not _may_be_one_of(request.error):
+                for left in batch[number + 1 :]:
+                    left.error = request.error
+                return
 
     def _try(self, connection: C, batch: list[_Request[Any, Any, Any]]) -> bool:
         try:
@@ -355,6 +362,11 @@ class Committer(Generic[C]):
             self._news.append(partial(call, *args))
         else:
             self._tell(call, *args)
+
+
+def _may_be_one_of(error: BaseException | None) -> bool:
+    """Return whether what failed may be the fault of one request, so that the others are tried without it."""
+    return isinstance(error, StoreMoved) or not isinstance(error, StoreUnavailable)
 
 
 def _each(connection: C, works: list[Callable[[C], T]]) -> list[T]:

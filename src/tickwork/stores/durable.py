@@ -11,15 +11,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
-from ..errors import NotRunning, QueueFull
+from ..errors import NotRunning, QueueFull, StoreUnavailable
 from ..jobs import JobState
 from ..shield import to_its_end
-from .base import Lease, Store, check_finishes
+from .base import Lease, Store, check_finishes, is_aside
 from .batches import BatchRow, BatchWaits
 from .ends import Ends
 
@@ -57,6 +58,8 @@ class Dialect(NamedTuple):
     batches: ModuleType
     limits: ModuleType
     attempts: ModuleType
+    checks: ModuleType
+    moving: ModuleType
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +156,12 @@ class DurableStore(Store):
         self._feeding: Hungry | None = None
         """The worker that waits for jobs, and what that transaction has claimed for it."""
         self._fed: list[JobRecord] = []
+        self._are_more = False
+        """Whether another function is run after the present one."""
+        self._taken: list[Lease] = []
+        """What that transaction has claimed, for whomever."""
+        self._orphans: list[Lease] = []
+        """What was claimed, and nobody is to have: the next transaction gives it back. The loop adds some, too."""
         self._batches_told: dict[str, BatchRow] = {}
         """The batches for which somebody waits, as the loop was last told of them."""
         self._housekept_mono = 0.0
@@ -160,6 +169,20 @@ class DurableStore(Store):
         self._offset = timedelta(0)
 
     # -- what each database does in its own way ---------------------------------------------------------------------
+
+    def now(self) -> datetime:
+        """Return the time by which this store goes (UTC); for `upkeep`."""
+        return self._now()
+
+    @property
+    @abstractmethod
+    def where(self) -> str:
+        """What errors call the store, without a password."""
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """The URL by which an app opens it, without a password."""
 
     def _now(self) -> datetime:
         """Return the time by which this store goes."""
@@ -205,8 +228,16 @@ class DurableStore(Store):
 
     def _do(self, db: Any, works: Sequence[Callable[[Any], Any]]) -> tuple[list[Any], Callable[[], None]]:
         """Run functions in the open transaction; return their values, and what to call when it is committed."""
-        self._queued, self._fed, self._feeding = [], [], self._hungry
-        values = [work(db) for work in works]
+        self._queued, self._fed, self._taken, self._feeding = [], [], [], self._hungry
+        orphans = self._orphans[:]
+        if orphans:  # before anybody claims
+            self._hold(db, [lease.job_id for lease in orphans])
+            for lease in orphans:
+                self.sql.verbs.release(db, self._now(), lease)
+        values = []
+        for left, work in zip(reversed(range(len(works))), works, strict=True):
+            self._are_more = left > 0
+            values.append(work(db))
         hungry, fed = self._feeding, self._fed
         if hungry is not None and self._queued and not fed:
             fed = self._feed(db, hungry)
@@ -214,6 +245,9 @@ class DurableStore(Store):
         moved = self._moved_batches(db)
 
         def tell() -> None:
+            if orphans:
+                del self._orphans[: len(orphans)]
+                self._committer.call_on_loop(self._tell_released, orphans)
             if hungry is not None and fed:
                 self._committer.call_on_loop(self._catch, hungry, fed)
             if are_left:
@@ -395,10 +429,10 @@ class DurableStore(Store):
         """Take in what several callers enqueue; in the thread."""
         self._expect_here(db)
         hungry = self._feeding
+        # What comes after this in the transaction may make jobs that go first: then a claim at its end decides.
+        claim = None if hungry is None or self._are_more else hungry.claim
         answers: list[list[JobRecord] | None]
-        answers, claimed = self.sql.verbs.enqueue(
-            db, self._now(), asked, self._max_queued, None if hungry is None else hungry.claim
-        )
+        answers, claimed = self.sql.verbs.enqueue(db, self._now(), asked, self._max_queued, claim)
         if hungry is not None and claimed:
             self._fed, hungry.claim = claimed, None
         else:
@@ -485,14 +519,18 @@ class DurableStore(Store):
             jobs=None if jobs is None else frozenset(jobs),
             lease_seconds=self._lease_seconds if lease_seconds is None else lease_seconds,
         )
-        records = await self._take_caught(claim)
+        last = self._last_claim
+        asks_aside = last is not None and is_aside(claim.jobs, last.jobs)
+        records = [] if asks_aside else await self._take_caught(claim)
+        if not asks_aside:
+            self._last_claim = claim
         if any(record.gates for record in records):
             self._let_claim()  # to hear when the next of them may start
         if not records:
-            self._is_claimable = False  # whatever is enqueued from here on, where this does not look any more, sets it
+            if not asks_aside:  # whatever is enqueued from here on, where this does not look any more, sets it
+                self._is_claimable = False
             records, due = await self._committer.run(lambda db: self._claim_next(db, claim), undo=self._give_back)
             self._set_alarm(due)
-        self._last_claim = claim
         if len(records) >= limit:
             self._let_claim()  # there may be more
         if records:
@@ -516,11 +554,17 @@ class DurableStore(Store):
             jobs=claim.jobs,
             lease_seconds=claim.lease_seconds,
         )
+        self._taken += [Lease(record.id, record.token) for record in claimed[0]]
         return claimed
 
     async def _give_back(self, claimed: tuple[list[JobRecord], datetime | None]) -> None:
-        """Release what a cancelled claim has taken."""
-        await self.release([Lease(record.id, record.token) for record in claimed[0]])
+        """Release what nobody is to have: now, or when this is cancelled or fails, with whatever is done next.
+
+        Until then it would lie under leases that are renewed as long as this worker lives.
+        """
+        self._orphans += [Lease(record.id, record.token) for record in claimed[0]]
+        with suppress(StoreUnavailable, NotRunning):
+            await self._committer.run(lambda db: None)
 
     def _catch(self, hungry: Hungry, caught: list[JobRecord]) -> None:
         """Keep what was claimed for who waited, for its next claim; or give it back, when it waits no more."""
@@ -597,9 +641,12 @@ class DurableStore(Store):
             return [self.sql.verbs.release(db, now, lease) for lease in leases]
 
         released = await self._committer.run(work)
+        self._tell_released(leases)
+        return released
+
+    def _tell_released(self, leases: Sequence[Lease]) -> None:
         self._let_claim()
         self._tell_ended([lease.job_id for lease in leases])  # one that was to be cancelled is
-        return released
 
     async def rescue(self) -> list[JobRecord]:
         """See `Store.rescue`."""

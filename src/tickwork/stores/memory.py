@@ -33,6 +33,7 @@ from .base import (
     after_attempt,
     after_death,
     attempt_of,
+    is_aside,
     lost_attempt,
 )
 from .base import check_finishes as _check
@@ -122,6 +123,8 @@ class MemoryStore(Store):
         self._finished: deque[str] = deque()
         self._tokens = itertools.count(1)
         self._claimable = asyncio.Event()
+        self._asked: frozenset[str] | None = frozenset()
+        """For which jobs the last claim asked; None: for any."""
         self._alarm: Timer | None = None
         self._alarm_at: datetime | None = None
         self._ends = Ends()
@@ -535,8 +538,10 @@ class MemoryStore(Store):
             claimed.append(record)
         for line, entry in passed:
             heapq.heappush(line, entry)
-        if len(claimed) < limit:
-            self._claimable.clear()
+        if jobs is None or not is_aside(jobs, self._asked):
+            self._asked = None if jobs is None else frozenset(jobs)
+            if len(claimed) < limit:
+                self._claimable.clear()
         if self._gates:
             self._open_gates()  # when the next may start of a rate that is used up now
         self._make_room()

@@ -9,6 +9,8 @@ so that none of it depends on the loop, or on what kind of loop that is.
   leases of this worker while the loop turns, and keeps house: it gives back the jobs of workers that have died, and
   forgets what is old.
 
+A fourth one, without a connection, ends those on which the server does not answer any more (`postgres_guard`).
+
 A worker that dies is noticed on its own machine within two seconds, by its process id; elsewhere, when its leases are
 over. All of them go by the server's clock.
 """
@@ -28,13 +30,15 @@ from weakref import WeakSet
 import psycopg
 
 from ..clock import SystemClock
-from ..errors import KeyInDoubt, NotRunning, StoreUnavailable, UnknownJob
+from ..errors import KeyInDoubt, NotRunning, StoreMoved, StoreUnavailable, UnknownJob
 from ..policies import MAX_DEATHS
 from ..records import changed
 from ..shield import to_its_end
 from . import postgres_batches as batches
+from . import postgres_check as checks
 from . import postgres_joint as joint
 from . import postgres_limits, sql_attempts
+from . import postgres_moving as moving
 from . import postgres_people as people
 from . import postgres_upkeep as upkeep
 from . import postgres_verbs as verbs
@@ -43,6 +47,7 @@ from .committer import Committer
 from .durable import PRUNE_LIMIT, Dialect, DurableStore
 from .postgres_effects import Effects
 from .postgres_errors import Kind, kind_of
+from .postgres_guard import Guard
 from .postgres_guests import guest_of, run_async, run_sync, sync_guest_of
 from .postgres_link import DOUBT_SECONDS, PATIENCE_SECONDS, Link, LockOrder, key_of
 from .postgres_presence import Presence
@@ -110,7 +115,7 @@ class PostgresStore(DurableStore):
     """
 
     capabilities: Capabilities = Capabilities(durable=True, multi_process=True, notify=True, transactional=True)
-    sql: ClassVar[Dialect] = Dialect(verbs, people, batches, postgres_limits, sql_attempts)
+    sql: ClassVar[Dialect] = Dialect(verbs, people, batches, postgres_limits, sql_attempts, checks, moving)
 
     def __init__(
         self,
@@ -169,7 +174,11 @@ class PostgresStore(DurableStore):
         if target.notifies:
             self._channel = f"tickwork_{key_of(target.schema, 'hints') & 0xFFFFFFFFFFFF:x}"
         self._watcher = Watcher(self._watching, channel=self._channel, look=self._look, clock=clock)
+        self._guard = Guard([self._writing, self._reading, self._watching])
         self._effects = Effects(target, clock, self._time.us)
+        self._doubted: list[Lease] = []
+        """What the writer has claimed in a transaction of which nobody knows whether it was committed."""
+        self._writing.on_settled = self._settle_doubt
         # What the watcher alone knows.
         self._changes = -1
         self._rescued = -1
@@ -193,6 +202,16 @@ class PostgresStore(DurableStore):
     def _now(self) -> datetime:
         return self._time.now()
 
+    @property
+    def where(self) -> str:
+        """What errors call the store: its URL without password and options."""
+        return self.target.where
+
+    @property
+    def address(self) -> str:
+        """The URL by which an app opens it, without a password."""
+        return self.target.address
+
     # -- open and close ---------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
@@ -214,6 +233,7 @@ class PostgresStore(DurableStore):
             await self._reader.aclose()
             raise
         self._watcher.open()
+        self._guard.open()
         self._effects.open()
 
     async def close(self) -> None:
@@ -224,6 +244,7 @@ class PostgresStore(DurableStore):
         if self._committer.is_forked:
             return
         self._stop_waiting()
+        self._guard.hasten()
         await self._effects.close()
         await self._watcher.aclose()
         if self._committer.is_open:
@@ -234,6 +255,7 @@ class PostgresStore(DurableStore):
                     await self._return_caught()
         await self._reader.aclose()
         await self._committer.aclose()
+        self._guard.close()
         self._stopped()
 
     def _connect(self) -> Link:
@@ -275,6 +297,8 @@ class PostgresStore(DurableStore):
     def _prepare(self, db: Link) -> None:
         migrate(db, self.target.where, self.target.schema)
         if self._worker is not None:
+            if (elsewhere := moving.moved_to(db)) is not None:  # who only looks may
+                raise StoreMoved(self.where, elsewhere)
             now = self._now()
             self._presence.announce(db, now, now + timedelta(seconds=self._lease_seconds))
 
@@ -293,11 +317,23 @@ class PostgresStore(DurableStore):
 
     def _transact(self, link: Link, works: list[Callable[[Link], Any]]) -> list[Any]:
         """Run functions in one transaction of the writer; let others know that it has changed something."""
-        values, tell = link.transact(lambda db: self._do(db, works))
+        try:
+            values, tell = link.transact(lambda db: self._do(db, works))
+        except StoreUnavailable:
+            if link.is_in_doubt and self._taken:
+                self._doubted, self._taken = self._taken, []
+                self._committer.call_on_loop(self._let_claim)  # who waits for these jobs is not told of them
+            raise
         tell()
         if link.has_written:
             self._watcher.hint()
         return values
+
+    def _settle_doubt(self, is_committed: bool) -> None:
+        """Give back what a transaction has claimed of which nobody knew until now whether it was committed."""
+        doubted, self._doubted = self._doubted, []
+        if is_committed:
+            self._orphans += doubted
 
     async def enqueue(self, jobs: Sequence[NewJob], *, wait: bool = True) -> list[JobRecord]:
         """See `Store.enqueue`."""
@@ -490,6 +526,15 @@ class PostgresStore(DurableStore):
             return self._presence.dead(db, self._now(), workers)
         return self._presence.gone(db, verbs.other_workers(db, self._worker or ""))
 
+    async def _change(
+        self, job_ids: Sequence[str], work: Callable[[Link, str], JobRecord | None]
+    ) -> list[JobRecord | None]:
+        """Change jobs for people, who want to hear where they are, also when there is nothing to change."""
+        target = await self._read(moving.moved_to)
+        if target is not None:
+            raise StoreMoved(self.where, target)
+        return await super()._change(job_ids, work)
+
     async def _read(self, work: Callable[[Link], T]) -> T:
         return await self._reader.run(work)
 
@@ -529,7 +574,11 @@ class PostgresStore(DurableStore):
         if marks == self._data_version:
             return
         self._data_version = marks
-        self._notice(db, changes, rescued)
+        try:
+            self._notice(db, changes, rescued)
+        except BaseException:
+            self._data_version = -1  # the next look looks again
+            raise
 
     def _notice(self, db: Link, changes: int, rescued: int) -> None:
         """Tell the loop what has changed that somebody here waits for."""

@@ -47,18 +47,19 @@ def claim_next(
 ) -> tuple[list[JobRecord], datetime | None]:
     """Take due jobs; return them with the time when the next one is due, or its rate lets it start."""
     known, names = _known(tasks, queues, jobs)
+    lines, line_names = ("true", ()) if jobs is not None else _known(tasks, queues, None)
     is_none = not tasks or (queues is not None and not queues) or (jobs is not None and not jobs) or limit <= 0
     expires = None if lease_seconds is None else us(now + timedelta(seconds=lease_seconds))
     # One way there and back, as a rule: jobs are claimed at once, unless something else must be done first.
-    values = (*names, us(now), *names, 0 if is_none else limit, worker, expires)
-    found = db.all(_claim_sql(known, "has_news"), values)
+    values = (*names, us(now), *line_names, *names, 0 if is_none else limit, worker, expires)
+    found = db.all(_claim_sql(known, lines, "has_news"), values)
     due, is_late, opens_at, is_open, *_ = found[0]
     missed: list[JobRecord] = []
     if is_late or is_open or (due is not None and due <= us(now)):
         promote(db, now)
         missed = _missed(db, now, known, names)
         limits.settle(db, us(now), limits.due(db, us(now)))
-        found = db.all(_claim_sql(known, "false"), values)
+        found = db.all(_claim_sql(known, lines, "false"), values)
         due, _, opens_at, *_ = found[0]
     entries = sorted((entry[4:] for entry in found if entry[4] is not None), key=lambda entry: (-entry[6], entry[0]))
     records = [job_of(entry) for entry in entries]
@@ -80,11 +81,28 @@ _LATE = """
 does not know yet that a queue is long which has just filled, and would walk all of it at each claim."""
 
 
+MAX_LINES = 50
+"""So many tasks and queues are looked through for one that a claim may take from, before it looks at the jobs."""
+
+_READY = "state = 'queued' AND held = 0 AND gate = 0"
+
+
 @cache
-def _claim_sql(known: str, unless: str) -> str:
-    """Return the statement that claims, and tells what else is to be done; unless "has_news": only if nothing is."""
+def _claim_sql(known: str, lines: str, unless: str) -> str:
+    """Return the statement that claims, and tells what else is to be done; unless "has_news": only if nothing is.
+
+    A worker whose tasks have no jobs does not look at those of others, however many there are: `lines` has the tasks
+    that have any, each found by one step in an index.
+    """
     return f"""
-        WITH found AS MATERIALIZED (
+        WITH RECURSIVE lines AS (
+            (SELECT queue, task, 1 AS number FROM jobs WHERE {_READY} ORDER BY queue, task LIMIT 1)
+            UNION ALL
+            SELECT next.*, number + 1 FROM lines, LATERAL (
+                SELECT queue, task FROM jobs WHERE {_READY} AND (queue, task) > (lines.queue, lines.task)
+                ORDER BY queue, task LIMIT 1
+            ) AS next WHERE number < {MAX_LINES}
+        ), found AS MATERIALIZED (
             SELECT (SELECT min(run_at) FROM jobs WHERE state = 'scheduled') AS due,
                 EXISTS (
                     SELECT 1 FROM {_LATE.format(now="now")} AND {known}
@@ -95,11 +113,12 @@ def _claim_sql(known: str, unless: str) -> str:
                 now
             FROM (SELECT %s::bigint AS now) AS given
         ), due AS MATERIALIZED (
-            SELECT *, due <= now OR is_late OR is_open AS has_news FROM found
+            SELECT *, due <= now OR is_late OR is_open AS has_news,
+                EXISTS (SELECT 1 FROM lines WHERE number = {MAX_LINES} OR ({lines})) AS is_there
+            FROM found
         ), picked AS MATERIALIZED (
             SELECT seq FROM jobs
-            WHERE state = 'queued' AND held = 0 AND gate = 0 AND {known}
-                AND (SELECT ({unless}) IS NOT TRUE FROM due)
+            WHERE {_READY} AND {known} AND (SELECT is_there AND ({unless}) IS NOT TRUE FROM due)
             ORDER BY priority DESC, seq LIMIT %s FOR UPDATE SKIP LOCKED
         ), claimed AS (
             UPDATE jobs SET state = 'running', token = token + 1, worker = %s, lease_expires_at = %s, started_at = NULL,

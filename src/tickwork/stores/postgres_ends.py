@@ -21,6 +21,7 @@ from .postgres_common import (
     touch,
 )
 from .postgres_link import spread
+from .postgres_watch import strike
 from .rows import JOB, job_of, utf8
 from .sql_attempts import write_attempts
 from .sql_schedules import amend, cancelled, job_ended
@@ -330,7 +331,7 @@ def rescue(
         if after.state is not JobState.QUEUED:
             _ended(db, now, after)
     if dead:
-        db.execute("DELETE FROM workers WHERE name = ANY(%b::text[])", (list(dead),))
+        strike(db, "name = ANY(%b::text[])", list(dead))
     return [after for *_, after in moved]
 
 

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     import psycopg
 
 
+MOVED = "TWMOV"
+"""What our own triggers say in a schema whose jobs were moved; the detail is where to. See `postgres_moving`."""
+
+
 class Kind(Enum):
     """What to do about an error."""
 
@@ -30,6 +34,7 @@ _REMEDIES = (
     ("3D", "create the database: createdb NAME"),
     ("42501", 'let this user create the schema (GRANT CREATE ON DATABASE ...), or make one for it: "?schema=..."'),
     ("53100", "make room on the server's disk; what was asked for is not done"),
+    ("55P03", "a transaction that is open has the tables: see in pg_stat_activity whose, end it, and try again"),
     ("53300", "let the server take more connections (max_connections), or put pgbouncer before it"),
     ("53", "see what the server lacks; what was asked for is not done"),
     ("25006", "it is a standby, or read-only: name the primary, or add target_session_attrs=read-write to the URL"),
@@ -37,6 +42,14 @@ _REMEDIES = (
     ("3F000", "start the app anew: it makes its tables where there are none"),
 )
 """What to do, by the beginning of SQLSTATE."""
+
+_DENIED = (
+    ("for schema", "let this user make tables in it (GRANT CREATE ON SCHEMA ...), or let its owner start once"),
+    ("for table", "let this user read and change all tables and sequences of the schema (GRANT ... ON ALL ...)"),
+    ("for sequence", "let this user draw numbers (GRANT USAGE ON ALL SEQUENCES IN SCHEMA ...)"),
+    ("must be owner", "migrate the tables as their owner: tickwork store migrate"),
+)
+"""What to do about a right that is missing, by what a server says that speaks English."""
 
 _WITHOUT_STATE = (
     ("password authentication failed", "set the right password, in the URL or in ~/.pgpass"),
@@ -51,6 +64,11 @@ _WITHOUT_STATE = (
     ("timeout", "see that host and port are right, and no firewall is between"),
 )
 """The same, by what libpq says when a connection is refused: it gives no SQLSTATE."""
+_POOLERS = (
+    ("statement pooling mode", "let pgbouncer lend a connection for a transaction (pool_mode = transaction)"),
+    ("query_wait_timeout", "let pgbouncer make more connections to the server (default_pool_size)"),
+)
+"""The same, by what pgbouncer says: its SQLSTATE is always the same."""
 _REFUSALS = ("password authentication failed", "no password supplied", "no pg_hba.conf entry", "does not exist")
 
 
@@ -76,7 +94,13 @@ def text_of(error: psycopg.Error) -> str:
 
 def remedy_for(error: psycopg.Error) -> str:
     """Return what a person can do about an error; "" where nothing is known."""
+    if error.sqlstate == "08P01":
+        return next((remedy for sign, remedy in _POOLERS if sign in str(error)), "")
     if error.sqlstate is not None:
+        if error.sqlstate == "42501":
+            found = next((remedy for sign, remedy in _DENIED if sign in str(error).lower()), "")
+            if found:
+                return found
         return next((remedy for sign, remedy in _REMEDIES if error.sqlstate.startswith(sign)), "")
     text = str(error).lower()
     return next((remedy for sign, remedy in _WITHOUT_STATE if sign in text), "")

@@ -16,9 +16,11 @@ from __future__ import annotations
 import logging
 import random
 import re
+import socket
+import threading
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,8 +29,9 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.numeric import Int8Dumper
 
-from ..errors import StoreUnavailable
-from .postgres_errors import Kind, kind_of, remedy_for, text_of
+from ..errors import StoreMoved, StoreUnavailable
+from .postgres_errors import MOVED, Kind, kind_of, remedy_for, text_of
+from .postgres_pooler import REASON, REMEDY, is_lent
 from .postgres_schema import quoted
 from .sql_batches import STATES
 
@@ -126,12 +129,21 @@ class Link:
         self._is_over = is_over
         self._on_time = on_time
         self._connection: psycopg.Connection[Row] | None = None
+        self.pid: int = 0
+        """The process of the server that the connection is to, where it is always the same."""
         self._begin = "BEGIN"
         self._locks: set[str] = set()
         self._mark = 0
         self._has_written = False
         """Whether the transaction has changed anything."""
         self._waiting: tuple[int, float] | None = None
+        self._asked_mono: float | None = None
+        """Since when the server is being asked for something; None: it is not."""
+        self._close_lock = threading.Lock()
+        self._doubted: tuple[str | None, int] | None = None
+        """Shard and mark of a transaction of which it was given up to learn whether it was committed."""
+        self.on_settled: Callable[[bool], None] = lambda is_committed: None
+        """Called when that is known after all: before any other transaction of this link."""
         self.tally: Counter[str] = Counter()
         """What the transaction adds to the counts of its shard: by state, "rescued" and "changes"."""
         self.batches: dict[str, Counter[str]] = {}
@@ -219,6 +231,8 @@ class Link:
             except psycopg.Error as error:
                 kind = kind_of(error)
                 if kind is Kind.ASKED:
+                    if error.sqlstate == MOVED:
+                        raise StoreMoved(self._target.where, error.diag.message_detail or "") from error
                     raise
                 now = self._clock.monotonic()
                 until = now + self._patience_seconds if until is None else until
@@ -229,8 +243,16 @@ class Link:
                 time.sleep(next(pauses))
 
     def _try_once(self, work: Callable[[Link], T], locks: set[str]) -> T:
+        with self.asking():
+            return self._try_it(work, locks)
+
+    def _try_it(self, work: Callable[[Link], T], locks: set[str]) -> T:
         self.connect()
         assert self._connection is not None
+        if self._doubted is not None:
+            is_committed = self._is_marked(*self._doubted)
+            self._doubted = None
+            self.on_settled(is_committed)
         self._locks.clear()
         self.tally.clear()
         self.batches.clear()
@@ -285,12 +307,9 @@ class Link:
         pauses = _pauses()
         while True:
             try:
-                self.connect()
-                assert self._connection is not None
-                found = self._connection.execute(
-                    f"SELECT mark FROM {quoted(self._target.schema)}.shards WHERE name = %s FOR UPDATE", (self.shard,)
-                ).fetchone()
-                is_committed = found is not None and found[0] == self._mark
+                with self.asking():
+                    self.connect()
+                    is_committed = self._is_marked(self.shard, self._mark)
                 logger.warning(
                     "a commit was cut off, and was %s", "done" if is_committed else "not done: doing it again"
                 )
@@ -301,8 +320,21 @@ class Link:
                     reason = (
                         f"the connection was lost during a commit ({text_of(lost)}); whether that was done is not known"
                     )
+                    self._doubted = self.shard, self._mark
                     raise StoreUnavailable(self._target.where, reason) from error
                 time.sleep(next(pauses))
+
+    def _is_marked(self, shard: str | None, mark: int) -> bool:
+        """Return whether a transaction was committed; wait until it has ended."""
+        assert self._connection is not None
+        shards = f"{quoted(self._target.schema)}.shards"
+        # The row itself may be under way: this waits for that, as the lock does for a change of it.
+        self._connection.execute(
+            f"INSERT INTO {shards} (name, touched_at) VALUES (%s, %s) ON CONFLICT (name) DO NOTHING",
+            (shard, self._now_us()),
+        )
+        found = self._connection.execute(f"SELECT mark FROM {shards} WHERE name = %s FOR UPDATE", (shard,)).fetchone()
+        return found is not None and found[0] == mark
 
     # -- the connection ---------------------------------------------------------------------------------------------
 
@@ -312,11 +344,7 @@ class Link:
             if not self._connection.closed:
                 return
             self.disconnect()
-        given = conninfo_to_dict(self._target.url)
-        settings: dict[str, Any] = {**DEFAULTS, "application_name": self._name, **given}
-        connection: psycopg.Connection[Row] = psycopg.connect(
-            autocommit=True, prepare_threshold=5 if self._target.notifies else None, **settings
-        )
+        connection = self._open()
         try:
             connection.adapters.register_dumper(int, Int8Dumper)  # one type for all, or each is another statement
             self._connection = connection
@@ -325,26 +353,65 @@ class Link:
             self.disconnect()
             raise
 
+    def _open(self) -> psycopg.Connection[Row]:
+        given = conninfo_to_dict(self._target.url)
+        settings: dict[str, Any] = {**DEFAULTS, "application_name": self._name, **given}
+        return psycopg.connect(autocommit=True, prepare_threshold=5 if self._target.notifies else None, **settings)
+
     def _set_up(self, connection: psycopg.Connection[Row]) -> None:
+        sent = self._clock.monotonic()
+        told, self.pid = connection.execute(f"SELECT {_SERVER_TIME}, pg_backend_pid()").fetchone() or (0, 0)
+        self._on_time(told, sent, self._clock.monotonic())
         settings = {
             "search_path": quoted(self._target.schema),
             "idle_in_transaction_session_timeout": str(IDLE_MILLISECONDS),
             "jit": "off",  # it costs more than our statements do
         }
         if self._target.notifies:
+            if is_lent(connection, self.pid, self._open):
+                raise StoreUnavailable(self._target.where, REASON, REMEDY)
             connection.execute("; ".join(f"SET {name} = {value}" for name, value in settings.items()))
         else:  # each transaction may have another connection
             self._begin = "; ".join(["BEGIN", *(f"SET LOCAL {name} = {value}" for name, value in settings.items())])
-        sent = self._clock.monotonic()
-        (told,) = connection.execute(f"SELECT {_SERVER_TIME}").fetchone() or (0,)
-        self._on_time(told, sent, self._clock.monotonic())
 
     def disconnect(self) -> None:
         """Close the connection, if there is one."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        with self._close_lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                with suppress(psycopg.Error, OSError):
+                    connection.close()
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Let `give_up` know how long it takes to do what is in the block."""
+        before, self._asked_mono = self._asked_mono, self._clock.monotonic()
+        try:
+            yield
+        finally:
+            self._asked_mono = before
+
+    def give_up(self, seconds: float) -> None:
+        """End the connection if the server has been asked for something for so long; for other threads.
+
+        Whoever asked hears that the connection is lost.
+        """
+        with self._close_lock:
+            connection, since = self._connection, self._asked_mono
+            if connection is None or since is None or self._clock.monotonic() - since < seconds:
+                return
+            logger.error("the server has not answered for %d s; its connection is given up", seconds)
             with suppress(psycopg.Error, OSError):
-                connection.close()
+                end = socket.socket(fileno=connection.fileno())
+                try:
+                    end.shutdown(socket.SHUT_RDWR)
+                finally:
+                    end.detach()  # libpq closes it
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether nobody knows what became of the last transaction."""
+        return self._doubted is not None
 
     @property
     def has_written(self) -> bool:

@@ -123,9 +123,9 @@ def _ahead(db: Link, seq: int, priority: int) -> int:
     found = db.all(
         f"""
         SELECT (SELECT count(*) FROM ({ready} AND priority > %s {some}) AS urgent)
-            + (SELECT count(*) FROM ({ready} AND priority = %s AND seq < %s {some}) AS older)
-        """,
-        (priority, priority, seq),
+            + (SELECT count(*) FROM ({ready} AND priority BETWEEN %s AND %s AND seq < %s {some}) AS older)
+        """,  # where it is equal to one, the rows of all others would do for the order, too, and be walked over
+        (priority, priority, priority, seq),
     )
     return min(int(found[0][0]), MAX_AHEAD)
 
@@ -196,7 +196,10 @@ def delete(db: Link, now: datetime, job_id: str) -> JobRecord | None:
 
 
 def queues(db: Link, now: datetime) -> list[QueueRow]:
-    """Return how the queues stand, by name; see `Store.queues`."""
+    """Return how the queues stand, by name; see `Store.queues`.
+
+    What waits is counted in an index, which holds all that is asked for; what has ended, of the last minute.
+    """
     rows: dict[str, dict[str, Any]] = {name: {"paused_at": since} for name, since in paused_queues(db).items()}
     counted = db.all(f"SELECT queue, state, count(*), min(run_at) FROM jobs WHERE {UNFINISHED} GROUP BY queue, state")
     for name, state, number, run_at in counted:

@@ -82,6 +82,8 @@ VERSIONS: list[list[str]] = [
         CREATE INDEX jobs_ready ON jobs (priority DESC, seq, task, queue)
         WHERE state = 'queued' AND held = 0 AND gate = 0
         """,
+        # Tells which tasks of which queues have any that are ready, however many there are of each.
+        "CREATE INDEX jobs_lines ON jobs (queue, task) WHERE state = 'queued' AND held = 0 AND gate = 0",
         "CREATE INDEX jobs_later ON jobs (run_at) WHERE state = 'scheduled'",
         "CREATE INDEX jobs_grace ON jobs (start_by) WHERE state = 'queued' AND start_by IS NOT NULL",
         "CREATE INDEX jobs_leased ON jobs (worker) WHERE state = 'running'",
@@ -240,6 +242,11 @@ VERSIONS: list[list[str]] = [
         )
         """,
     ],
+    [
+        # With the time at which a job is due, so that all queues can be counted without a look at the rows.
+        "DROP INDEX jobs_by_state",
+        "CREATE INDEX jobs_by_state ON jobs (state, seq, task, queue) INCLUDE (run_at)",
+    ],
 ]
 """For each version the statements that make it of the one before."""
 
@@ -255,7 +262,7 @@ def migrate(db: Link, where: str, schema: str, versions: Sequence[list[str]] = V
     Raises:
         StoreUnavailable: The schema belongs to another program, or to a later version of this one.
     """
-    if _is_current(_version(db, schema), db, where, versions):
+    if _is_current(_version(db, where, schema), db, where, versions):
         return
     db.lock([_LOCK])
     *statements, last = plan(db, where, schema, versions).statements or ("",)
@@ -270,7 +277,7 @@ def plan(db: Link, where: str, schema: str, versions: Sequence[list[str]] = VERS
     Raises:
         StoreUnavailable: It would be refused.
     """
-    version, known = _version(db, schema), len(versions)
+    version, known = _version(db, where, schema), len(versions)
     begin = "BEGIN", f"SET LOCAL search_path = {quoted(schema)}"
     if _is_current(version, db, where, versions):
         return Migration(version, known, (), begin)
@@ -312,17 +319,24 @@ def _is_current(version: int | None, db: Link, where: str, versions: Sequence[li
     return True
 
 
-def _version(db: Link, schema: str) -> int | None:
+def _version(db: Link, where: str, schema: str) -> int | None:
     """Return the version of the tables; None: there are none."""
     # Not by `to_regclass`, which remembers for the whole transaction that there were none.
     there = db.one(
         """
-        SELECT 1 FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace
-        WHERE nspname = %s AND relname = 'meta'
+        SELECT has_schema_privilege(n.oid, 'USAGE'), current_user::text,
+            EXISTS (SELECT 1 FROM pg_class WHERE relnamespace = n.oid AND relname = 'meta')
+        FROM pg_namespace AS n WHERE nspname = %s
         """,
         (schema,),
     )
-    return None if there is None else int(db.all("SELECT version FROM meta")[0][0])
+    if there is None:
+        return None
+    is_allowed, user, has_tables = there
+    if not is_allowed:  # the server itself would say that the schema is not there
+        remedy = f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {quoted(user)}, and rights on what is in it"
+        raise StoreUnavailable(where, f"its user {user!r} may not use the schema {schema!r}", remedy)
+    return int(db.all("SELECT version FROM meta")[0][0]) if has_tables else None
 
 
 def quoted(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -32,6 +33,26 @@ class Target:
     where: str
     schema: str = SCHEMA
     notifies: bool = True
+
+    @property
+    def address(self) -> str:
+        """The URL of the schema, as an app takes it, but without a password."""
+        plain = self.plain
+        return plain if self.schema == SCHEMA else f"{plain}{'&' if '?' in plain else '?'}schema={quote(self.schema)}"
+
+    @property
+    def plain(self) -> str:
+        """What libpq connects to, without a password; it asks for one, or finds it in ~/.pgpass or PGPASSWORD."""
+        parts = urlsplit(self.url)
+        options = [(name, value) for name, value in parse_qsl(parts.query) if name not in ("password", "sslpassword")]
+        query = urlencode(options, quote_via=quote)
+        return f"{self.where}?{query}" if query else self.where
+
+    @property
+    def dump_command(self) -> str:
+        """What copies the schema as it stands at one moment, for a shell."""
+        pattern = '"' + self.schema.replace('"', '""') + '"'  # as it stands: without quotes it is a pattern
+        return shlex.join(["pg_dump", "-Fc", "--file=jobs.dump", "-d", self.plain, f"--schema={pattern}"])
 
 
 def is_postgres(url: object) -> bool:

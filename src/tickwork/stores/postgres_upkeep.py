@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .instants import at_or_none
+from .postgres_moving import moved_to
 from .postgres_verbs import counts
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class SchemaStats:
         bytes: The size of all tables with their indexes, also of what in them is empty and will be used again.
         tables: The same of each table, the largest first.
         version: Of the tables.
+        moved_to: Where its jobs were moved; None: nowhere.
     """
 
     jobs: dict[str, int]
@@ -37,6 +39,7 @@ class SchemaStats:
     bytes: int
     tables: dict[str, int]
     version: int
+    moved_to: str | None
 
 
 def stats(db: Link) -> SchemaStats:
@@ -63,4 +66,5 @@ def stats(db: Link) -> SchemaStats:
         bytes=sum(size for _, size in sizes),
         tables=dict(sizes),
         version=version,
+        moved_to=moved_to(db),
     )

@@ -94,12 +94,14 @@ def has_overdue(db: Link, before: datetime) -> bool:
 def renew(db: Link, now: datetime, worker: str, lease_seconds: float) -> bool:
     """Make all leases of a worker last from now, and its place on the list; a job that just ends is stepped over.
 
-    No sign of life: its loop may be stuck, and has a while for that.
+    No sign of life: its loop may be stuck, and has a while for that. The list comes first, as in the writer's
+    transactions: one that has changed it and ends a job would wait for this, and this for it.
 
     Returns:
         False: it is not on the list.
     """
     until = us(now + timedelta(seconds=lease_seconds))
+    done = db.execute("UPDATE workers SET lives_until = %s WHERE name = %s", (until, worker))
     db.execute(
         """
         WITH mine AS MATERIALIZED (
@@ -109,7 +111,6 @@ def renew(db: Link, now: datetime, worker: str, lease_seconds: float) -> bool:
         """,
         (worker, until),
     )
-    done = db.execute("UPDATE workers SET lives_until = %s WHERE name = %s", (until, worker))
     return done.rowcount > 0
 
 
@@ -128,6 +129,16 @@ def beat(db: Link, now: datetime, worker: str, vitals: Vitals | None, lease_seco
 def leave(db: Link, worker: str) -> None:
     """Take a worker off the list."""
     db.execute("DELETE FROM workers WHERE name = %s", (worker,))
+
+
+def strike(db: Link, test: str, value: object) -> None:
+    """Take workers off the list that are gone; one that another process strikes off at the moment is stepped over.
+
+    Else two processes could wait for each other that come upon the same workers in another order.
+    """
+    db.execute(
+        f"DELETE FROM workers WHERE name IN (SELECT name FROM workers WHERE {test} FOR UPDATE SKIP LOCKED)", (value,)
+    )
 
 
 _SUMMED = ("mark", "rescued", "changes", *STATES)
@@ -153,10 +164,8 @@ def forget_processes(db: Link, now: datetime, before: datetime) -> None:
     old = db.all("SELECT name FROM shards WHERE touched_at < %s AND name <> '' FOR UPDATE SKIP LOCKED", (us(before),))
     if old:
         merge_shards(db, now, [name for (name,) in old])
-    db.execute(
-        """
-        DELETE FROM workers WHERE lives_until < %s
-            AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.worker = workers.name AND state = 'running')
-        """,
-        (us(before),),
+    strike(
+        db,
+        "lives_until < %s AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.worker = workers.name AND state = 'running')",
+        us(before),
     )

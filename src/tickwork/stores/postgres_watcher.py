@@ -123,18 +123,20 @@ class Watcher:
     def _listen(self) -> None:
         if self._channel is None:
             return
-        self._link.connect()
-        connection = self._link.connection
-        if connection is not None and connection is not self._listens_on:
-            connection.execute(f"LISTEN {self._channel}")
-            self._listens_on = connection
+        with self._link.asking():
+            self._link.connect()
+            connection = self._link.connection
+            if connection is not None and connection is not self._listens_on:
+                connection.execute(f"LISTEN {self._channel}")
+                self._listens_on = connection
 
     def _tell_news(self) -> None:
         """Send a hint, when there is news and the last one is not too young."""
         if self._has_news and self._link.connection is not None and self._hint_pause() <= 0:
             self._has_news = False
             self._hinted_mono = self._clock.monotonic()
-            self._link.connection.execute(f"NOTIFY {self._channel}")
+            with self._link.asking():
+                self._link.connection.execute(f"NOTIFY {self._channel}")
 
     def _hint_pause(self) -> float:
         return self._hinted_mono + HINT_SECONDS - self._clock.monotonic()
@@ -173,10 +175,10 @@ class Watcher:
                     self._bell[1].recv(64)
         if not is_open or connection is None or connection.fileno() not in ready:
             return False
-        return _has_hint(connection)
+        return _has_hint(connection, self._link.pid)
 
 
-def _has_hint(connection: psycopg.Connection[tuple[object, ...]]) -> bool:
+def _has_hint(connection: psycopg.Connection[tuple[object, ...]], own_pid: int) -> bool:
     """Return whether what came is the hint of another process, or the end of the connection."""
     try:
         connection.pgconn.consume_input()
@@ -184,7 +186,7 @@ def _has_hint(connection: psycopg.Connection[tuple[object, ...]]) -> bool:
         return True
     has_hint = False
     while (told := connection.pgconn.notifies()) is not None:
-        has_hint |= told.be_pid != connection.pgconn.backend_pid
+        has_hint |= told.be_pid != own_pid
     return has_hint or connection.closed
 
 

@@ -25,9 +25,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .._version import __version__
-from ..errors import NotRunning, StoreUnavailable
+from ..errors import NotRunning, StoreMoved, StoreUnavailable
 from ..policies import MAX_DEATHS
 from . import sql_attempts, sqlite_batches, sqlite_limits
+from . import sqlite_check as checks
+from . import sqlite_moving as moving
 from . import sqlite_people as people
 from . import sqlite_verbs as verbs
 from .base import Capabilities
@@ -82,7 +84,7 @@ class SQLiteStore(DurableStore):
     """
 
     capabilities: Capabilities = Capabilities(durable=True, multi_process=True)
-    sql: ClassVar[Dialect] = Dialect(verbs, people, sqlite_batches, sqlite_limits, sql_attempts)
+    sql: ClassVar[Dialect] = Dialect(verbs, people, sqlite_batches, sqlite_limits, sql_attempts, checks, moving)
 
     def __init__(
         self,
@@ -130,6 +132,16 @@ class SQLiteStore(DurableStore):
         self._next_housekeeping = 0.0
         self._renew_mono = 0.0
         self._next_prune = 0.0
+
+    @property
+    def where(self) -> str:
+        """What errors call the store: its path."""
+        return str(self.path)
+
+    @property
+    def address(self) -> str:
+        """The URL by which an app opens it."""
+        return f"sqlite:///{self.path}"
 
     # -- the file ---------------------------------------------------------------------------------------------------
 
@@ -270,10 +282,6 @@ class SQLiteStore(DurableStore):
     def _dead(self, db: sqlite3.Connection, workers: Iterable[str] | None = None) -> list[str]:
         return self._presence.dead(verbs.other_workers(db, self._worker or "") if workers is None else workers)
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a function of the connection in a transaction of its own meaning; for `upkeep`."""
-        return await self._committer.run(work)
-
     def _expect_the_file(self) -> None:
         """Refuse to write into files that are no longer there: it would be gone with this process."""
         if self._identify() != self._identity:
@@ -285,7 +293,7 @@ class SQLiteStore(DurableStore):
         """Refuse to begin or change anything in a file whose jobs were moved elsewhere."""
         target = verbs.moved_to(db)
         if target is not None:
-            raise StoreUnavailable(str(self.path), f"its jobs were moved to {target}", "let the app open that")
+            raise StoreMoved(str(self.path), target)
 
     def _identify(self) -> list[tuple[int, int] | None]:
         """Return which files lie there: the database, and what is not yet written into it."""
@@ -340,7 +348,11 @@ class SQLiteStore(DurableStore):
         (version,) = db.execute("PRAGMA data_version").fetchone()
         if version != self._data_version:
             self._data_version = version
-            self._notice(db)
+            try:
+                self._notice(db)
+            except BaseException:
+                self._data_version = -1  # the next look looks again
+                raise
         if self._keeps_house and self._worker is not None:
             mono = self._clock.monotonic()
             if mono >= self._next_housekeeping:

@@ -139,7 +139,7 @@ class Turns:
             note.runs += len(found.runs) if turn.outcome == "ran" else 0
             self._write(note)
         if turn.outcome == "ran" and overlap in ("queue", "replace") and note.running is not me:
-            return self._wait(turn, me, replaces=overlap == "replace")
+            return self._wait(turn, me, is_next=note.waiting is me, replaces=overlap == "replace")
         return turn
 
     def _answer(self, note: Note, found: Due, overlap: OverlapPolicy, me: Holder) -> Turn:
@@ -148,6 +148,8 @@ class Turns:
             return Turn("missed", found)
         if overlap == "allow":
             return Turn("ran", found)
+        if overlap == "queue" and not _is_free(self._next):  # it goes first, also when the last run has just ended
+            return Turn("merged", found, note.waiting)
         if self._run.try_acquire():
             note.running = me
             return Turn("ran", found)
@@ -155,12 +157,10 @@ class Turns:
             return Turn("skipped", found, note.running)
         if self._next.try_acquire():
             note.waiting = me
-        elif overlap == "queue":
-            return Turn("merged", found, note.waiting)
         return Turn("ran", found, note.running)
 
-    def _wait(self, turn: Turn, me: Holder, *, replaces: bool) -> Turn:
-        """Wait until nobody runs any more, and take the turn."""
+    def _wait(self, turn: Turn, me: Holder, *, is_next: bool, replaces: bool) -> Turn:
+        """Wait until nobody runs any more, and take the turn; `is_next` says whether this holds `.next`."""
         if turn.other is not None:
             what = "is asked to end" if replaces else "runs"
             logger.info("schedule %s waits until pid %d has ended, which %s", self._schedule, turn.other.pid, what)
@@ -168,9 +168,9 @@ class Turns:
         while True:
             with self._held():
                 note = self._read(None, self._clock.now())
-                is_next = note.waiting is not None and note.waiting.pid == me.pid and note.waiting.since == me.since
-                if not is_next and self._next.try_acquire():
-                    note.waiting, is_next = me, True
+                is_next = is_next or self._next.try_acquire()
+                if is_next and (note.waiting is None or (note.waiting.pid, note.waiting.since) != (me.pid, me.since)):
+                    note.waiting = me  # the note may have been lost
                 if is_next and self._run.try_acquire():
                     note.running, note.waiting = me, None
                     self._write(note)
