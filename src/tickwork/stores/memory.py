@@ -105,9 +105,7 @@ class MemoryStore(Store):
         self._max_deaths = max_deaths
         self._as_claimed = copier(JobRecord, "state", "token", "worker", "lease_expires_at", "started_at", "progress")
         self._as_fired = copier(ScheduleRow, "version", "watermark", "next_at", "runs")
-        self._as_ran = copier(
-            Answer, "schedule", "first", "last", "answered_at", "job_id", "late_because", "wanted_at"
-        )
+        self._as_ran = copier(Answer, "schedule", "first", "last", "answered_at", "job_id", "late_because", "wanted_at")
         self._jobs: dict[str, JobRecord] = {}
         self._queues: dict[str, list[_Queued]] = {}
         self._later: list[tuple[datetime, int, str]] = []
