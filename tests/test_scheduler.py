@@ -908,3 +908,75 @@ def test_a_decision_ahead_that_came_too_late_is_made_anew() -> None:
         ]
 
     run_ahead(act)
+
+
+def test_a_job_that_begins_after_it_was_decided_is_in_the_way() -> None:
+    clock = AheadClock(autojump=True)
+
+    async def run() -> None:
+        app = App(clock=clock)
+
+        @app.every("10s", name="held")
+        async def hold() -> None:
+            await asyncio.sleep(5)
+
+        async with app:
+            await asyncio.sleep(19.98)
+            await app.schedules["held"].run_now()
+            await asyncio.sleep(1)
+            assert rows(await app.schedules["held"].history()) == [
+                ("ran", after(seconds=10), after(seconds=10), 1),
+                ("skipped", after(seconds=20), after(seconds=20), 1),
+            ]
+
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(clock)) as runner:
+        runner.run(run())
+
+
+def test_what_was_ready_says_when_it_came_true() -> None:
+    async def act(app: App, trigger: Asked, begun: list[datetime]) -> None:
+        trigger.clock.jump_wall(-5)
+        await asyncio.sleep(1)
+        assert begun == [after(seconds=10)]
+        await asyncio.sleep(5)
+        answer = (await app.schedules["s"].history(1))[0]
+        assert answer.job_id is not None
+        record = await (await app.job(answer.job_id)).record()
+        assert begun[1:] == [answer.first] == [answer.answered_at] == [record.enqueued_at] == [after(seconds=20)]
+
+    run_ahead(act)
+
+
+def test_what_is_ready_when_the_app_stops_does_not_begin() -> None:
+    async def act(app: App, trigger: Asked, begun: list[datetime]) -> None:
+        await app.stop()
+        await asyncio.sleep(15)
+        assert begun == [after(seconds=10)]
+
+    run_ahead(act)
+
+
+def test_no_more_jobs_run_at_once_than_there_are_workers_however_many_were_ready() -> None:
+    clock = AheadClock(autojump=True)
+    running, most, ended = 0, 0, 0
+
+    async def run() -> None:
+        app = App(clock=clock, workers=3)
+
+        @app.task()
+        async def work() -> None:
+            nonlocal running, most, ended
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0.01)
+            running -= 1
+            ended += 1
+
+        for number in range(100):
+            app.schedule(Every("10s"), name=f"s{number}")(work)
+        async with app:
+            await asyncio.sleep(15)
+
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(clock)) as runner:
+        runner.run(run())
+    assert (most, ended) == (3, 100)

@@ -872,6 +872,9 @@ class App(Declarations):
                 random=self._random,
             )
             self._scheduler.settle = self._dispatcher.settle
+            self._scheduler.let_begin = self._dispatcher.let_begin
+            self._scheduler.make_ready = self._dispatcher.make_ready
+            self._dispatcher.ready = self._scheduler.ready
             self._dispatcher.on_schedule_job_end = self._scheduler.job_ended
             self._dispatcher.on_schedules_changed = self._scheduler.schedules_changed
             await self._scheduler.add(*self._entries.values())

@@ -33,7 +33,7 @@ from .errors import (
 )
 from .events import FireTimeAnswered, JobEnded, JobFailed, JobParked, JobStarted, JobSucceeded, StoreFailed
 from .events import JobCancelled as JobEndCancelled
-from .jobs import JobState, Outcome
+from .jobs import JobState, Outcome, taken
 from .payloads import ErrorInfo, describe_exception
 from .policies import MAX_DEATHS, state_after
 from .prefetch import Prefetch
@@ -75,6 +75,10 @@ STOPPED = "the app stopped before it had ended"
 
 PATIENT_TURNS = 20
 """For so many turns of the loop, ends are put off while jobs in memory begin: a thousand of them begin meanwhile."""
+
+
+PATIENT_SECONDS = 0.05
+"""For so long at the most, the next fire times are not looked for, on a real clock."""
 
 
 class Waiter:
@@ -301,6 +305,8 @@ class Dispatcher:
         self.changed: asyncio.Event = asyncio.Event()
         """Set whenever an end has been written or a claim has found nothing."""
         self._runs: dict[str, JobRun] = {}
+        self.ready: Mapping[str, JobRun] = {}
+        """What was made ready for jobs that are just being made, by their ids."""
         self._claimed: list[JobRun] = []
         self._is_drained = False
         """Whether the last claim found less than there was room for."""
@@ -312,6 +318,9 @@ class Dispatcher:
         self._has_stopped = False
         """Whether those who waited were told that the app has stopped."""
         self._outbox: list[tuple[Finish, JobRecord]] = []
+        self._succeeded: list[tuple[JobRun, str | None, str | None]] = []
+        """Ends with a result, or the reason why it cannot be kept: what is written of them is made when it is written,
+        since the next job may wait to begin."""
         self._leases_back: list[Lease] = []
         self._written = asyncio.Event()
         self._flushing = asyncio.Lock()
@@ -321,6 +330,8 @@ class Dispatcher:
         self._is_shared = store.capabilities.multi_process
         self._prefetch = Prefetch(workers.count, clock.monotonic())
         self._freed = asyncio.Event()
+        self._is_full = False
+        """Whether the feeder waits for room."""
         self._has_marks: bool = store.capabilities.durable
         if not store.capabilities.durable:
             workers.refill = self._refill
@@ -340,7 +351,9 @@ class Dispatcher:
             room = self._room()
             if room <= 0:
                 self._freed.clear()
+                self._is_full = True
                 await self._freed.wait()
+                self._is_full = False
                 continue
             try:
                 if self._is_drained:
@@ -369,8 +382,11 @@ class Dispatcher:
 
     async def _take_in(self, records: Sequence[JobRecord]) -> None:
         runs = [run for record in records if (run := self._admit(record)) is not None]
-        self._claimed += runs
         buffer = self._workers.buffer
+        if buffer.qsize() + len(runs) <= buffer.maxsize:  # as always, where nobody was quicker
+            buffer.put_all([run for run in runs if not self._set_apart(run)])
+            return
+        self._claimed += runs
         for run in runs:
             if not self._set_apart(run):
                 if buffer.full():
@@ -446,8 +462,13 @@ class Dispatcher:
             self._came_too_late(record)
             return None
         task = self._tasks[record.task]
+        ready = self.ready.get(record.id)
         try:
-            run = JobRun(self, record, task, self.state)
+            if ready is not None and ready.task is task and not (record.attempt or record.lost):
+                run = ready
+                run.record = record
+            else:
+                run = JobRun(self, record, task, self.state)
         except BaseException as error:  # InvalidPayload, or whatever the user's own types raise: this job's fault alone
             if isinstance(error, KeyboardInterrupt):
                 raise
@@ -467,6 +488,13 @@ class Dispatcher:
         self._runs[record.id] = run
         self._workers.unfinished += 1
         return run
+
+    def make_ready(self, job: NewJob) -> JobRun | None:
+        """Return what is to run a job that is made in a moment; None: that is found out when it is claimed."""
+        task = self._tasks.get(job.task)
+        if task is None or self._has_marks:
+            return None
+        return JobRun(self, taken(job, job.run_at), task, self.state)
 
     def _set_apart(self, run: JobRun) -> bool:
         """Return whether a run must wait until another suspect has ended.
@@ -616,7 +644,8 @@ class Dispatcher:
 
     def began(self, run: JobRun, now: datetime) -> None:
         """Hear that an attempt begins, and tell of it."""
-        self._freed.set()
+        if self._is_full:
+            self._freed.set()
         if run.run_in in ("loop", "call"):
             self.watch(run)
         if self._has_marks and self._mark_timer is None:
@@ -653,7 +682,7 @@ class Dispatcher:
         if (completion := run.completion) is not None and completion.is_committed:
             self._ended_complete(run, completion, completion.differing(value))
             return
-        record, result, problem = run.record, None, None
+        result = problem = None
         try:
             result = run.task.codec.encode_result(value)
         except BaseException as unfit:  # likewise
@@ -664,7 +693,13 @@ class Dispatcher:
             logger.warning("%s succeeded, but its result cannot be kept: %s", run.describe(), told.message)
         if self._events.wants(JobSucceeded) or logger.isEnabledFor(logging.INFO):
             self._report(run, Outcome.SUCCEEDED, JobState.SUCCEEDED, None, None)
-        self._write(self._success_of(run, result, problem), record)
+        self._succeeded.append((run, result, problem))
+        self._written.set()
+
+    def _line_up_successes(self) -> None:
+        """Put the ends that were put off into the outbox."""
+        ended, self._succeeded = self._succeeded, []
+        self._outbox += [(self._success_of(run, result, problem), run.record) for run, result, problem in ended]
 
     @staticmethod
     def _success_of(run: JobRun, result: str | None, problem: str | None) -> Finish:
@@ -726,7 +761,8 @@ class Dispatcher:
         job_id = run.record.id
         if self._runs.get(job_id) is run:  # else it was lost, and has come again
             del self._runs[job_id]
-        self._freed.set()
+        if self._is_full:
+            self._freed.set()
         if run.context_.has_news and not run.is_complete:
             self._take_progress(run)
         if run.is_watched and self.watchdog is not None:
@@ -826,9 +862,19 @@ class Dispatcher:
                 return
             await asyncio.sleep(0)
 
+    async def let_begin(self) -> None:
+        """Let the jobs begin that the store has just taken in, where all that comes after them can wait a little."""
+        if self._has_marks:
+            return
+        until = self._clock.monotonic() + PATIENT_SECONDS
+        for _ in range(PATIENT_TURNS):
+            await asyncio.sleep(0)
+            if (self._is_drained and not self._workers.buffer.waiting) or self._clock.monotonic() >= until:
+                return
+
     async def settle(self) -> None:
         """Write the ends that were put off: whether its last job has ended decides on what a schedule does next."""
-        if self._outbox and not self._has_marks:
+        if (self._outbox or self._succeeded) and not self._has_marks:
             await self._flushed()
 
     async def write_last(self, seconds: float) -> None:
@@ -926,9 +972,11 @@ class Dispatcher:
     async def flush(self) -> None:
         """Hand what has ended to the store now. When the store raises, everything is kept for the next try."""
         self._written.clear()  # what comes from here on, while the store is waited for, sets it again
+        self._line_up_successes()
         if self._marks_due or self._told:
             await self._tell_progress()
-        while self._outbox:
+        while self._outbox or self._succeeded:
+            self._line_up_successes()
             batch = self._outbox[:]
             if self._told:  # told while the store was waited for; after the end it would be refused
                 await self._tell_progress()
@@ -950,7 +998,7 @@ class Dispatcher:
     @property
     def has_unwritten(self) -> bool:
         """Whether ends of attempts wait for the store."""
-        return bool(self._outbox or self._leases_back or self._told)
+        return bool(self._outbox or self._succeeded or self._leases_back or self._told)
 
     # -- the watchdog -----------------------------------------------------------------------------------------------
 

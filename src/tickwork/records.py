@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["changed", "copier", "record"]
+__all__ = ["changed", "copier", "fill", "record"]
 
 R = TypeVar("R")
 C = TypeVar("C")
+
+fill = object.__setattr__
+"""Sets a field of a record that nobody else has seen yet: `fill(record, "name", value)`."""
 
 _copiers: dict[tuple[Any, ...], Callable[..., Any]] = {}
 """By class and the names of the fields that change: as many as there are calls of `changed` in the code."""

@@ -12,10 +12,11 @@ import heapq
 import itertools
 import logging
 import math
+from collections import deque
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import policies
 from .clock import LATE_SECONDS
@@ -46,6 +47,9 @@ _LATE = timedelta(seconds=LATE_SECONDS)
 RETRY_STORE_SECONDS = 1.0
 """How soon a store that raised is asked again. The fire times wait: nothing is lost by it."""
 
+PREPARED_AT_ONCE = 50
+"""How many fire times are prepared between two turns of the loop: about a millisecond."""
+
 AT_ONCE = 1000
 """How many schedules are answered in one pass in memory: it takes some 20 ms, in which the loop does nothing else. In
 smaller parts, the ends of the first jobs would make the last ones begin later. A durable store flushes once for all of
@@ -59,6 +63,8 @@ class Prepared:
     row: ScheduleRow
     until: datetime
     firings: list[Firing]
+    runs: list[tuple[str, Any]]
+    """What is ready to run, by the ids of jobs that are still to be made."""
 
 
 @dataclass(slots=True, eq=False)
@@ -115,6 +121,10 @@ class Scheduler:
         self._store = store
         self._clock = clock
         self._ahead = timedelta(seconds=clock.ahead_seconds)
+        self._horizon = clock.now()
+        """Up to here, it was looked for what can be prepared."""
+        self._coming: deque[Entry] = deque()
+        """Whose next fire time is to be prepared."""
         self._events = events
         self._watchdog = watchdog
         self.entries: dict[str, Entry] = {}
@@ -126,6 +136,12 @@ class Scheduler:
         self._stale: set[str] = set()
         self.settle: Callable[[], Awaitable[object]] = _nothing
         """Awaited before fire times are answered: what is known of the ends of jobs is in the store then."""
+        self.let_begin: Callable[[], Awaitable[object]] = _nothing
+        """Awaited when they are answered: their jobs begin before their next fire times are looked for."""
+        self.make_ready: Callable[[NewJob], Any] = _none
+        """Called with a job that is about to be made; returns what is ready to run it, or None."""
+        self.ready: dict[str, Any] = {}
+        """What is ready to run, by job, while fire times are answered."""
         self._jumped: float = 0.0
         self.last_pass_at: datetime | None = None
         """When the last pass was made."""
@@ -269,8 +285,9 @@ class Scheduler:
             is_well = await self._refresh()
             if due:
                 is_well = await self._answer(due, now) and is_well
-            elif self._ahead:
-                self._prepare(now)
+            elif is_well and self._ahead and self._prepare(now):
+                await asyncio.sleep(0)
+                continue
             if is_well:
                 self.store_error = None
                 await self._sleep()
@@ -321,8 +338,9 @@ class Scheduler:
             if at <= self._clock.now():
                 await asyncio.sleep(0)  # a schedule as fast as this loop must leave turns to the others
                 return
-            early = at - self._ahead
-            timer = self._clock.call_at(at if early <= self._clock.now() else early, self._changed.set)
+            early = max(at - self._ahead, self._horizon - self._ahead / 2)  # when there is something to prepare
+            is_ahead = self._horizon < at and self._clock.now() < early
+            timer = self._clock.call_at(early if is_ahead else at, self._changed.set)
         if self._watchdog is not None:
             self._watchdog.expect(self._mono(self._heap[0][0]) if self._heap else None)
         try:
@@ -371,28 +389,44 @@ class Scheduler:
                 due.append(entry)
         return due
 
-    def _prepare(self, now: datetime) -> None:
-        """Decide about what falls due in a moment, as if that had come."""
-        heap, until, places, count = self._heap, now + self._ahead, [0], 0
-        while places and count < AT_ONCE:
+    def _prepare(self, now: datetime) -> bool:
+        """Prepare some of what falls due in a moment, as if that had come, and return whether there is more of it."""
+        if now + self._ahead / 2 >= self._horizon:
+            self._look_ahead(now + self._ahead * 1.5)  # also what comes so soon after that no time is left for it
+        coming = self._coming
+        for _ in range(min(PREPARED_AT_ONCE, len(coming))):
+            entry = coming.popleft()
+            if entry.row is None or entry.next_at is None or entry.prepared is not None:
+                continue
+            try:
+                entry.prepared = self._prepared(entry, entry.row, entry.next_at)
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+                # It is raised again, and told, when the time has come.
+        return bool(coming)
+
+    def _look_ahead(self, until: datetime) -> None:
+        """Find the schedules that are due until then."""
+        self._horizon = until
+        self._coming.clear()
+        heap, places = self._heap, [0]
+        while places and len(self._coming) < AT_ONCE:
             place = places.pop()
             if place < len(heap) and heap[place][0] <= until:
-                at, ticket, entry = heap[place]
+                _, ticket, entry = heap[place]
                 places += (2 * place + 1, 2 * place + 2)
-                if ticket == entry.ticket and entry.row is not None and entry.prepared is None:
-                    count += 1
-                    try:
-                        entry.prepared = self._prepared(entry, entry.row, at)
-                    except BaseException as error:
-                        if isinstance(error, KeyboardInterrupt):
-                            raise
-                        # It is raised again, and told, when the time has come.
+                if ticket == entry.ticket and entry.prepared is None:
+                    self._coming.append(entry)
 
     def _prepared(self, entry: Entry, row: ScheduleRow, at: datetime) -> Prepared | None:
         found = policies.due(entry.trigger, row, at, entry.policies, entry.known)
         if found is None or found.missed != 0:
             return None
-        return Prepared(row, policies.holds_until(found, at, entry.policies), self._firings(entry, row, found, at))
+        firings = [self._store.stage(firing) for firing in self._firings(entry, row, found, at)]
+        jobs = [firing.job for firing in firings if firing.job is not None]
+        runs = [(job.id, run) for job in jobs if (run := self.make_ready(job)) is not None]
+        return Prepared(row, policies.holds_until(found, at, entry.policies), firings, runs)
 
     async def _answer(self, due: list[Entry], now: datetime) -> bool:
         """Fire all that is due in one call, and return whether the store took it."""
@@ -402,15 +436,29 @@ class Scheduler:
         except BaseException as error:
             if is_meant_for_us(error):
                 raise
+            self.ready.clear()
             logger.exception("the store failed to take %d fire times; trying again", len(decided))
             self._store_failed("fire", error)
             for entry in due:
                 if self.entries.get(entry.name) is entry:
                     self._push(entry, entry.next_at)
             return False
+        is_heard, entries = self._events.wants(FireTimeAnswered), self.entries
         for (entry, firing), answer in zip(decided, answers, strict=True):
-            if self.entries.get(entry.name) is entry:  # else it was removed meanwhile
+            if entries.get(entry.name) is not entry:  # it was removed meanwhile
+                continue
+            row = answer.row
+            if (
+                answer.outcome == "ran"
+                and row is not None
+                and row.fingerprint == entry.fingerprint
+                and not (entry.skips or answer.cancelled or is_heard)
+            ):
+                entry.row = row  # there is nothing to tell, as nearly always
+            else:
                 self._take(entry, firing, answer)
+        await self.let_begin()
+        self.ready.clear()
         for entry in due:
             if self.entries.get(entry.name) is entry:
                 self._plan(entry)
@@ -437,6 +485,7 @@ class Scheduler:
         if row is None or entry.broken is not None:
             return []
         if prepared is not None and prepared.row is row and now < prepared.until:
+            self.ready.update(prepared.runs)
             return prepared.firings
         try:
             found = policies.due(entry.trigger, row, now, entry.policies, entry.known)
@@ -617,6 +666,10 @@ class Scheduler:
 
 async def _nothing() -> None:
     """Nothing is put off."""
+
+
+def _none(job: NewJob) -> None:
+    """Nothing is made ready."""
 
 
 def resumption(entry: Entry, row: ScheduleRow | None, now: datetime) -> Pause:

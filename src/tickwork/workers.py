@@ -206,6 +206,14 @@ class Buffer(asyncio.Queue[Run]):
             taken.append(self.get_nowait())
         return taken
 
+    def put_all(self, runs: Sequence[Run]) -> None:
+        """Put runs in for which there is room; where no worker waits for them, nobody has to be woken for each."""
+        for number, run in enumerate(runs):
+            if not self._getters:  # type: ignore[attr-defined]
+                self.waiting.extend(runs[number:])
+                return
+            self.put_nowait(run)
+
     def put_front(self, runs: Sequence[Run]) -> None:
         """Put runs before all others, in their order; also beyond the limit, for what had a place before."""
         self._at_front = True

@@ -11,7 +11,7 @@ Each verb is one transaction: it is done wholly or not at all, also when its cal
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from ..errors import IllegalMove, NotTransactional
@@ -153,6 +153,7 @@ class Firing:
         decided_by: The options that let them pass, as they are written.
         late_because: What made the scheduler late, where that is known.
         next_at: The next fire time of an `after="end"` schedule for which no job is made; else None.
+        staged: What the store has made ready for it: see `Store.stage`.
     """
 
     schedule: str
@@ -166,6 +167,7 @@ class Firing:
     decided_by: str = ""
     late_because: str | None = None
     next_at: datetime | None = None
+    staged: Any = field(default=None, repr=False)
 
 
 @record
@@ -463,6 +465,13 @@ class Store(ABC):
         A fire time makes one job, ever. When the ledger has a row for it, which takes a clock that was set back, the
         watermark moves on and the answer is that nothing was done; an `after_seconds` schedule gets a `next_at`.
         """  # noqa: D205 - one sentence of two lines
+
+    def stage(self, firing: Firing) -> Firing:
+        """Return a firing that is about to come, with what could be made ready for it. Nothing is changed by that.
+
+        Whether it holds is found out by `fire`, which takes any other firing as well.
+        """
+        return firing
 
     @abstractmethod
     async def set_schedule(self, changes: Sequence[ScheduleChange]) -> list[ScheduleRow | None]:

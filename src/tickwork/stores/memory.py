@@ -11,14 +11,14 @@ import itertools
 import os
 from collections import deque
 from contextlib import suppress
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._version import __version__
 from ..errors import DuplicateJob, IllegalMove, NotRunning, QueueFull, UnknownBatch, UnknownJob, UnknownSchedule
 from ..jobs import JobRecord, JobState, NewJob, taken
 from ..policies import MAX_DEATHS, grace_of, overlap
-from ..records import changed, copier
+from ..records import changed, copier, fill
 from . import memory_people as people
 from .base import (
     Answer,
@@ -43,7 +43,6 @@ from .views import MAX_ATTEMPTS, RETRIABLE, WAITING, Standing, WorkerRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
-    from datetime import datetime
 
     from ..clock import Clock, Timer
     from ..jobs import Attempt, Progress
@@ -56,8 +55,21 @@ if TYPE_CHECKING:
 KEEP = 1000
 """Finished jobs kept, and ledger rows for each schedule: enough to look back at, a few megabytes at the most."""
 
+_NEVER = datetime.min.replace(tzinfo=UTC)
+_RAN = Answer(schedule="", first=_NEVER, last=_NEVER, count=1, outcome="ran", answered_at=_NEVER)
+"""What those answers have in common that made a job."""
+
 _Queued = tuple[int, int, str]
 """A heap entry: minus the priority, the order of arrival, the job's id."""
+
+
+class _Staged(NamedTuple):
+    """What `stage` has made, that comes true if the schedule's row is still this one."""
+
+    before: ScheduleRow
+    fired: Fired
+    record: JobRecord
+    answer: Answer
 
 
 class MemoryStore(Store):
@@ -93,6 +105,7 @@ class MemoryStore(Store):
         self._max_deaths = max_deaths
         self._as_claimed = copier(JobRecord, "state", "token", "worker", "lease_expires_at", "started_at", "progress")
         self._as_fired = copier(ScheduleRow, "version", "watermark", "next_at", "runs")
+        self._as_ran = copier(Answer, "schedule", "first", "last", "answered_at", "job_id", "late_because", "wanted_at")
         self._jobs: dict[str, JobRecord] = {}
         self._queues: dict[str, list[_Queued]] = {}
         self._later: list[tuple[datetime, int, str]] = []
@@ -197,17 +210,29 @@ class MemoryStore(Store):
 
     def _insert(self, job: NewJob, now: datetime, *, behind: Sequence[str] = ()) -> JobRecord:
         record = taken(job, now)
-        self._keep_record(record)
-        self._places[job.id] = next(self._order)
-        self._waiting_count += 1
-        if job.key is not None:
-            self._keys[job.task, job.key] = job.id
-        if job.schedule is not None:
-            self._unfinished.setdefault(job.schedule, {})[job.id] = None
-        if behind:
-            self._behind[job.id] = set(behind)
-        self._line_up(record)
+        self._take_in(record, behind)
         return record
+
+    def _take_in(self, record: JobRecord, behind: Sequence[str]) -> None:
+        if record.batch is None:
+            self._jobs[record.id] = record
+        else:
+            self._keep_record(record)
+        place = self._places[record.id] = next(self._order)
+        self._waiting_count += 1
+        if record.key is not None:
+            self._keys[record.task, record.key] = record.id
+        if record.schedule is not None:
+            unfinished = self._unfinished.get(record.schedule)
+            if unfinished is None:
+                unfinished = self._unfinished[record.schedule] = {}
+            unfinished[record.id] = None
+        if behind:
+            self._behind[record.id] = set(behind)
+        if record.state is JobState.QUEUED and not behind and not record.gates:  # what nearly all are
+            self._let_claim(record, place)
+        else:
+            self._line_up(record)
 
     def _keep_record(self, record: JobRecord) -> None:
         """Keep a job that is new, or that is in another state now."""
@@ -224,20 +249,23 @@ class MemoryStore(Store):
                 self._gates.enter(record, self._places[record.id])
                 self._open_gates()
             else:
-                self._let_claim(record)
+                self._let_claim(record, self._places[record.id])
         else:
             heapq.heappush(self._later, (record.run_at, self._places[record.id], record.id))
             self._set_alarm()
 
-    def _let_claim(self, record: JobRecord) -> None:
-        line = self._queues.setdefault(record.queue, [])
-        heapq.heappush(line, (-record.priority, self._places[record.id], record.id))
-        self._claimable.set()
+    def _let_claim(self, record: JobRecord, place: int) -> None:
+        line = self._queues.get(record.queue)
+        if line is None:
+            line = self._queues[record.queue] = []
+        heapq.heappush(line, (-record.priority, place, record.id))
+        if not self._claimable.is_set():
+            self._claimable.set()
 
     def _open_gates(self) -> None:
         """Let those jobs be claimed that have passed their gates by now."""
         for job_id in self._gates.settle(self._clock.now()):
-            self._let_claim(self._jobs[job_id])
+            self._let_claim(self._jobs[job_id], self._places[job_id])
         self._set_alarm()
 
     def _tidy(self) -> None:
@@ -264,13 +292,32 @@ class MemoryStore(Store):
         now = self._clock.now()
         return [self._fire(firing, now) for firing in firings]
 
+    def stage(self, firing: Firing) -> Firing:
+        """See `Store.stage`: a firing that makes a job which is to begin at once, with nothing in its way."""
+        row, job = self._schedules.get(firing.schedule), firing.job
+        if row is None or job is None or job.fire_time is None or row.paused or row.version != firing.version:
+            return firing
+        if job.run_at > job.fire_time or job.gates or firing.missed_first is not None or firing.watermark is None:
+            return firing
+        after = self._as_fired(row, row.version + 1, firing.watermark, firing.next_at, row.runs + 1)
+        record = taken(job, job.fire_time)
+        answer = self._as_ran(
+            _RAN, row.name, job.fire_time, job.fire_time, _NEVER, job.id, firing.late_because, job.run_at
+        )
+        fill(firing, "staged", _Staged(row, Fired(outcome="ran", row=after, job=record), record, answer))
+        return firing
+
     def _fire(self, firing: Firing, now: datetime) -> Fired:
         name, job = firing.schedule, firing.job
-        row = self._schedules.get(name)
+        row, staged = self._schedules.get(name), firing.staged
+        if staged is not None and staged.before is row and not self._unfinished.get(name):
+            fired: Fired | None = self._fire_staged(staged, now)
+            if fired is not None:
+                return fired
         if row is None:
             return Fired(outcome=None, row=None)
         fire_time = None if job is None else job.fire_time
-        unfinished = [self._jobs[job_id] for job_id in ids] if (ids := self._unfinished.get(name)) else []
+        unfinished = [self._jobs[job_id] for job_id in ids] if (ids := self._unfinished.get(name)) else ()
         verdict = overlap(firing.overlap, unfinished)
         if firing.version is not None:
             if row.version != firing.version or row.paused:
@@ -306,7 +353,12 @@ class MemoryStore(Store):
             row = self._schedules[name]  # that may have changed it
             running = tuple(job.id for job in unfinished if job.id in verdict.cancel and job.id in verdict.behind)
         record = self._insert(job, now, behind=verdict.behind) if verdict.outcome == "ran" else None
-        if fire_time is not None:
+        if fire_time is not None and record is not None and firing.version is not None:
+            # No row has this fire time, as was asked above, and none is shared by jobs.
+            self._rows(name).append(
+                self._as_ran(_RAN, name, fire_time, fire_time, now, record.id, firing.late_because, record.run_at)
+            )
+        elif fire_time is not None:
             self._answer(
                 Answer(
                     schedule=name,
@@ -324,6 +376,20 @@ class MemoryStore(Store):
             )
         return Fired(outcome=verdict.outcome, row=row, job=record, blocked_by=verdict.blocked_by, cancelled=running)
 
+    def _fire_staged(self, staged: _Staged, now: datetime) -> Fired | None:
+        """Do what was made ready; None: the fire time may have a row in the ledger, or has not come."""
+        record, answer = staged.record, staged.answer
+        name, rows = answer.schedule, self._rows(answer.schedule)
+        if now < answer.first or (rows and rows[-1].last >= answer.first):
+            return None
+        fill(record, "enqueued_at", now)
+        fill(answer, "answered_at", now)
+        assert staged.fired.row is not None
+        self._schedules[name] = staged.fired.row
+        rows.append(answer)
+        self._take_in(record, ())
+        return staged.fired
+
     def _is_answered(self, schedule: str, fire_time: datetime | None) -> bool:
         """Return whether the ledger has a row that begins with a fire time: not unless the clock was set back."""
         rows = self._ledger.get(schedule)
@@ -331,10 +397,14 @@ class MemoryStore(Store):
             return False
         return any(row.first == fire_time for row in rows)
 
-    def _answer(self, answer: Answer) -> None:
-        rows = self._ledger.get(answer.schedule)
+    def _rows(self, schedule: str) -> deque[Answer]:
+        rows = self._ledger.get(schedule)
         if rows is None:
-            rows = self._ledger[answer.schedule] = deque(maxlen=self._keep)
+            rows = self._ledger[schedule] = deque(maxlen=self._keep)
+        return rows
+
+    def _answer(self, answer: Answer) -> None:
+        rows = self._rows(answer.schedule)
         if rows and rows[-1].shares_row_with(answer):
             rows[-1] = rows[-1].joined(answer)
         elif not self._is_answered(answer.schedule, answer.first):
@@ -456,7 +526,10 @@ class MemoryStore(Store):
                 continue
             # As `moved` does, which would look at its state again.
             record = self._as_claimed(record, JobState.RUNNING, next(self._tokens), worker, expires, None, None)
-            self._keep_record(record)
+            if record.batch is None:
+                self._jobs[record.id] = record
+            else:
+                self._keep_record(record)
             self._waiting_count -= 1
             if record.gates:
                 self._gates.claim(record.id, now)
