@@ -21,7 +21,7 @@ __all__ = ["changed", "copier", "fill", "record"]
 R = TypeVar("R")
 C = TypeVar("C")
 
-fill = object.__setattr__
+fill: Callable[[Any, str, Any], None] = object.__setattr__
 """Sets a field of a record that nobody else has seen yet: `fill(record, "name", value)`."""
 
 _copiers: dict[tuple[Any, ...], Callable[..., Any]] = {}
