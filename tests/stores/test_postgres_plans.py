@@ -426,3 +426,22 @@ def test_people_look_at_200_000_jobs_through_indexes(target: Target, clock: Hand
         ("Index Only Scan", "jobs_by_state"),
         ("Index Scan", "finished_age"),
     ]
+
+
+def test_a_firing_that_may_run_beside_others_reads_none_of_them(target: Target, clock: HandClock) -> None:
+    link = link_to(target, clock, Explained)
+    assert isinstance(link, Explained)
+    link.plans = []
+    link.transact(lambda db: migrate(db, target.where, target.schema))
+    link.transact(lambda db: verbs.change_schedule(db, clock.now(), declare()))
+    link.plans = []
+    several = [firing(clock, version, overlap="allow", fire_time=at(version)) for version in (1, 2, 3)]
+    fired = link.transact(lambda db: verbs.fire_all(db, clock.now(), several))
+    link.disconnect()
+
+    assert [answer.outcome for answer in fired] == ["ran"] * 3
+    read = {
+        node.get("Relation Name") for told, plan in link.plans if told.lstrip()[:6] == "SELECT" for node in nodes(plan)
+    }
+    assert "schedules" in read
+    assert "jobs" not in read

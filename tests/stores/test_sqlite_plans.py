@@ -17,7 +17,7 @@ from tickwork.limits import Limit, Limits, Rate
 from tickwork.stores import sqlite_batches as batches
 from tickwork.stores import sqlite_people as people
 from tickwork.stores import sqlite_verbs as verbs
-from tickwork.stores.base import Answer
+from tickwork.stores.base import Answer, Fired
 from tickwork.stores.batches import BatchPart
 from tickwork.stores.instants import at
 from tickwork.stores.sql_attempts import attempts
@@ -296,4 +296,22 @@ def test_no_statement_looks_at_all_that_waits(tmp_path: Path, gates: tuple[str, 
     }
 
     assert {name: count for name, count in steps.items() if count > MAX_STEPS} == {}
+    db.close()
+
+
+def test_a_firing_that_may_run_beside_others_costs_the_same_however_many_there_are(tmp_path: Path) -> None:
+    db, clock = sqlite3.connect(tmp_path / "jobs.db", isolation_level=None), HandClock()
+    migrate(db, "jobs.db")
+    verbs.change_schedule(db, clock.now(), declare())
+    cost = Cost(db)
+    fired: list[Fired] = []
+
+    def fire() -> None:
+        clock.advance(1)
+        fired.extend(verbs.fire_all(db, clock.now(), [firing(clock, len(fired) + 1, overlap="allow")]))
+
+    steps = [cost.of(fire) for _ in range(500)]
+
+    assert {answer.outcome for answer in fired} == {"ran"}
+    assert max(steps) < 2_000  # 35,000 if the last of them looked at all the others
     db.close()

@@ -317,7 +317,8 @@ class MemoryStore(Store):
         if row is None:
             return Fired(outcome=None, row=None)
         fire_time = None if job is None else job.fire_time
-        unfinished = [self._jobs[job_id] for job_id in ids] if (ids := self._unfinished.get(name)) else ()
+        ids = self._unfinished.get(name) if firing.overlap != "allow" else None
+        unfinished = [self._jobs[job_id] for job_id in ids] if ids else ()
         verdict = overlap(firing.overlap, unfinished)
         if firing.version is not None:
             if row.version != firing.version or row.paused:

@@ -15,7 +15,7 @@ from .postgres_common import (
 from .postgres_ends import cancel
 from .postgres_intake import insert
 from .rows import JOB, ROW, job_of, schedule_of
-from .sql_schedules import JobVerbs, Sight, is_stale, look
+from .sql_schedules import JobVerbs, Sight, is_stale, look, minds
 from .sql_schedules import change_schedule as change_by
 from .sql_schedules import fire as fire_by
 
@@ -73,12 +73,13 @@ def _sights(db: Link, firings: Sequence[Firing]) -> dict[str, Sight]:
     theirs = {name: firing.job.fire_time for name, firing in first.items() if firing.job is not None}
     known: dict[str, list[JobRecord]] = {name: [] for name in first}
     answered: set[str] = set()
-    if theirs:
+    if minding := [name for name in theirs if minds(first[name])]:
         found = db.all(
-            f"SELECT {JOB} FROM jobs WHERE schedule = ANY(%b::text[]) AND {UNFINISHED} ORDER BY seq", (list(theirs),)
+            f"SELECT {JOB} FROM jobs WHERE schedule = ANY(%b::text[]) AND {UNFINISHED} ORDER BY seq", (minding,)
         )
         for entry in found:
             known[entry[7]].append(job_of(entry))
+    if theirs:
         names, times = list(theirs), [us_or_none(fire_time) for fire_time in theirs.values()]
         answered = {
             name

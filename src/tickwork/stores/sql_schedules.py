@@ -58,7 +58,12 @@ def look(db: Any, firing: Firing, verbs: JobVerbs) -> Sight:
     if firing.job is None or row is None or is_stale(firing, row):
         return Sight(row)
     is_answered = firing.version is not None and _is_answered(db, row.name, firing.job.fire_time)
-    return Sight(row, [] if is_answered else verbs.unfinished(db, row.name), is_answered)
+    return Sight(row, verbs.unfinished(db, row.name) if minds(firing) and not is_answered else [], is_answered)
+
+
+def minds(firing: Firing) -> bool:
+    """Return whether a firing goes by the jobs that are there. Where each may run beside all others, they pile up."""
+    return firing.overlap != "allow"
 
 
 def is_stale(firing: Firing, row: ScheduleRow) -> bool:
