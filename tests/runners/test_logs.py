@@ -284,7 +284,7 @@ async def test_many_lines_leave_the_loop_its_turns(one: ProcessRunner, heard: He
     turning.cancel()
 
     assert heard.lines == [f"line {number}" for number in range(20_000)]
-    assert max(turns) < 200  # 64 KiB hold 250; about 50 is usual, those of a millisecond
+    assert max(turns) < 300  # 64 KiB hold 250, when other work is in the way; about 50 is usual, those of a millisecond
 
 
 async def test_a_slow_handler_makes_the_child_wait_and_nothing_grow(one: ProcessRunner) -> None:

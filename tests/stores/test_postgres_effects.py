@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -276,12 +277,13 @@ class _Cut:
 
     def __init__(self, when: str) -> None:
         self.when = when
-        self.is_next = self.is_over = False
+        self.link: int | None = None  # each has a thread of the proxy
+        self.is_over = False
 
     def __call__(self, sent: bytes) -> str | None:
         if b"SAVEPOINT tickwork" in sent:
-            self.is_next = True
-        elif self.is_next and not self.is_over and b"COMMIT" in sent:
+            self.link = threading.get_ident()
+        elif self.link == threading.get_ident() and not self.is_over and b"COMMIT" in sent:
             self.is_over = True
             return self.when
         return None
