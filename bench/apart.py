@@ -20,14 +20,13 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from datetime import datetime, timedelta
-from importlib import import_module
 from itertools import pairwise
 from multiprocessing import get_context
 from multiprocessing.context import ForkProcess  # noqa: TC003
 from pathlib import Path
 
 from durable_postgres import lacks, url
-from kill_postgres import Server
+from kill_postgres import Server, preload
 
 from tickwork import App, Context
 from tickwork.clock import SystemClock
@@ -150,8 +149,7 @@ def main() -> None:
     if lack := lacks(needs_psycopg=True):
         print(lack, file=sys.stderr)
         return
-    for name in ("app", "scheduler", "watchdog", "pulse", "stores.postgres"):
-        import_module(f"tickwork.{name}")  # here, and in no process that is forked
+    preload()
     folder = Path(tempfile.mkdtemp(prefix="tickwork-apart-"))
     (folder / "log").touch()
     server = Server(folder)

@@ -647,6 +647,12 @@ def is_fine(found: dict[str, Any]) -> bool:
     return not any(found[name] for name in (*bad, *fires))
 
 
+def preload() -> None:
+    """Import what the processes need: here, once, and in none that is forked."""
+    for name in ("app", "scheduler", "watchdog", "pulse", "stores.postgres"):
+        import_module(f"tickwork.{name}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=50_000, help="more, where deaths are left when these are enqueued")
@@ -664,8 +670,7 @@ def main() -> None:
     if lack := lacks(needs_psycopg=True):
         print(lack, file=sys.stderr)
         return
-    for name in ("app", "scheduler", "watchdog", "pulse", "stores.postgres"):
-        import_module(f"tickwork.{name}")  # here, and in no process that is forked
+    preload()
     options.seed = random.randrange(2**32) if options.seed is None else options.seed
     folder = Path(tempfile.mkdtemp(prefix="tickwork-kill-"))
     began = time.monotonic()

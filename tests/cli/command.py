@@ -20,6 +20,19 @@ if TYPE_CHECKING:
 DEADLINE = 30.0
 """Seconds after which what a test waits for does not come any more: far beyond what a busy machine takes."""
 
+SAVES_A_POOL = """
+import asyncio, jobs, tickwork
+
+async def main():
+    async with tickwork.Pool(workers=1) as pool:
+        for number in range(5):
+            await pool.submit(jobs.add, number, number)
+        await pool.save("pool.json")
+
+asyncio.run(main())
+"""
+"""A program that saves what its pool has not begun."""
+
 
 @dataclass(frozen=True)
 class Ended:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .command import DEADLINE, Running, tickwork
+from .command import DEADLINE, SAVES_A_POOL, Running, tickwork
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -190,16 +190,7 @@ def test_move_waits_for_what_runs_and_undoes_its_closing_when_that_takes_too_lon
 
 
 def test_a_saved_pool_becomes_jobs(folder: Path) -> None:
-    program = (
-        "import asyncio, jobs, tickwork\n"
-        "async def main():\n"
-        "    async with tickwork.Pool(workers=1) as pool:\n"
-        "        for number in range(5):\n"
-        "            await pool.submit(jobs.add, number, number)\n"
-        "        await pool.save('pool.json')\n"
-        "asyncio.run(main())"
-    )
-    subprocess.run([sys.executable, "-c", program], cwd=folder, check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", SAVES_A_POOL], cwd=folder, check=True, timeout=30)
     before = stats(folder, "sqlite:///a.db")["jobs"]["queued"]  # type: ignore[index]
     count = len(json.loads((folder / "pool.json").read_text())["entries"])
     assert count > 0

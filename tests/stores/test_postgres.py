@@ -541,21 +541,25 @@ async def expect_nothing_left(target: Target) -> None:
 async def test_wherever_a_link_breaks_nothing_is_lost_or_done_twice(target: Target, when: str, step: int) -> None:
     """The writer's link is cut at one message after the other, before or after the server gets it."""
     with Proxy(port_of(target)) as proxy:
-        for number in itertools.count(0, step):
-            schema = f"{target.schema}_{number}"
-            behind = replace(by_way_of(proxy, named(target)), schema=schema)
-            async with opened(behind, worker="w", keeps_house=False) as store:
-                proxy.cuts = 0
-                proxy.judge = judge(number, when)
-                await play(store)
-                proxy.judge = lambda sent: None
-                await expect_played(store)
-            with psycopg.connect(target.url, autocommit=True) as connection:
-                connection.execute(f"DROP SCHEMA {schema} CASCADE")
-            if proxy.cuts == 0:
-                break
-        assert number > 90
+        assert await cut_at_each(step, when, proxy, by_way_of(proxy, named(target)), target) > 90
     await expect_nothing_left(target)
+
+
+async def cut_at_each(step: int, when: str, proxy: Proxy, behind: Target, target: Target) -> int:
+    """Play once for each message, or each `step`th, at which the writer's link is cut; return how many there are."""
+    for number in itertools.count(0, step):
+        schema = f"{target.schema}_{number}"
+        async with opened(replace(behind, schema=schema), worker="w", keeps_house=False) as store:
+            proxy.cuts = 0
+            proxy.judge = judge(number, when)
+            await play(store)
+            proxy.judge = lambda sent: None
+            await expect_played(store)
+        with psycopg.connect(target.url, autocommit=True) as connection:
+            connection.execute(f"DROP SCHEMA {schema} CASCADE")
+        if proxy.cuts == 0:
+            return number
+    raise AssertionError("there is no end of numbers")
 
 
 def judge(number: int, when: str) -> Callable[[bytes], str | None]:
