@@ -537,7 +537,8 @@ class App(Declarations):
         except BaseException:
             self._saw(job_id)
             raise
-        self._saw(job_id)
+        if self._testing is not None:
+            self._testing.saw(job_id)
         return ended
 
     def _saw(self, job_id: str) -> None:

@@ -1096,13 +1096,16 @@ class Dispatcher:
             waiter = self._waiters[job_id] = Waiter()
         waiter.futures.append(finished)
         try:
-            return await finished, waiter.error
+            record = await finished
+        except BaseException:
+            if not finished.cancel() and not finished.cancelled():
+                finished.exception()  # it is seen, also when this was cancelled at the same moment
+            raise
         finally:
             waiter.futures.remove(finished)
             if not waiter.futures:
                 del self._waiters[job_id]
-            if not finished.cancel() and not finished.cancelled():
-                finished.exception()  # it is seen, also when this was cancelled at the same moment
+        return record, waiter.error
 
     async def _end_before_the_stop(self, job_id: str) -> JobRecord:
         """Return a job that has ended. Of another's end nobody here would hear: waiting for it would be for ever."""

@@ -207,12 +207,19 @@ class Buffer(asyncio.Queue[Run]):
         return taken
 
     def put_all(self, runs: Sequence[Run]) -> None:
-        """Put runs in for which there is room; where no worker waits for them, nobody has to be woken for each."""
-        for number, run in enumerate(runs):
-            if not self._getters:  # type: ignore[attr-defined]
-                self.waiting.extend(runs[number:])
-                return
-            self.put_nowait(run)
+        """Put runs in for which there is room, and wake one worker: it wakes the others where its run has to wait.
+
+        A worker whose runs end at once begins all of them itself, for less than it costs to wake another.
+        """
+        self.waiting.extend(runs)
+        if runs:
+            self._wakeup_next(self._getters)  # type: ignore[attr-defined]
+
+    def wake_all(self) -> None:
+        """Wake a worker for each run that waits, as far as there are idle ones."""
+        getters = self._getters  # type: ignore[attr-defined]
+        for _ in range(min(len(getters), len(self.waiting))):
+            self._wakeup_next(getters)  # type: ignore[attr-defined]
 
     def put_front(self, runs: Sequence[Run]) -> None:
         """Put runs before all others, in their order; also beyond the limit, for what had a place before."""
@@ -620,9 +627,13 @@ class Workers:
                     except StopIteration as stop:
                         value = stop.value
                     else:
+                        if waiting:
+                            buffer.wake_all()
                         value = await _Steps(run, context, coroutine, yielded)
                         resumed = time()
                 else:
+                    if waiting:
+                        buffer.wake_all()
                     value = await self._elsewhere(run, context, me)
                     resumed = time()
             except BaseException as raised:

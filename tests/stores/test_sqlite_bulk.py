@@ -14,7 +14,7 @@ from tickwork.conformance import ending, ids, new_job
 from tickwork.errors import DuplicateJob
 from tickwork.jobs import JobState, Outcome
 from tickwork.stores.sqlite import SQLiteStore
-from tickwork.stores.sqlite_bulk import MOST, in_bulk, parts
+from tickwork.stores.sqlite_bulk import MANY, MOST, in_bulk, parts
 
 CLOCK = SystemClock()
 
@@ -27,18 +27,27 @@ async def store(tmp_path: Path) -> AsyncIterator[SQLiteStore]:
     await store.close()
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, MOST - 1, MOST, MOST + 1, 3 * MOST + 5])
-def test_as_many_rows_are_written_as_there_are_and_in_their_order(count: int) -> None:
+@pytest.mark.parametrize("last", [None, "b"])
+@pytest.mark.parametrize("count", [1, 2, 3, MANY - 1, MANY, MOST - 1, MOST, MOST + 1, 3 * MOST + 5])
+def test_as_many_rows_are_written_as_there_are_and_in_their_order(count: int, last: str | None) -> None:
     db = sqlite3.connect(":memory:")
-    db.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, a, b)")
+    db.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, a, b, c, d, given)")
+    rows = [(f"{number}", None, number % 3, True, None if number else last) for number in range(count)]
 
     found = []
-    for part in parts([(number, None) for number in range(count)]):
-        found += in_bulk(db, "INSERT INTO t (a, b) SELECT * FROM {rows} WHERE column1 IS NOT NULL RETURNING a", part)
+    for part in parts(rows):
+        found += in_bulk(
+            db,
+            "WITH g AS (SELECT ? AS given) INSERT INTO t (a, b, c, d, given) "
+            "SELECT column1, column2, column3, column5, given + column4 FROM {rows} JOIN g WHERE column1 <> '' "
+            "RETURNING a",
+            part,
+            7,
+        )
 
-    assert sorted(found) == [(number,) for number in range(count)]
-    assert db.execute("SELECT n, a, b FROM t ORDER BY n").fetchall() == [
-        (number + 1, number, None) for number in range(count)
+    assert sorted(found) == sorted((row[0],) for row in rows)
+    assert db.execute("SELECT n, a, b, c, d, given FROM t ORDER BY n").fetchall() == [
+        (number, a, b, c, d, 7 + one) for number, (a, b, c, one, d) in enumerate(rows, 1)
     ]
     db.close()
 

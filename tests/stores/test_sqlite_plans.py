@@ -35,8 +35,10 @@ FEW = {
     "SCAN jobs USING COVERING INDEX jobs_leased",
     "SCAN json_each VIRTUAL TABLE INDEX 1:",
     "SCAN moved",
+    "SCAN own",
+    "SCAN shared",
 }
-"""Indexes that hold only what is queued or running, lists that were handed in, and a table of one row."""
+"""Indexes that hold only what is queued or running, lists and rows that were handed in, and a table of one row."""
 SMALL = (
     "SCAN batches USING INDEX batches_newest",
     "SCAN (subquery-",

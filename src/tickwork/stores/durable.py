@@ -620,7 +620,8 @@ class DurableStore(Store):
                 self._notice_lost(db)  # as in `progress`
             return accepted, ended, frees
 
-        accepted, ended, frees = await self._committer.run(work)
+        # Before what is enqueued meanwhile: nothing comes between that and the worker that waits.
+        accepted, ended, frees = await self._committer.run(work, urgent=True)
         self._tell_finished(finishes, ended, frees=frees)
         return accepted
 

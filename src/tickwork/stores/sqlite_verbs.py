@@ -129,7 +129,7 @@ def insert(db: sqlite3.Connection, now: datetime, job: NewJob, behind: Sequence[
 _INSERT = """
     INSERT INTO jobs (id, task, payload, run_at, queue, priority, schedule, fire_time, start_by, is_once, state,
         enqueued_at, held, token, worker, lease_expires_at{more})
-    SELECT * FROM {{rows}} WHERE column1 IS NOT NULL
+    SELECT * FROM {{rows}} WHERE column1 <> ''
 """
 _INSERT_PLAIN = _INSERT.format(more="")
 _INSERT_ANY = _INSERT.format(more=", key, gate1, gate2, gate, batch, batch_index")
@@ -331,26 +331,38 @@ def finish(
         Which ends were taken, the ended jobs among these for whose end somebody waits, and whether another claim may
         find something because of it.
     """
-    firsts: dict[Lease, Finish] = {}
-    for ended in finishes:
-        firsts.setdefault(ended.lease, ended)  # it ends once
+    firsts = {ended.lease: ended for ended in reversed(finishes)}  # it ends once
+    if len(firsts) < len(finishes):
+        finishes_once = [ended for ended in finishes if firsts[ended.lease] is ended]
+    else:
+        finishes_once = list(finishes)
     held: set[tuple[str, int]] = set()
     moved: list[tuple[Finish, JobRecord]] = []
-    for went_well, group in groupby(firsts.values(), key=lambda ended: ended.state is JobState.SUCCEEDED):
+    for went_well, group in groupby(finishes_once, key=_went_well):
         found, concerns = (_succeed if went_well else _move)(db, now, list(group), waited)
         held |= found
         moved += concerns
     frees = False
+    ended_here = []
     for ended, record in moved:
         if record.fire_time is not None:
             amend(db, record.id, record.state, _us(record.started_at), ended.late_because)
         if record.state is JobState.PARKED:
             _note_misfit(db, record.id, ended.misfit)
-        frees |= not record.has_ended or bool(record.gates)
-        if record.has_ended:
+        if not record.has_ended:
+            frees = True
+            continue
+        frees |= bool(record.gates)
+        if record.schedule is not None:
             frees |= _ended(db, now, record.id, record.state, record.schedule)
+        if record.id in waited:
+            ended_here.append(record)
     accepted = [ended.lease in held and firsts[ended.lease] is ended for ended in finishes]
-    return accepted, [record for _, record in moved if record.has_ended and record.id in waited], frees
+    return accepted, ended_here, frees
+
+
+def _went_well(ended: Finish) -> bool:
+    return ended.state is JobState.SUCCEEDED
 
 
 _SUCCEED = f"""

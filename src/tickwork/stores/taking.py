@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from ..jobs import JobRecord, JobState, NewJob, taken
@@ -37,16 +38,17 @@ def take_in(
     answers: list[list[JobRecord] | None] = []
     new: list[JobRecord] = []
     by_key: dict[tuple[str, str], JobRecord] = {}
+    have_keys = any(job.key is not None for job in chain.from_iterable(asked))
     for jobs in asked:
-        records = [taken(job, now) for job in jobs]
-        fresh = records
-        if any(record.key is not None for record in records):
+        records = fresh = [taken(job, now) for job in jobs]
+        if have_keys:
             records, fresh = _keyed(records, by_key, find)
         has_room = not fresh or len(fresh) <= room  # what was fired may have taken more than there is
         answers.append(records if has_room else None)
         if has_room:
             room -= len(fresh)
             new += fresh
+        if has_room and have_keys:
             by_key.update({(record.task, record.key): record for record in fresh if record.key is not None})
     return answers, new
 
