@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="needs signals"
 LIMITED = """
 from tickwork import Limit, Rate
 
-app = App("sqlite:///jobs.db", workers=8)
+app = App("sqlite:///jobs.db", workers=8, max_deaths=100)  # the next to run are those whose process was killed
 
 @app.task(name="visit", limit=Limit(2, key="{host}"))
 async def visit(ctx: Context, host: str):

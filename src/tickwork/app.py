@@ -95,6 +95,9 @@ MIN_BLOCK_WARN_SECONDS = 0.01
 LOOK_SECONDS = 0.25
 """How often whoever waits for the end of all jobs looks for those of other processes."""
 
+SURE_SECONDS = 0.05
+"""For so long there must be nothing to do before a file or a database counts as idle: another attempt may be due."""
+
 IDLE = (JobState.QUEUED, JobState.RUNNING)
 """With no job in these states an app is idle."""
 
@@ -1162,22 +1165,27 @@ class App(Declarations):
         """Wait until no job is queued or running, or the app has stopped.
 
         Jobs scheduled for later are not waited for, nor are those in queues from which this process does not claim;
-        those of a paused queue are.
+        those of a paused queue are, and so is an attempt that follows at once upon one that failed.
         """
         store, dispatcher = self._store_now(), self._dispatcher
         assert dispatcher is not None
+        are_sure = not store.capabilities.durable  # memory takes what falls due in the same turn
         while True:
             if self._stopping is not None:  # its store is about to close
                 await asyncio.wait({self._stopping})
                 return
             dispatcher.changed.clear()
+            news, seconds = dispatcher.changed, LOOK_SECONDS if store.capabilities.multi_process else None
             if await self._is_idle(store):
-                return
-            timer = None
-            if store.capabilities.multi_process:  # what others run ends without a word to this process
-                timer = self._clock.call_later(LOOK_SECONDS, dispatcher.changed.set)
+                if are_sure:
+                    return
+                news, seconds, are_sure = asyncio.Event(), SURE_SECONDS, True
+            else:
+                are_sure = not store.capabilities.durable
+            # What others run ends without a word to this process.
+            timer = None if seconds is None else self._clock.call_later(seconds, news.set)
             try:
-                await dispatcher.changed.wait()
+                await news.wait()
             finally:
                 if timer is not None:
                     timer.cancel()

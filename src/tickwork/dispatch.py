@@ -34,6 +34,7 @@ from .errors import (
 from .events import FireTimeAnswered, JobEnded, JobFailed, JobParked, JobStarted, JobSucceeded, StoreFailed
 from .events import JobCancelled as JobEndCancelled
 from .jobs import JobState, Outcome, taken
+from .outage import Outage
 from .payloads import ErrorInfo, describe_exception
 from .policies import MAX_DEATHS, state_after
 from .prefetch import Prefetch
@@ -327,6 +328,8 @@ class Dispatcher:
         self.claim_error: BaseException | None = None
         """What the store raised at the last claim; `finish_error` at the last ends. None: it did not."""
         self.finish_error: BaseException | None = None
+        self._claims = Outage(logger, clock, "the store hands out jobs again")
+        self._ends = Outage(logger, clock, "the store takes ends of jobs again")
         self._is_shared = store.capabilities.multi_process
         self._prefetch = Prefetch(workers.count, clock.monotonic())
         self._freed = asyncio.Event()
@@ -365,7 +368,7 @@ class Dispatcher:
                 if is_meant_for_us(error):
                     raise
                 self.claim_error, self._is_drained = error, False  # what there was to claim is still there
-                logger.exception("the store failed to hand out jobs; asking again in %g s", RETRY_STORE_SECONDS)
+                self._claims.tell(error, "the store failed to hand out jobs; asking again in %g s", RETRY_STORE_SECONDS)
                 self._events.emit(StoreFailed(doing="claim", error=error))
                 await self._pause()
                 continue
@@ -377,6 +380,7 @@ class Dispatcher:
             worker=self._name, tasks=self._tasks.keys(), limit=room, queues=self.queues, jobs=self.only
         )
         self.claim_error = None
+        self._claims.over()
         self._is_drained = len(records) < room
         return records
 
@@ -897,14 +901,12 @@ class Dispatcher:
                 raise
             self.finish_error = error
             self._written.set()
-            logger.exception(
-                "the store failed to take %d ends of jobs; trying again in %g s",
-                len(self._outbox),
-                RETRY_STORE_SECONDS,
-            )
+            text = "the store failed to take %d ends of jobs; trying again in %g s"
+            self._ends.tell(error, text, len(self._outbox), RETRY_STORE_SECONDS)
             self._events.emit(StoreFailed(doing="finish", error=error))
             return False
         self.finish_error = None
+        self._ends.over()
         return True
 
     def _let_mark(self) -> None:

@@ -24,6 +24,7 @@ from .durations import format_seconds
 from .errors import UnknownSchedule
 from .events import ClockJumped, FireTimeAnswered, ScheduleBroken, SchedulePaused, ScheduleResumed, StoreFailed
 from .jobs import NewJob, new_id
+from .outage import Outage
 from .shield import is_meant_for_us
 from .stores.base import Declare, Firing, Pause, Remove
 from .triggers import latest
@@ -145,6 +146,7 @@ class Scheduler:
         self._jumped: float = 0.0
         self.last_pass_at: datetime | None = None
         """When the last pass was made."""
+        self._outage = Outage(logger, clock, "the store takes fire times again")
         self.store_error: BaseException | None = None
         """What the store raised in the last pass; None: it did not."""
 
@@ -290,6 +292,7 @@ class Scheduler:
                 continue
             if is_well:
                 self.store_error = None
+                self._outage.over()
                 await self._sleep()
             else:
                 await self._pause()
@@ -305,7 +308,7 @@ class Scheduler:
             self._stale |= names
             if is_meant_for_us(error):
                 raise
-            logger.exception("the store failed to show %d schedules; asking again", len(names))
+            self._outage.tell(error, "the store failed to show %d schedules; asking again", len(names))
             self._store_failed("schedules", error)
             return False
         for row in rows:
@@ -437,7 +440,7 @@ class Scheduler:
             if is_meant_for_us(error):
                 raise
             self.ready.clear()
-            logger.exception("the store failed to take %d fire times; trying again", len(decided))
+            self._outage.tell(error, "the store failed to take %d fire times; trying again", len(decided))
             self._store_failed("fire", error)
             for entry in due:
                 if self.entries.get(entry.name) is entry:

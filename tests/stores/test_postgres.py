@@ -657,6 +657,26 @@ async def go_through(target: Target, outages: Sequence[Callable[[], object]], wa
         assert (await store.counts())[JobState.SUCCEEDED] == len(known)
 
 
+async def test_a_commit_after_which_the_server_says_that_it_stops_is_not_done_again(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+
+    def commit(link: Link) -> None:
+        committed(link)
+        if link._has_written and link is store._writing and not told:
+            told.append(link.pid)  # the connection is open still
+            raise psycopg.errors.AdminShutdown("terminating connection due to administrator command")
+
+    async with opened(target, worker="w", keeps_house=False) as store:
+        committed = Link._commit
+        monkeypatch.setattr(Link, "_commit", commit)
+        (record,) = await store.enqueue([new_job(CLOCK)])
+
+        assert told
+        assert ids(await store.jobs()) == [record.id]
+
+
 @pytest.mark.timeout(120)
 async def test_a_server_that_is_restarted_loses_nothing_that_was_acknowledged(wait_until: WaitUntil) -> None:
     with running() as server:
@@ -688,6 +708,79 @@ async def test_what_another_process_enqueues_and_ends_is_noticed_soon(target: Ta
             await one.finish([ending(claimed[0], result="7")])
             assert (await asyncio.wait_for(ended, 30)).result == "7"
             assert CLOCK.monotonic() - began < 15  # tenths of a second are usual, and a busy machine takes its time
+
+
+class Hints:
+    """Two stores that hear of each other by hints alone, and how often the first has looked."""
+
+    def __init__(self, one: PostgresStore, two: PostgresStore) -> None:
+        self.one, self.two = one, two
+        self.looks = 0
+
+    def is_put_off(self) -> bool:
+        return self.one._watcher._is_put_off
+
+
+@pytest.fixture
+async def hints(target: Target, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil) -> AsyncIterator[Hints]:
+    for module in ("postgres", "postgres_watcher"):
+        for name in ("LOOK_SECONDS", "CALM_SECONDS", "CALM_HINT_SECONDS"):
+            monkeypatch.setattr(f"tickwork.stores.{module}.{name}", 600.0, raising=False)
+    monkeypatch.setattr("tickwork.stores.postgres.HOUSEKEEPING_SECONDS", 600.0)
+    patient: dict[str, Any] = {"keeps_house": False, "lease_seconds": 7200.0}
+    async with opened(target, worker="w", **patient) as one, opened(target, worker="v", **patient) as two:
+        found = Hints(one, two)
+        news = verbs.news
+
+        def counted(db: Link) -> tuple[int, int, int, int]:
+            found.looks += db is one._watching
+            return news(db)
+
+        monkeypatch.setattr(verbs, "news", counted)
+        one._watcher._ring()
+        await wait_until(lambda: one._watcher._listens_on is not None and two._watcher._listens_on is not None)
+        yield found
+
+
+async def test_a_hint_is_put_off_while_nobody_waits_and_followed_when_a_worker_does(
+    hints: Hints, wait_until: WaitUntil
+) -> None:
+    assert await hints.one.claim(worker="w", tasks={"t"}, limit=1) == []
+    before = hints.looks
+    await hints.two.enqueue([job := new_job(CLOCK)])
+    await wait_until(hints.is_put_off)
+    assert hints.looks == before
+
+    await asyncio.wait_for(hints.one.wait_claimable(), 30)
+
+    assert ids(await hints.one.claim(worker="w", tasks={"t"}, limit=1)) == [job.id]
+
+
+async def test_a_hint_is_put_off_while_nobody_waits_and_followed_when_somebody_awaits_a_job(
+    hints: Hints, wait_until: WaitUntil
+) -> None:
+    await hints.one.enqueue([job := new_job(CLOCK)])
+    (claimed,) = await hints.two.claim(worker="v", tasks={"t"}, limit=1)
+    await hints.two.finish([ending(claimed, result="7")])
+    await wait_until(hints.is_put_off)
+
+    ended = await asyncio.wait_for(hints.one.finished(job.id), 30)
+
+    assert ended.result == "7"
+
+
+async def test_work_is_hinted_at_although_something_else_was_just_now(hints: Hints, wait_until: WaitUntil) -> None:
+    await hints.two.enqueue([job := new_job(CLOCK)])
+    await wait_until(hints.is_put_off)
+    (claimed,) = await hints.two.claim(worker="v", tasks={"t"}, limit=1)
+    await hints.two.finish([ending(claimed)])  # is not hinted at for ten minutes
+    assert await hints.one.claim(worker="w", tasks={"t"}, limit=1) == []
+    waiting = asyncio.ensure_future(hints.one.wait_claimable())
+    await hints.two.enqueue([job := new_job(CLOCK)])
+
+    await asyncio.wait_for(waiting, 30)
+
+    assert ids(await hints.one.claim(worker="w", tasks={"t"}, limit=1)) == [job.id]
 
 
 @pytest.mark.timeout(120)

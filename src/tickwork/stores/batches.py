@@ -93,6 +93,9 @@ class BatchWaits:
     def __init__(self) -> None:
         self._waiting: dict[str, list[tuple[asyncio.Future[BatchRow], Callable[[BatchRow], bool]]]] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
     def __contains__(self, batch_id: object) -> bool:
         return batch_id in self._waiting
 

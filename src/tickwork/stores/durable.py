@@ -158,6 +158,8 @@ class DurableStore(Store):
         self._fed: list[JobRecord] = []
         self._are_more = False
         """Whether another function is run after the present one."""
+        self._makes_work = False
+        """Whether another process may find something to claim because of that transaction."""
         self._taken: list[Lease] = []
         """What that transaction has claimed, for whomever."""
         self._orphans: list[Lease] = []
@@ -202,6 +204,9 @@ class DurableStore(Store):
         """Run a function that only reads."""
         return await self._committer.run(work)
 
+    def _begin_to_wait(self) -> None:
+        """Hear that somebody waits for what other processes do: from here on they are listened to."""
+
     def _begin(self) -> float:
         """Forget what was known before the store was opened; return the monotonic time."""
         mono = self._clock.monotonic()
@@ -229,6 +234,7 @@ class DurableStore(Store):
     def _do(self, db: Any, works: Sequence[Callable[[Any], Any]]) -> tuple[list[Any], Callable[[], None]]:
         """Run functions in the open transaction; return their values, and what to call when it is committed."""
         self._queued, self._fed, self._taken, self._feeding = [], [], [], self._hungry
+        self._makes_work = bool(self._orphans)
         orphans = self._orphans[:]
         if orphans:  # before anybody claims
             self._hold(db, [lease.job_id for lease in orphans])
@@ -404,6 +410,7 @@ class DurableStore(Store):
                 done = await attempt()
                 if done is not None:
                     return done
+                self._begin_to_wait()
                 await self._changed.wait()
 
     async def _known(self, jobs: Sequence[NewJob]) -> list[JobRecord] | None:
@@ -438,6 +445,7 @@ class DurableStore(Store):
             self._taken += [Lease(record.id, record.token) for record in claimed]
         else:
             self._queued += [record.id for records in answers for record in records or ()]
+            self._makes_work = True
         return answers
 
     async def _withdraw(self, records: list[JobRecord] | None) -> None:
@@ -456,6 +464,7 @@ class DurableStore(Store):
             self._expect_here(db)
             row: BatchRow | None = self.sql.batches.feed(db, self._now(), part, jobs, self._max_queued)
             self._queued += [job.id for job in jobs]
+            self._makes_work = True
             return row
 
         row = None if jobs and self._room.locked() else await self._committer.run(work)
@@ -470,6 +479,7 @@ class DurableStore(Store):
 
         def work(db: Any) -> tuple[list[Fired], list[str]]:
             self._expect_here(db)
+            self._makes_work = True
             fired: list[Fired] = self.sql.verbs.fire_all(db, now, firings)
             return fired, self.sql.verbs.ended_among(db, list(self._ends)) if replaces else []
 
@@ -616,6 +626,7 @@ class DurableStore(Store):
 
         def work(db: Any) -> tuple[list[bool], list[JobRecord], bool]:
             accepted, ended, frees = self.sql.verbs.finish(db, now, finishes, self._ends)
+            self._makes_work |= frees
             if not all(accepted):
                 self._notice_lost(db)  # as in `progress`
             return accepted, ended, frees
@@ -640,6 +651,7 @@ class DurableStore(Store):
 
         def work(db: Any) -> list[bool]:
             self._hold(db, [lease.job_id for lease in leases])
+            self._makes_work = True
             return [self.sql.verbs.release(db, now, lease) for lease in leases]
 
         released = await self._committer.run(work)
@@ -711,6 +723,7 @@ class DurableStore(Store):
             return
         last = self._last_claim
         self._hungry = hungry = Hungry(None if last is None else replace(last, limit=limit))
+        self._begin_to_wait()
         try:
             await hungry.told
         except asyncio.CancelledError:
@@ -722,6 +735,7 @@ class DurableStore(Store):
     def finished(self, job_id: str) -> asyncio.Future[JobRecord]:
         """See `Store.finished`."""
         ended = self._ends.wait(job_id)  # before the look, so that no end slips between
+        self._begin_to_wait()
         if self._fresh.pop(job_id, None) != self._data_version:
             self._look_at(job_id)
         return ended
@@ -776,6 +790,7 @@ class DurableStore(Store):
     def batch_when(self, batch_id: str, is_so: Callable[[BatchRow], bool]) -> asyncio.Future[BatchRow]:
         """See `Store.batch_when`."""
         told = self._batch_waits.wait(batch_id, is_so)  # before the look, so that no change slips between
+        self._begin_to_wait()
         look = asyncio.ensure_future(self.batch(batch_id))
         self._looks.add(look)
         look.add_done_callback(partial(self._looked_at_batch, batch_id))
@@ -816,6 +831,7 @@ class DurableStore(Store):
         def here(db: Any) -> list[JobRecord | None]:
             self._expect_here(db)
             self._hold(db, job_ids)
+            self._makes_work = True
             return [work(db, job_id) for job_id in job_ids]
 
         changed = await self._committer.run(here)

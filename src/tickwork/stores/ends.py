@@ -33,6 +33,9 @@ class Ends:
     def __init__(self) -> None:
         self._waiting: dict[str, list[_End]] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
     def __contains__(self, job_id: object) -> bool:
         return job_id in self._waiting
 

@@ -173,7 +173,9 @@ class PostgresStore(DurableStore):
         self._channel: str | None = None
         if target.notifies:
             self._channel = f"tickwork_{key_of(target.schema, 'hints') & 0xFFFFFFFFFFFF:x}"
-        self._watcher = Watcher(self._watching, channel=self._channel, look=self._look, clock=clock)
+        self._watcher = Watcher(
+            self._watching, channel=self._channel, look=self._look, is_awaited=self._is_awaited, clock=clock
+        )
         self._guard = Guard([self._writing, self._reading, self._watching])
         self._effects = Effects(target, clock, self._time.us)
         self._doubted: list[Lease] = []
@@ -326,7 +328,7 @@ class PostgresStore(DurableStore):
             raise
         tell()
         if link.has_written:
-            self._watcher.hint()
+            self._watcher.hint(is_work=self._makes_work)
         return values
 
     def _settle_doubt(self, is_committed: bool) -> None:
@@ -454,7 +456,7 @@ class PostgresStore(DurableStore):
                 raise
         on_end(True)
         self._tell_finished([finish], ended, frees=frees)
-        self._watcher.hint()
+        self._watcher.hint(is_work=frees)
 
     async def _was_committed(self, lease: Lease, lost: BaseException) -> bool:
         """Return whether the end of a job was written by a transaction whose connection was lost at its commit."""
@@ -550,6 +552,13 @@ class PostgresStore(DurableStore):
         return record
 
     # -- what the watcher does --------------------------------------------------------------------------------------
+
+    def _is_awaited(self) -> bool:
+        """Return whether anybody here waits for what other processes do; in the thread of the watcher."""
+        return self._hungry is not None or self._room.locked() or bool(self._ends) or bool(self._batch_waits)
+
+    def _begin_to_wait(self) -> None:
+        self._watcher.awaited()
 
     def _look(self) -> float:
         """Notice what others have committed, keep house, and return how long the thread may sleep."""

@@ -278,7 +278,9 @@ class Link:
         try:
             self._commit()
         except psycopg.Error as error:
-            is_lost = self._connection.broken or self._connection.closed
+            # A server that stops says so, perhaps after it has committed, and closes a moment later.
+            is_refused = error.diag.severity_nonlocalized == "ERROR"
+            is_lost = self._connection.broken or self._connection.closed or not is_refused
             self._roll_back()
             if self._has_written and not (is_lost and self._was_committed(error)):
                 raise

@@ -1,7 +1,8 @@
-"""A thread that looks at a database: whenever another process hints at something, and in any case now and then.
+"""A thread that looks at a database: soon when another process hints at something, and in any case now and then.
 
 A hint is a NOTIFY, and no more than a hint: it may be lost. It is sent at most so often, in a transaction of its own,
-for each takes a lock of the whole database at its end.
+for each takes a lock of the whole database at its end. Where nobody in this process waits for what others do, a hint
+can wait a little, too: else each of many busy processes would look after each step of all the others.
 """
 
 from __future__ import annotations
@@ -29,8 +30,12 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("tickwork.stores")
 
 HINT_SECONDS = 0.02
-"""Hints come no closer than this: a worker that waits gets its job within some milliseconds, and a burst of ten
-thousand jobs is one hint in fifty a second."""
+"""Hints at new work come no closer than this: a worker that waits gets its job within some milliseconds, and a burst of
+ten thousand jobs is one hint in fifty a second."""
+CALM_HINT_SECONDS = 0.1
+"""The same of hints at anything else, such as ends of jobs: for each, the server wakes all that listen."""
+CALM_SECONDS = 0.1
+"""After so long a hint is followed, though nobody waits: cancellations and changes of schedules must be heard of."""
 TROUBLE_SECONDS = 1.0
 """How soon the thread looks again after that has failed."""
 
@@ -42,16 +47,31 @@ class Watcher:
         link: Its connection.
         channel: Where hints come and go; None: there are none.
         look: Called in the thread, again and again; returns how many seconds it may sleep.
+        is_awaited: Whether anybody in this process waits for what others do. Who begins to, calls `awaited`.
         clock: Tells when hints may be sent.
     """
 
-    def __init__(self, link: Link, *, channel: str | None, look: Callable[[], float], clock: Clock) -> None:
+    def __init__(
+        self,
+        link: Link,
+        *,
+        channel: str | None,
+        look: Callable[[], float],
+        is_awaited: Callable[[], bool],
+        clock: Clock,
+    ) -> None:
         self._link = link
         self._channel = channel
         self._look = look
+        self._is_awaited = is_awaited
+        self._is_put_off = False
+        """Whether a hint has come that was not followed yet."""
+        self._is_hinted = False
+        """Whether one has come since the last look began, and was not put off."""
         self._clock = clock
         self._listens_on: psycopg.Connection[tuple[object, ...]] | None = None
-        self._has_news = False
+        self._has_news = self._is_work = False
+        """Whether there is something to hint at, and whether at work."""
         self._hinted_mono = 0.0
         self._is_closing = False
         self._wake_lock = threading.Lock()
@@ -64,7 +84,7 @@ class Watcher:
         """Start the thread."""
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
-        self._is_closing = self._is_awake = self._has_news = False
+        self._is_closing = self._is_awake = self._has_news = self._is_work = False
         self._bell = socket.socketpair()
         for end in self._bell:
             end.setblocking(False)
@@ -80,10 +100,20 @@ class Watcher:
             await to_its_end(self._ended)
         self._ended = None
 
-    def hint(self) -> None:
-        """Let other processes know soon that something has happened; may be called in any thread."""
-        if self._channel is not None and not self._has_news:
+    def hint(self, *, is_work: bool) -> None:
+        """Let other processes know soon that something has happened; may be called in any thread.
+
+        Args:
+            is_work: There may be something to claim. Else it can wait a little longer, if the last hint is young.
+        """
+        if self._channel is not None and not (self._has_news and self._is_work >= is_work):
+            self._is_work |= is_work
             self._has_news = True
+            self._ring()
+
+    def awaited(self) -> None:
+        """Hear that somebody begins to wait for what others do: a hint that was put off is followed now."""
+        if self._is_put_off:
             self._ring()
 
     def _ring(self) -> None:
@@ -101,6 +131,7 @@ class Watcher:
         while not self._is_closing:
             try:
                 self._listen()
+                self._is_put_off = self._is_hinted = False
                 pause, is_troubled = self._look(), False
                 self._tell_news()
             except Exception as error:
@@ -127,24 +158,31 @@ class Watcher:
             self._link.connect()
             connection = self._link.connection
             if connection is not None and connection is not self._listens_on:
+                connection.add_notify_handler(self._hear)
                 connection.execute(f"LISTEN {self._channel}")
                 self._listens_on = connection
+
+    def _hear(self, hint: psycopg.Notify) -> None:
+        """Hear a hint that has come while the connection was used for something else."""
+        self._is_hinted |= hint.pid != self._link.pid
 
     def _tell_news(self) -> None:
         """Send a hint, when there is news and the last one is not too young."""
         if self._has_news and self._link.connection is not None and self._hint_pause() <= 0:
-            self._has_news = False
+            self._has_news = self._is_work = False
             self._hinted_mono = self._clock.monotonic()
             with self._link.asking():
                 self._link.connection.execute(f"NOTIFY {self._channel}")
 
     def _hint_pause(self) -> float:
-        return self._hinted_mono + HINT_SECONDS - self._clock.monotonic()
+        apart = HINT_SECONDS if self._is_work else CALM_HINT_SECONDS
+        return self._hinted_mono + apart - self._clock.monotonic()
 
     def _wait(self, seconds: float) -> None:
         """Wait until something may have happened; send the hints of this process meanwhile."""
-        until = self._clock.monotonic() + seconds
-        while not self._is_closing:
+        now = self._clock.monotonic()
+        until, calm = now + seconds, now + CALM_SECONDS
+        while not (self._is_closing or (self._is_put_off and self._is_awaited())):
             pause = until - self._clock.monotonic()
             if self._has_news and self._listens_on is not None and self._listens_on is self._link.connection:
                 try:
@@ -155,8 +193,12 @@ class Watcher:
                     pause = min(pause, self._hint_pause())
             if pause <= 0:
                 return
-            if self._sleep(pause):
-                return
+            if self._is_hinted or self._sleep(pause):
+                self._is_hinted = False
+                if self._listens_on is None or self._listens_on.closed:
+                    return
+                self._is_put_off = True  # before anybody is asked: who begins to wait asks for it after that
+                until = min(until, calm)
 
     def _sleep(self, seconds: float) -> bool:
         """Sleep, and return whether another process has hinted at something, or the connection has ended."""

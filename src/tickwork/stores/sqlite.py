@@ -3,7 +3,7 @@
 The verbs themselves are in `sqlite_verbs`, the thread and its transactions in `committer`. Here is the file: opening it
 beside other processes, the lock around each transaction, and what the thread does between two of them:
 
-- it notices what other processes have committed (`PRAGMA data_version`, some sixteen times a second) and wakes who
+- it notices what other processes have committed (`PRAGMA data_version`, some fourteen times a second) and wakes who
   waits for it;
 - it renews the leases of this worker while the loop turns;
 - it looks after workers that have died on this host, and gives their jobs back.
@@ -53,9 +53,9 @@ T = TypeVar("T")
 
 BUSY_SECONDS = 60.0
 """How long a transaction waits for another process before it gives up: longer than any of ours takes."""
-LOOK_SECONDS = 0.06
+LOOK_SECONDS = 0.07
 """How often the thread looks for what others have committed: half of it is the delay that a waiting worker adds, and
-one look costs some tens of microseconds."""
+one look costs some tens of microseconds, or hundreds where it has to wake the processor."""
 HOUSEKEEPING_SECONDS = 1.0
 """How often dead workers are looked for: their jobs run again within two seconds."""
 OVERDUE_SECONDS = 10.0
