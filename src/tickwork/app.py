@@ -540,8 +540,7 @@ class App(Declarations):
         except BaseException:
             self._saw(job_id)
             raise
-        if self._testing is not None:
-            self._testing.saw(job_id)
+        self._saw(job_id)
         return ended
 
     def _saw(self, job_id: str) -> None:

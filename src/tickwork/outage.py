@@ -39,7 +39,7 @@ class Outage:
         self._told_mono = 0.0
 
     def tell(self, error: BaseException, text: str, *args: object) -> None:
-        """Log what has failed, inside of the `except` that caught it.
+        """Log what has failed.
 
         Args:
             error: What the store has raised.

@@ -716,6 +716,8 @@ class Hints:
     def __init__(self, one: PostgresStore, two: PostgresStore) -> None:
         self.one, self.two = one, two
         self.looks = 0
+        self.during: Callable[[], object] | None = None
+        """Called once, in the midst of a look of the first."""
 
     def is_put_off(self) -> bool:
         return self.one._watcher._is_put_off
@@ -733,7 +735,11 @@ async def hints(target: Target, monkeypatch: pytest.MonkeyPatch, wait_until: Wai
         news = verbs.news
 
         def counted(db: Link) -> tuple[int, int, int, int]:
-            found.looks += db is one._watching
+            if db is one._watching:
+                found.looks += 1
+                during, found.during = found.during, None
+                if during is not None:
+                    during()
             return news(db)
 
         monkeypatch.setattr(verbs, "news", counted)
@@ -767,6 +773,24 @@ async def test_a_hint_is_put_off_while_nobody_waits_and_followed_when_somebody_a
     ended = await asyncio.wait_for(hints.one.finished(job.id), 30)
 
     assert ended.result == "7"
+
+
+async def test_a_hint_that_comes_during_a_look_is_followed_by_another(
+    hints: Hints, target: Target, wait_until: WaitUntil
+) -> None:
+    def hint() -> None:
+        with psycopg.connect(target.url, autocommit=True) as connection:
+            connection.execute(f"NOTIFY {hints.one._channel}")
+
+    assert await hints.one.claim(worker="w", tasks={"t"}, limit=1) == []
+    waiting = asyncio.ensure_future(hints.one.wait_claimable())
+    await asyncio.sleep(0)
+    before, hints.during = hints.looks, hint
+    await asyncio.to_thread(hint)
+
+    await wait_until(lambda: hints.looks >= before + 2)
+
+    waiting.cancel()
 
 
 async def test_work_is_hinted_at_although_something_else_was_just_now(hints: Hints, wait_until: WaitUntil) -> None:

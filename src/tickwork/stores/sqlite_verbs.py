@@ -332,13 +332,10 @@ def finish(
         find something because of it.
     """
     firsts = {ended.lease: ended for ended in reversed(finishes)}  # it ends once
-    if len(firsts) < len(finishes):
-        finishes_once = [ended for ended in finishes if firsts[ended.lease] is ended]
-    else:
-        finishes_once = list(finishes)
+    once = [ended for ended in finishes if firsts[ended.lease] is ended]
     held: set[tuple[str, int]] = set()
     moved: list[tuple[Finish, JobRecord]] = []
-    for went_well, group in groupby(finishes_once, key=_went_well):
+    for went_well, group in groupby(once, key=_went_well):
         found, concerns = (_succeed if went_well else _move)(db, now, list(group), waited)
         held |= found
         moved += concerns

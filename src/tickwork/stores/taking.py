@@ -48,8 +48,8 @@ def take_in(
         if has_room:
             room -= len(fresh)
             new += fresh
-        if has_room and have_keys:
-            by_key.update({(record.task, record.key): record for record in fresh if record.key is not None})
+            if have_keys:
+                by_key.update({(record.task, record.key): record for record in fresh if record.key is not None})
     return answers, new
 
 
