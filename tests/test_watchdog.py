@@ -38,7 +38,10 @@ class Said(logging.Handler):
         self.records.append(record)
 
     def all(self, text: str) -> list[str]:
-        return [message for record in self.records if text in (message := record.getMessage())]
+        return [record.getMessage() for record in self.with_text(text)]
+
+    def with_text(self, text: str) -> list[logging.LogRecord]:
+        return [record for record in list(self.records) if text in record.getMessage()]
 
 
 @pytest.fixture
@@ -70,8 +73,8 @@ async def test_a_job_that_blocks_is_named_once_each_run_with_its_line(said: Said
 
     @app.task(name="poll")
     async def poll(times: int) -> None:
-        before = len(said.records)
-        block(lambda: len(said.records) > before)
+        before = len(said.all("blocks the loop"))
+        block(lambda: len(said.all("blocks the loop")) > before)
         for _ in range(times - 1):
             await asyncio.sleep(0.2)
             time.sleep(0.6)
@@ -82,9 +85,10 @@ async def test_a_job_that_blocks_is_named_once_each_run_with_its_line(said: Said
         second = await poll.enqueue(times=1)
         await second
 
-    found = said.all("blocks the loop")
+    found = said.with_text("blocks the loop")
     assert len(found) == 2
-    for job, message, record in zip((first, second), found, said.records, strict=True):
+    for job, record in zip((first, second), found, strict=True):
+        message = record.getMessage()
         assert message.startswith(f"poll job={job.id} blocks the loop: ")
         where = message.partition(" at ")[2]
         assert "test_watchdog.py:" in where

@@ -67,11 +67,20 @@ async def test_a_batch_on_a_pool_uses_its_processes_and_leaves_them_warm() -> No
         assert first <= {child.pid for child in psutil.Process().children()}
 
 
-async def test_a_batch_on_an_app_uses_its_processes_and_leaves_them_warm() -> None:
+async def test_a_batch_on_an_app_uses_its_processes_and_leaves_them_warm(tmp_path: Path) -> None:
+    async def used(folder: Path) -> set[int]:
+        folder.mkdir()
+        items = [(str(folder), number) for number in range(2)]
+        batch = asyncio.ensure_future(tickwork.map(functions.until_told, items, pool=app, chunk_size=1))
+        pids = await began(folder, 2)
+        (folder / "go").touch()
+        await batch
+        return set(pids)
+
     app = App(processes=2)
     async with app:
-        first = set(await tickwork.map(functions.process_id, range(50), pool=app))
-        second = set(await tickwork.map(functions.process_id, range(50), pool=app))
+        first = await used(tmp_path / "first")
+        second = await used(tmp_path / "second")
         pids = set(app.processes().pids)
 
     assert first == second == pids
