@@ -111,18 +111,22 @@ def many_processes(options: Any) -> bool:
         f"\n### Jobs that wait {ours.WAIT_SECONDS * 1e3:.0f} ms, {ours.SLOTS} at a time in each worker process: "
         f"{options.rounds} rounds\n"
     )
-    print("| processes | jobs per second | of one | the busiest process, of its even share | wanted |")
-    print("|--:|--:|--:|--:|---|")
+    print("| processes | jobs per second | of one | the busiest, of its even share | processors busy | wanted |")
+    print("|--:|--:|--:|--:|--:|---|")
     for key in keys:
         if key in reasons:
-            print(f"| {key} | not measured: {reasons[key]} | - | - | |")
+            print(f"| {key} | not measured: {reasons[key]} | - | - | - | |")
             continue
         of_one = ratios(rates(found[key]), rates(found["1"])) if "1" in found else []
         shares = [max(got["shares"]) / statistics.mean(got["shares"]) for got in found[key]]
         least = LEAST_EVEN * int(key)
         told = verdict(statistics.median(of_one) >= least, f">= {least:g}") if of_one and key != "1" else ""
         of_one_told = spread(of_one, ".2f") if of_one else "-"
-        print(f"| {key} | {spread(rates(found[key]), ',.0f')} | {of_one_told} | {spread(shares, '.2f')} | {told} |")
+        busy = spread([got["busy"] for got in found[key]], ".0f")
+        print(
+            f"| {key} | {spread(rates(found[key]), ',.0f')} | {of_one_told} | {spread(shares, '.2f')} | {busy} % "
+            f"| {told} |"
+        )
     return not reasons
 
 

@@ -65,7 +65,12 @@ async def pick_up_there(folder: Path, samples: int) -> list[float]:
 
 
 async def processes(folder: Path, count: int, seconds: float) -> dict[str, Any]:
-    """Let so many processes run jobs that wait, for so long; return jobs a second, and the jobs of each process."""
+    """Let so many processes run jobs that wait, for so long.
+
+    Returns:
+        Jobs a second, the jobs of each process, and how many percent of all processors' time was used meanwhile.
+    """
+    import psutil
     import psycopg
 
     jobs = round(count * SLOTS * seconds / WAIT_SECONDS)
@@ -77,14 +82,16 @@ async def processes(folder: Path, count: int, seconds: float) -> dict[str, Any]:
             await run_through(store, 2 * count * SLOTS)  # every process has done everything once
             with psycopg.connect(url(folder), options="-c search_path=tickwork") as db:
                 (last,) = db.execute("SELECT max(seq) FROM finished").fetchone() or (0,)
+                psutil.cpu_percent()
                 await run_through(store, jobs)
+                busy = psutil.cpu_percent()
                 db.rollback()
                 (micros,) = db.execute(
                     "SELECT max(finished_at) - min(started_at) FROM finished WHERE seq > %s", (last,)
                 ).fetchone() or (0,)
     finally:
         await store.close()
-    return {"rate": jobs / micros * 1e6, "shares": [int(done.decode()) for done in workers]}
+    return {"rate": jobs / micros * 1e6, "shares": [int(done.decode()) for done in workers], "busy": busy}
 
 
 async def run_through(store: Any, count: int) -> None:

@@ -1017,8 +1017,10 @@ class App(Declarations):
             return SQLiteStore(self._path, self._clock, **self._store_options())
         if self._target is not None:
             from .stores.postgres import PostgresStore
+            from .stores.postgres_link import PATIENCE_SECONDS
 
-            return PostgresStore(self._target, self._clock, **self._store_options())
+            patience = PATIENCE_SECONDS if self._loop is not None else 0.0  # who only looks wants to know now
+            return PostgresStore(self._target, self._clock, patience_seconds=patience, **self._store_options())
         return MemoryStore(
             self._clock,
             max_queued=self.max_queued,

@@ -16,6 +16,7 @@ import pytest
 
 from postgres_server import running
 from proxy import Proxy
+from tickwork import App
 from tickwork.clock import Clock, SystemClock
 from tickwork.conformance import declare, ending, firing, ids, lease, new_job
 from tickwork.errors import DuplicateJob, NotRunning, StoreUnavailable
@@ -83,6 +84,47 @@ async def test_a_schema_is_opened_again_by_the_same_store(target: Target) -> Non
         await store.close()
     with pytest.raises(NotRunning, match="^the store is closed$"):
         await store.jobs()
+
+
+async def test_a_store_that_is_opened_while_the_server_is_away_waits_for_it(
+    target: Target, caplog: pytest.LogCaptureFixture, wait_until: Callable[..., Awaitable[None]]
+) -> None:
+    with Proxy(port_of(target)) as proxy:
+        proxy.refuse()
+        store = PostgresStore(by_way_of(proxy, target), CLOCK, worker="w", patience_seconds=60)
+        opening = asyncio.ensure_future(store.open())
+        await wait_until(lambda: caplog.messages)
+        assert not opening.done()
+        proxy.refuse(is_refusing=False)
+        await opening
+        await store.enqueue([new_job(CLOCK)])
+        await store.close()
+
+    (told,) = caplog.messages
+    assert told.startswith(f"trying for up to 1m: store {store.where}: "), told
+
+
+async def test_who_only_looks_does_not_wait_for_a_server_that_is_away(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(StoreUnavailable, match="see that PostgreSQL runs there"):
+        async with App("postgresql://127.0.0.1:1/postgres").looking():
+            pass
+    assert not caplog.messages
+
+
+async def test_a_store_whose_opening_is_cancelled_waits_for_the_server_no_longer(
+    target: Target, caplog: pytest.LogCaptureFixture, wait_until: Callable[..., Awaitable[None]]
+) -> None:
+    with Proxy(port_of(target)) as proxy:
+        proxy.refuse()
+        store = PostgresStore(by_way_of(proxy, target), CLOCK, worker="w", patience_seconds=3_600)
+        opening = asyncio.ensure_future(store.open())
+        await wait_until(lambda: caplog.messages)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        proxy.refuse(is_refusing=False)
+        await store.open()
+        await store.close()
 
 
 async def test_two_workers_of_one_name_are_one_too_many(target: Target) -> None:
@@ -163,7 +205,7 @@ async def test_a_server_that_cannot_be_used_is_told_with_the_remedy(target: Targ
         url = f"postgresql://tickwork:secret@127.0.0.1:1/postgres?schema={target.schema}"
     else:
         url = f"{target.url.rpartition('/')[0]}/nowhere"
-    told = await refusal(PostgresStore(target_of(url), CLOCK).open())
+    told = await refusal(PostgresStore(target_of(url), CLOCK, patience_seconds=0).open())
 
     assert told.startswith(f"store {target_of(url).where}: ")
     assert told.endswith(reason), told

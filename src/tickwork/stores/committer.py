@@ -127,8 +127,11 @@ class Committer(Generic[C]):
         self._ended: asyncio.Future[None] | None = None
         self._pid = 0
 
-    async def open(self) -> None:
+    async def open(self, *, on_cancel: Callable[[], object] | None = None) -> None:
         """Start the thread and wait until it has its connection.
+
+        Args:
+            on_cancel: Called when the caller is cancelled meanwhile; makes `connect` give up.
 
         Raises:
             Exception: What `connect` raises.
@@ -140,7 +143,7 @@ class Committer(Generic[C]):
         opened: asyncio.Future[None] = self._loop.create_future()
         threading.Thread(target=self._serve, args=(opened,), name=self._name, daemon=True).start()
         with outside():
-            await to_its_end(opened)
+            await to_its_end(opened, on_cancel=on_cancel)
 
     @property
     def is_open(self) -> bool:

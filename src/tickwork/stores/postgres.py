@@ -30,6 +30,7 @@ from weakref import WeakSet
 import psycopg
 
 from ..clock import SystemClock
+from ..durations import format_seconds
 from ..errors import KeyInDoubt, NotRunning, StoreMoved, StoreUnavailable, UnknownJob
 from ..policies import MAX_DEATHS
 from ..records import changed
@@ -217,7 +218,7 @@ class PostgresStore(DurableStore):
     # -- open and close ---------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Connect, make or migrate the tables, and announce this worker.
+        """Connect, make or migrate the tables, and announce this worker. A server that is away may be about to come.
 
         Raises:
             StoreUnavailable: The database cannot be used, with the reason.
@@ -228,7 +229,7 @@ class PostgresStore(DurableStore):
         for link in (self._writing, self._watching):
             link.shard = f"{self._worker or os.getpid()}:{secrets.token_hex(6)}"
         try:
-            await self._committer.open()
+            await self._committer.open(on_cancel=self._give_up)
             await self._reader.open()
         except asyncio.CancelledError:
             await self._committer.aclose()
@@ -262,7 +263,13 @@ class PostgresStore(DurableStore):
 
     def _connect(self) -> Link:
         try:
-            self._writing.connect()
+            try:
+                self._writing.connect()
+            except psycopg.Error as error:
+                if kind_of(error) is not Kind.AGAIN or not self._patience_seconds:
+                    raise
+                patience = format_seconds(self._patience_seconds)
+                logger.warning("trying for up to %s: %s", patience, self._writing.unavailable(error))
             self._writing.transact(self._prepare)
         except psycopg.Error as error:
             self._writing.disconnect()
@@ -271,6 +278,10 @@ class PostgresStore(DurableStore):
             self._writing.disconnect()
             raise
         return self._writing
+
+    def _give_up(self) -> None:
+        """Have no patience any more: who opens the store was cancelled."""
+        self._is_closing = True
 
     def plan_migration(self) -> Migration:
         """Return what `open` would do to the tables, and change nothing. It takes a connection of its own.
