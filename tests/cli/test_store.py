@@ -16,6 +16,7 @@ from .command import DEADLINE, SAVES_A_POOL, Running, tickwork
 
 if TYPE_CHECKING:
     from pathlib import Path
+from typing import Any
 
 APP = """
 import asyncio
@@ -60,10 +61,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def stats(folder: Path, store: str) -> dict[str, object]:
-    ended = tickwork("store", "stats", store, "--json", cwd=folder)
+def as_json(folder: Path, *words: str) -> dict[str, Any]:
+    ended = tickwork("store", *words, "--json", cwd=folder)
     assert (ended.status, ended.err) == (0, "")
     return dict(json.loads(ended.out))
+
+
+def stats(folder: Path, store: str) -> dict[str, Any]:
+    return as_json(folder, "stats", store)
 
 
 def test_stats_show_what_is_in_the_store(folder: Path) -> None:
@@ -112,7 +117,7 @@ def test_check_finds_what_should_not_be_and_repairs_what_needs_no_person(folder:
     assert "miscounted" not in ended.out
     assert tickwork("run", "jobs.py:app", "--until-idle", cwd=folder).status == 0
     assert tickwork("store", "check", "sqlite:///a.db", cwd=folder).status == 0
-    assert stats(folder, "sqlite:///a.db")["jobs"]["queued"] == 0  # type: ignore[index]
+    assert stats(folder, "sqlite:///a.db")["jobs"]["queued"] == 0
 
 
 def test_check_finds_damage(folder: Path) -> None:
@@ -132,6 +137,7 @@ def test_prune_forgets_what_is_old(folder: Path) -> None:
     db.commit()
     db.close()
     assert tickwork("store", "prune", "jobs.py:app", cwd=folder).out == "forgot 50 jobs and rows of ledgers\n"
+    assert as_json(folder, "prune", "jobs.py:app") == {"forgotten": 0}
 
 
 def test_backup_of_a_store_at_work_is_a_whole_store(folder: Path) -> None:
@@ -146,7 +152,7 @@ def test_backup_of_a_store_at_work_is_a_whole_store(folder: Path) -> None:
     assert sorted(path.name for path in folder.glob("*copy*")) == ["copy.db"]
     assert tickwork("store", "check", "sqlite:///copy.db", cwd=folder).status == 0
     found = stats(folder, "sqlite:///copy.db")
-    assert (sum(found["jobs"].values()), found["schedules"], found["workers"]) == (58, 1, [])  # type: ignore[attr-defined]
+    assert (sum(found["jobs"].values()), found["schedules"], found["workers"]) == (58, 1, [])
 
 
 def test_move_takes_everything_along_and_closes_the_old_store(folder: Path) -> None:
@@ -164,9 +170,17 @@ def test_move_takes_everything_along_and_closes_the_old_store(folder: Path) -> N
     assert re.search(r"store \S+a.db: its jobs were moved to sqlite:///\S+b.db; let the app open that", ended.err)
     assert str(stats(folder, "sqlite:///a.db")["moved_to"]).endswith("b.db")
     assert tickwork("run", "jobs.py:other", "--until-idle", cwd=folder).status == 0
-    assert stats(folder, "sqlite:///b.db")["jobs"]["succeeded"] == 58  # type: ignore[index]
+    assert stats(folder, "sqlite:///b.db")["jobs"]["succeeded"] == 58
     again = tickwork("store", "move", "sqlite:///a.db", "sqlite:///b.db", cwd=folder)
     assert (again.status, again.out) == (0, "moved nothing\n")
+
+
+def test_what_a_move_and_a_backup_did_is_told_as_json(folder: Path) -> None:
+    found = as_json(folder, "move", "sqlite:///a.db", "sqlite:///b.db")
+    assert {name: count for name, count in found["moved"].items() if count} == {"jobs": 58, "ledger": 1, "schedules": 1}
+    assert found["left"] == []
+    copied = as_json(folder, "backup", "sqlite:///b.db", "copy.db")
+    assert copied == {"file": "copy.db", "bytes": (folder / "copy.db").stat().st_size}
 
 
 def test_move_waits_for_what_runs_and_undoes_its_closing_when_that_takes_too_long(folder: Path) -> None:
@@ -186,18 +200,17 @@ def test_move_waits_for_what_runs_and_undoes_its_closing_when_that_takes_too_lon
             moving.wait_until(lambda: stats(folder, "sqlite:///a.db")["moved_to"], "the move begins")
             (folder / "go").touch()
             assert moving.ended(DEADLINE).status == 0, moving.err
-    assert stats(folder, "sqlite:///b.db")["jobs"]["succeeded"] >= 52  # type: ignore[index]
+    assert stats(folder, "sqlite:///b.db")["jobs"]["succeeded"] >= 52
 
 
 def test_a_saved_pool_becomes_jobs(folder: Path) -> None:
     subprocess.run([sys.executable, "-c", SAVES_A_POOL], cwd=folder, check=True, timeout=30)
-    before = stats(folder, "sqlite:///a.db")["jobs"]["queued"]  # type: ignore[index]
+    before = stats(folder, "sqlite:///a.db")["jobs"]["queued"]
     count = len(json.loads((folder / "pool.json").read_text())["entries"])
     assert count > 0
 
-    ended = tickwork("store", "load", "jobs.py:app", "pool.json", cwd=folder)
-    assert (ended.status, ended.out) == (0, f"enqueued {count} jobs\n")
-    assert stats(folder, "sqlite:///a.db")["jobs"]["queued"] == before + count  # type: ignore[index]
+    assert as_json(folder, "load", "jobs.py:app", "pool.json") == {"enqueued": count}
+    assert stats(folder, "sqlite:///a.db")["jobs"]["queued"] == before + count
     assert list(folder.glob("pool.json*")) == []
 
 

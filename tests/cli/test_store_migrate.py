@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -67,9 +68,14 @@ def old(tmp_path: Path) -> Path:
 
 
 def test_a_file_of_an_older_version_becomes_one_of_today(old: Path) -> None:
+    script = json.loads(migrate(old.parent, FILE, "--plan", "--json"))
+    assert len(script.pop("statements")) > 1
+    assert script == {"store": str(old), "before": 1, "after": 1, "known": KNOWN}
     told = f"{old}: there were tables of version 1, now there are tables of version {KNOWN}\n"
     assert migrate(old.parent, FILE) == told
     assert migrate(old.parent, FILE) == f"{old}: nothing to do, there are tables of version {KNOWN}\n"
+    now = json.loads(migrate(old.parent, FILE, "--json"))
+    assert now == {"store": str(old), "before": KNOWN, "after": KNOWN, "known": KNOWN}
     assert migrate(old.parent, FILE, "--plan") == (
         f"-- {old}: tables of version {KNOWN}; this tickwork makes those of version {KNOWN}\n-- nothing to do\n"
     )

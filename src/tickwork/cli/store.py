@@ -49,13 +49,13 @@ def add_store(add: Callable[..., argparse.ArgumentParser]) -> None:
     def action(name: str, summary: str) -> argparse.ArgumentParser:
         parser = actions.add_parser(name, help=summary, description=summary)
         parser.add_argument("store", metavar="STORE", help=STORE)
+        parser.add_argument("--json", action="store_true", help="as JSON")
         return parser
 
     add_migrate(action)
-    action("stats", "Show how large it is, and what is in it.").add_argument("--json", action="store_true")
+    action("stats", "Show how large it is, and what is in it.")
     check = action("check", "Look for damage, stuck leases, orphaned rows and wrong counts; exit 1 when there are any.")
     check.add_argument("--repair", action="store_true", help="mend what needs no person, then look again")
-    check.add_argument("--json", action="store_true", help="as JSON")
     action("prune", "Forget now what the app's retention no longer keeps.")
     backup = action("backup", "Write a copy of a file as it stands at this moment, also while apps work on it.")
     backup.add_argument("destination", metavar="FILE", help="the copy; never over a file that is there")
@@ -138,7 +138,7 @@ async def _check(options: argparse.Namespace) -> int:
 async def _prune(options: argparse.Namespace) -> int:
     async with opened(options.store, verbose=options.verbose) as store:
         gone = await store.prune()
-    lines([f"forgot {gone:,} jobs and rows of ledgers"])
+    _tell(options, {"forgotten": gone}, f"forgot {gone:,} jobs and rows of ledgers")
     return OK
 
 
@@ -156,7 +156,7 @@ async def _backup(options: argparse.Namespace) -> int:
         size = await upkeep.backup(store, Path(options.destination))
     finally:
         await store.close()
-    lines([f"wrote {options.destination}, {size / 1e6:,.1f} MB"])
+    _tell(options, {"file": options.destination, "bytes": size}, f"wrote {options.destination}, {size / 1e6:,.1f} MB")
     return OK
 
 
@@ -170,7 +170,7 @@ async def _move(options: argparse.Namespace) -> int:
     ):
         moved = await upkeep.move(source, target, wait_seconds=wait)
     told = ", ".join(f"{count:,} rows of {name}" for name, count in sorted(moved.rows.items()) if count)
-    lines([f"moved {told or 'nothing'}"])
+    _tell(options, {"moved": dict(moved.rows), "left": list(moved.left)}, f"moved {told or 'nothing'}")
     if moved.left:
         print(f"tickwork: no place for {', '.join(moved.left)}: other jobs there have their keys", file=sys.stderr)
         return FOUND
@@ -204,8 +204,16 @@ async def _load(options: argparse.Namespace) -> int:
                 await to_its_end(claimed.give_back(file))
             raise
         await claimed.remove()
-    lines([f"enqueued {len(entries):,} jobs"])
+    _tell(options, {"enqueued": len(entries)}, f"enqueued {len(entries):,} jobs")
     return OK
+
+
+def _tell(options: argparse.Namespace, found: dict[str, Any], text: str) -> None:
+    """Say what was done, as JSON or in words."""
+    if options.json:
+        as_json(found)
+    else:
+        lines([text])
 
 
 def _calls(app: App, entries: list[Any]) -> list[tuple[AnyTask, Arguments, Any]]:

@@ -7,7 +7,7 @@ import inspect
 from typing import TYPE_CHECKING
 
 from ..program import OK
-from .output import lines
+from .output import as_json, lines
 from .store_target import name_of, store_of
 from .target import app_of
 
@@ -29,13 +29,17 @@ async def migrate(options: argparse.Namespace) -> int:
     store = store_of(app_of(options.store, show_traceback=options.verbose), options.store)
     where = name_of(store)
     before = await asyncio.to_thread(store.plan_migration)
-    if options.plan:
-        lines(_script(where, before))
-        return OK
-    if before.statements:
+    after = before
+    if before.statements and not options.plan:
         await store.open()
         await store.close()
         after = await asyncio.to_thread(store.plan_migration)
+    if options.json:
+        told = {"store": where, "before": before.version, "after": after.version, "known": before.known}
+        as_json(told | ({"statements": list(map(inspect.cleandoc, before.statements))} if options.plan else {}))
+    elif options.plan:
+        lines(_script(where, before))
+    elif before.statements:
         lines([f"{where}: there were {_told(before)}, now there are {_told(after)}"])
     else:
         lines([f"{where}: nothing to do, there are {_told(before)}"])
