@@ -21,6 +21,7 @@ import os
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -294,6 +295,30 @@ class StoreConformance:
         assert ids(await self.claim(store)) == [elsewhere.id]
         assert (await store.job(other.id)).state is JobState.QUEUED
         assert ids(await self.claim(store, tasks={"unknown", "t"}, limit=1)) == [other.id]
+
+    async def test_a_claim_takes_the_first_of_what_it_may_take_whatever_else_waits(
+        self, store: Store, clock: HandClock
+    ) -> None:
+        places = cycle([(queue, task) for queue in ("a", "b", "c") for task in ("t", "u", "v")])
+        asked: list[tuple[set[str], set[str]]] = [
+            ({"t"}, {"a", "b", "c"}),
+            ({"u", "v", "w"}, {"b"}),
+            ({"t", "u", "v"}, {"a", "c"}),
+            ({"v"}, {"a", "b", "d"}),
+        ]
+        left: list[NewJob] = []
+        for n in range(24):
+            if n == 12:
+                await store.set_queue("c", paused=True)
+            while len(left) < MAX_QUEUED:
+                queue, task = next(places)
+                left.append(job := new_job(clock, task, queue=queue, priority=len(left) * 7 % 4))
+                await store.enqueue([job])
+            (tasks, queues), limit = asked[n % 4], 1 + n % 3
+            can_run = [job for job in left if job.task in tasks and job.queue in queues - ({"c"} if n >= 12 else set())]
+            first = sorted(can_run, key=lambda job: -job.priority)[:limit]
+            assert ids(await self.claim(store, tasks=tasks, queues=queues, limit=limit)) == [job.id for job in first]
+            left = [job for job in left if job not in first]
 
     async def test_a_claim_of_named_jobs_takes_no_others(self, store: Store, clock: HandClock) -> None:
         first, wanted, later, unknown = new_job(clock), new_job(clock), new_job(clock, delay=60), new_job(clock, "u")

@@ -31,6 +31,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(days=400)
 FEW = {
     "SCAN jobs USING INDEX jobs_ready",
+    "SCAN jobs USING INDEX jobs_lines",
+    "SCAN firsts",
     "SCAN jobs USING INDEX jobs_leased",
     "SCAN jobs USING COVERING INDEX jobs_leased",
     "SCAN json_each VIRTUAL TABLE INDEX 1:",
@@ -298,6 +300,41 @@ def test_no_statement_looks_at_all_that_waits(tmp_path: Path, gates: tuple[str, 
     }
 
     assert {name: count for name, count in steps.items() if count > MAX_STEPS} == {}
+    db.close()
+
+
+@pytest.mark.parametrize("others", [{"task": "u"}, {"queue": "bulk"}, {"task": "u", "queue": "bulk", "priority": 9}])
+def test_a_claim_does_not_look_at_the_jobs_of_others(tmp_path: Path, others: dict[str, Any]) -> None:
+    db, clock = sqlite3.connect(tmp_path / "jobs.db", isolation_level=None), HandClock()
+    db.execute("PRAGMA synchronous = OFF")
+    migrate(db, "jobs.db")
+    cost, claimed = Cost(db), []
+    options: dict[str, Any] = {"worker": "w", "queues": {"default"}, "lease_seconds": 60.0, "tasks": {"t"}, "limit": 5}
+
+    def claim(**changed: Any) -> int:
+        return cost.of(lambda: claimed.append(verbs.claim(db, clock.now(), **(options | changed))))
+
+    verbs.enqueue(db, clock.now(), [[new_job(clock, **others) for _ in range(20_000)]], 100_000)
+    steps = [claim()]
+    verbs.enqueue(db, clock.now(), [[last := new_job(clock)]], 100_000)
+    steps += [claim(jobs={"nobody"}), claim(), claim()]
+
+    assert [[record.id for record in records] for records in claimed] == [[], [], [last.id], []]
+    assert max(steps) < 2_000  # 200,000 if it looked at all of them
+    db.close()
+
+
+def test_among_more_tasks_than_a_claim_looks_through_it_finds_what_is_there(tmp_path: Path) -> None:
+    db, clock = sqlite3.connect(tmp_path / "jobs.db", isolation_level=None), HandClock()
+    db.execute("PRAGMA synchronous = OFF")
+    migrate(db, "jobs.db")
+    jobs = [new_job(clock, f"t{number:03}", queue=f"q{number % 9}") for number in range(2 * verbs.MAX_LINES)]
+    verbs.enqueue(db, clock.now(), [jobs], 100_000)
+    options: dict[str, Any] = {"worker": "w", "limit": 5, "lease_seconds": 60.0}
+    for job in jobs:
+        assert verbs.claim(db, clock.now(), tasks={job.task}, queues={"none"}, **options) == []
+        (record,) = verbs.claim(db, clock.now(), tasks={job.task}, queues={job.queue}, **options)
+        assert record.id == job.id
     db.close()
 
 

@@ -326,6 +326,13 @@ VERSIONS: list[list[str]] = [
         "ALTER TABLE workers ADD COLUMN queues TEXT",
         "ALTER TABLE workers ADD COLUMN vitals TEXT",
     ],
+    [
+        # In this order a claim finds the queues and tasks that have jobs, and the first of them that each has.
+        """
+        CREATE INDEX jobs_lines ON jobs (queue, task, priority DESC, seq)
+        WHERE state = 'queued' AND held = 0 AND gate = 0
+        """,
+    ],
 ]
 """For each version the statements that make it of the one before."""
 

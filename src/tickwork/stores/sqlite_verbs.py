@@ -9,7 +9,8 @@ import json
 import sqlite3
 from datetime import timedelta
 from functools import partial
-from itertools import groupby
+from heapq import nsmallest
+from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DuplicateJob, UnknownJob
@@ -252,10 +253,7 @@ def claim(
     if paused:
         known += f" AND queue NOT IN ({_marks(paused)})"
         names += tuple(paused)
-    if jobs is not None:
-        known += f" AND +id IN ({_marks(jobs)})"
-        names += tuple(jobs)
-    # Unasked, SQLite takes the index of states, and walks over all that is queued, here and for the claim itself.
+    # Unasked, SQLite takes the index of states, and walks over all that is queued.
     # One look for two things that there seldom are: jobs that come too late, and gates that may have opened.
     news = db.execute(
         f"""
@@ -273,18 +271,60 @@ def claim(
         f"""
         UPDATE jobs SET state = 'running', token = token + 1, worker = ?, lease_expires_at = ?, started_at = NULL,
             progress = NULL
-        WHERE seq IN (
-            SELECT seq FROM jobs INDEXED BY jobs_ready WHERE state = 'queued' AND held = 0 AND gate = 0 AND {known}
-            ORDER BY priority DESC, seq LIMIT ?
-        ) RETURNING {JOB}
+        WHERE seq {_AMONG} RETURNING {JOB}
         """,
-        (worker, expires, *names, limit),
+        (worker, expires, json.dumps(_picked(db, known, names, limit, jobs))),
     ).fetchall()
     found.sort(key=lambda entry: (-entry[6], entry[0]))  # RETURNING promises no order
     gated = [(entry[2], entry[0], entry[26], entry[27]) for entry in found if entry[26] is not None]
     if gated:
         limits.claimed(db, us(now), gated)
     return [_job(entry) for entry in found] + [record for record in missed if record is not None]
+
+
+_READY = "state = 'queued' AND held = 0 AND gate = 0"
+MAX_LINES = 50
+"""So many tasks and queues are looked through for one that a claim may take from, before it looks at the jobs."""
+_LINES = f"""
+    WITH RECURSIVE firsts (first) AS (
+        SELECT (SELECT seq FROM jobs INDEXED BY jobs_lines WHERE {_READY} ORDER BY queue, task LIMIT 1)
+        UNION ALL
+        SELECT coalesce(
+            (
+                SELECT seq FROM jobs INDEXED BY jobs_lines WHERE {_READY} AND queue = line.queue AND task > line.task
+                ORDER BY task LIMIT 1
+            ),
+            (
+                SELECT seq FROM jobs INDEXED BY jobs_lines WHERE {_READY} AND queue > line.queue
+                ORDER BY queue, task LIMIT 1
+            )
+        ) FROM firsts JOIN jobs AS line ON line.seq = first LIMIT {MAX_LINES}
+    )
+    SELECT queue, task, {{known}} FROM firsts JOIN jobs ON seq = first
+"""
+"""The queues and tasks of jobs that are ready, each found by one step in an index, and whether they may be claimed."""
+
+
+def _picked(
+    db: sqlite3.Connection, known: str, names: Sequence[str], limit: int, jobs: Collection[str] | None
+) -> list[int]:
+    """Return the rows of the jobs that a claim takes.
+
+    A worker looks at no job that it may not take, however many of those wait before its own.
+    """
+    if jobs is not None:
+        where, given = f"FROM jobs WHERE {_READY} AND {known} AND id IN ({_marks(jobs)})", (*names, *jobs)
+    else:
+        lines = db.execute(_LINES.format(known=known), names).fetchall()
+        ours = [line for *line, is_known in lines if is_known]
+        if len(ours) < len(lines) < MAX_LINES:
+            of_line = f"SELECT -priority, seq FROM jobs INDEXED BY jobs_lines WHERE {_READY} AND queue = ? AND task = ?"
+            each = (db.execute(f"{of_line} ORDER BY priority DESC, seq LIMIT ?", (*line, limit)) for line in ours)
+            return [seq for _, seq in nsmallest(limit, chain.from_iterable(each))]
+        # Unasked, SQLite takes the index of states, and walks over all that is queued.
+        where, given = f"FROM jobs INDEXED BY jobs_ready WHERE {_READY} AND {known}", tuple(names)
+    found = db.execute(f"SELECT seq {where} ORDER BY priority DESC, seq LIMIT ?", (*given, limit))
+    return [seq for (seq,) in found]
 
 
 def claim_next(
