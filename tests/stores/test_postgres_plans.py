@@ -357,6 +357,7 @@ def test_a_claim_walks_no_queue_that_has_just_filled(target: Target, clock: Hand
         "jobs_grace",
         "jobs_lines",
         "jobs_ready",
+        "jobs_by_state",  # by state and number
         "jobs_pkey",
         "jobs_id",  # of the one that begins too late
     }
@@ -381,6 +382,33 @@ def test_a_claim_that_nothing_is_there_for_does_not_look_at_the_jobs_of_others(
 
     ((_, plan),) = [told for told in link.plans if "picked AS" in told[0]]
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 50
+
+
+@pytest.mark.parametrize("is_counted", [False, True])
+@pytest.mark.parametrize("others", [{"task": "u"}, {"queue": "bulk"}, {"task": "u", "queue": "bulk", "priority": 9}])
+def test_a_claim_of_a_few_jobs_does_not_look_at_those_of_others_before_them(
+    target: Target, clock: HandClock, others: dict[str, Any], is_counted: bool
+) -> None:
+    maker = link_to(target, clock)
+    maker.transact(lambda db: migrate(db, target.where, target.schema))
+    maker.transact(lambda db: db.execute("ALTER TABLE jobs SET (autovacuum_enabled = false)"))
+    jobs = [new_job(clock, **others) for _ in range(WAITING)] + [new_job(clock) for _ in range(7)]
+    maker.transact(lambda db: verbs.enqueue(db, clock.now(), [jobs], 100_000))
+    if is_counted:
+        maker.transact(lambda db: db.execute("ANALYZE jobs"))
+    maker.disconnect()
+    link = link_to(target, clock, Measured)
+    assert isinstance(link, Measured)
+    options: dict[str, Any] = {"worker": "w", "limit": 5, "lease_seconds": 60.0, "queues": {"default"}, "jobs": None}
+    link.plans = []
+    rest, _ = link.transact(lambda db: verbs.claim_next(db, clock.now(), tasks={"t"}, **options))
+    link.disconnect()
+
+    assert [record.id for record in rest] == [job.id for job in jobs[-2:]]  # the first five were taken by measuring it
+    ((_, plan),) = [told for told in link.plans if "picked AS" in told[0]]
+    assert [node["Actual Rows"] for node in nodes(plan) if node.get("Subplan Name") == "CTE own"] == [5]
+    read = [node for node in nodes(plan) if node.get("Subplan Name") in ("CTE lines", "CTE picked", "CTE own")]
+    assert sum(node["Shared Hit Blocks"] + node["Shared Read Blocks"] for node in read) < 100
 
 
 def test_among_more_tasks_than_a_claim_looks_through_it_finds_what_is_there(target: Target, clock: HandClock) -> None:

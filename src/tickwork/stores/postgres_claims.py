@@ -47,11 +47,13 @@ def claim_next(
 ) -> tuple[list[JobRecord], datetime | None]:
     """Take due jobs; return them with the time when the next one is due, or its rate lets it start."""
     known, names = _known(tasks, queues, jobs)
-    lines, line_names = ("true", ()) if jobs is not None else _known(tasks, queues, None)
+    lines, line_names = (_NONE, ()) if jobs is not None else _known(tasks, queues, None)
     is_none = not tasks or (queues is not None and not queues) or (jobs is not None and not jobs) or limit <= 0
     expires = None if lease_seconds is None else us(now + timedelta(seconds=lease_seconds))
     # One way there and back, as a rule: jobs are claimed at once, unless something else must be done first.
-    values = (*names, us(now), *line_names, *names, 0 if is_none else limit, worker, expires)
+    most = 0 if is_none else limit
+    near = most and most + SPARE
+    values = (*names, us(now), *line_names, *names, most, near, near, most, worker, expires)
     found = db.all(_claim_sql(known, lines, "has_news"), values)
     due, is_late, opens_at, is_open, *_ = found[0]
     missed: list[JobRecord] = []
@@ -83,23 +85,34 @@ does not know yet that a queue is long which has just filled, and would walk all
 
 MAX_LINES = 50
 """So many tasks and queues are looked through for one that a claim may take from, before it looks at the jobs."""
+SPARE = 200
+"""So many more jobs than it takes a claim looks at, since the first of them may be those that others just take."""
 
 _READY = "state = 'queued' AND held = 0 AND gate = 0"
+_IN_LINE = "state = 'queued' AND held + gate = 0"
+"""The same, told as the index `jobs_lines` does: what is asked so is looked for in that one, and not in `jobs_ready`,
+which seems as good while the rows have not been counted."""
+_STILL_READY = "state = 'queued' AND greatest(held, gate) = 0"
+"""The same, told as neither of them does: one row is looked up by its number."""
+
+_NONE = "false"
+"""Jobs that are named are looked for by their names, and not in the lines."""
 
 
 @cache
 def _claim_sql(known: str, lines: str, unless: str) -> str:
     """Return the statement that claims, and tells what else is to be done; unless "has_news": only if nothing is.
 
-    A worker whose tasks have no jobs does not look at those of others, however many there are: `lines` has the tasks
-    that have any, each found by one step in an index.
+    A worker looks at no job that it may not take, however many of those wait before its own: `lines` has the queues and
+    tasks that have any, each found by one step in an index, and `own` takes the first ones of those that are known. Who
+    may take from all of them, as most may, walks over what is ready in its order.
     """
     return f"""
         WITH RECURSIVE lines AS (
-            (SELECT queue, task, 1 AS number FROM jobs WHERE {_READY} ORDER BY queue, task LIMIT 1)
+            (SELECT queue, task, 1 AS number FROM jobs WHERE {_IN_LINE} ORDER BY queue, task LIMIT 1)
             UNION ALL
             SELECT next.*, number + 1 FROM lines, LATERAL (
-                SELECT queue, task FROM jobs WHERE {_READY} AND (queue, task) > (lines.queue, lines.task)
+                SELECT queue, task FROM jobs WHERE {_IN_LINE} AND (queue, task) > (lines.queue, lines.task)
                 ORDER BY queue, task LIMIT 1
             ) AS next WHERE number < {MAX_LINES}
         ), found AS MATERIALIZED (
@@ -112,18 +125,32 @@ def _claim_sql(known: str, lines: str, unless: str) -> str:
                     OR EXISTS (SELECT 1 FROM starts WHERE at > now) AS is_open,
                 now
             FROM (SELECT %s::bigint AS now) AS given
+        ), mine AS MATERIALIZED (
+            SELECT queue, task FROM lines WHERE {lines}
         ), due AS MATERIALIZED (
             SELECT *, due <= now OR is_late OR is_open AS has_news,
-                EXISTS (SELECT 1 FROM lines WHERE number = {MAX_LINES} OR ({lines})) AS is_there
+                {lines == _NONE} OR (SELECT count(*) FROM lines) IN ((SELECT count(*) FROM mine), {MAX_LINES}) AS is_all
             FROM found
         ), picked AS MATERIALIZED (
             SELECT seq FROM jobs
-            WHERE {_READY} AND {known} AND (SELECT is_there AND ({unless}) IS NOT TRUE FROM due)
+            WHERE {_READY} AND {known} AND (SELECT is_all AND ({unless}) IS NOT TRUE FROM due)
             ORDER BY priority DESC, seq LIMIT %s FOR UPDATE SKIP LOCKED
+        ), nearest AS MATERIALIZED (
+            SELECT first.seq FROM mine, LATERAL (
+                SELECT seq, priority FROM jobs WHERE {_IN_LINE} AND queue = mine.queue AND task = mine.task
+                ORDER BY priority DESC, seq LIMIT %s
+            ) AS first
+            WHERE (SELECT NOT is_all AND ({unless}) IS NOT TRUE FROM due)
+            ORDER BY first.priority DESC, first.seq LIMIT %s
+        ), own AS MATERIALIZED (
+            SELECT free.seq FROM nearest, LATERAL (
+                SELECT seq FROM jobs WHERE seq = nearest.seq AND {_STILL_READY} FOR UPDATE SKIP LOCKED
+            ) AS free LIMIT %s
         ), claimed AS (
             UPDATE jobs SET state = 'running', token = token + 1, worker = %s, lease_expires_at = %s, started_at = NULL,
                 progress = NULL
-            FROM picked WHERE jobs.seq = picked.seq RETURNING {_JOBS_JOB}
+            FROM (SELECT seq FROM picked UNION ALL SELECT seq FROM own) AS taken
+            WHERE jobs.seq = taken.seq RETURNING {_JOBS_JOB}
         )
         SELECT due.due, due.is_late, due.opens_at, due.is_open, claimed.* FROM due LEFT JOIN claimed ON true
     """

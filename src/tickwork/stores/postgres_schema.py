@@ -247,6 +247,12 @@ VERSIONS: list[list[str]] = [
         "DROP INDEX jobs_by_state",
         "CREATE INDEX jobs_by_state ON jobs (state, seq, task, queue) INCLUDE (run_at)",
     ],
+    [
+        # So that a claim finds the first jobs of each task and queue, too. The same ones as in `jobs_ready`, but told
+        # in other words: see `postgres_claims`.
+        "DROP INDEX jobs_lines",
+        "CREATE INDEX jobs_lines ON jobs (queue, task, priority DESC, seq) WHERE state = 'queued' AND held + gate = 0",
+    ],
 ]
 """For each version the statements that make it of the one before."""
 
