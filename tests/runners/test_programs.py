@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -251,12 +252,15 @@ def test_signals_to_the_group_during_a_start(tmp_path: Path) -> None:
             runner = ProcessRunner(8)
             await runner.warm()
             print(len(runner.pids), flush=True)
+            await asyncio.to_thread(sys.stdin.read)
             await runner.aclose()
         if __name__ == "__main__":
             asyncio.run(main())
         """,
     )
-    program = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    program = subprocess.Popen([sys.executable, script], **pipes, start_new_session=True)
+    assert program.stdin is not None
     assert program.stdout is not None
     with program, program.stdout:
         assert program.stdout.readline() == "ready\n"
@@ -273,4 +277,5 @@ def test_signals_to_the_group_during_a_start(tmp_path: Path) -> None:
         finally:
             stopped.set()
             thread.join()
+            program.stdin.close()  # the last signal has been sent: now it may end
         assert program.wait(30) == 0
