@@ -303,6 +303,32 @@ async def test_a_server_that_hangs_is_given_up_and_used_when_it_goes_on(monkeypa
             await asyncio.wait_for(store.close(), 30)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [b"pg_backend_pid", b"pg_namespace", b"CREATE TABLE", b"COMMIT"])
+async def test_a_server_that_hangs_while_a_store_opens_is_given_up(
+    target: Target, monkeypatch: pytest.MonkeyPatch, sign: bytes
+) -> None:
+    for name in ("ANSWER_SECONDS", "CLOSING_SECONDS"):
+        monkeypatch.setattr(postgres_guard, name, 1.0)
+    with Proxy(port_of(target)) as proxy:
+        behind = by_way_of(proxy, target)
+        store = PostgresStore(replace(behind, url=f"{behind.url}?connect_timeout=2"), CLOCK, patience_seconds=0)
+        proxy.judge = lambda sent: "freeze before" if sign in sent else None
+        monkeypatch.setattr(postgres_link, "DOUBT_SECONDS", 1.0)
+        await asyncio.wait_for(refusal(store.open()), 30)
+        assert proxy.is_frozen
+        opening = asyncio.ensure_future(store.open())
+        await asyncio.sleep(0.1)
+        opening.cancel()
+        with pytest.raises((asyncio.CancelledError, StoreUnavailable)):
+            await asyncio.wait_for(opening, 30)
+        proxy.judge = lambda sent: None
+        proxy.cut()
+        proxy.thaw()
+        await store.open()
+        await store.close()
+
+
 # -- a later version ------------------------------------------------------------------------------------------------
 
 LATER = """

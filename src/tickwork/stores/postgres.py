@@ -228,15 +228,18 @@ class PostgresStore(DurableStore):
         self._data_version = self._changes = self._rescued = -1
         for link in (self._writing, self._watching):
             link.shard = f"{self._worker or os.getpid()}:{secrets.token_hex(6)}"
+        self._guard.open()
         try:
             await self._committer.open(on_cancel=self._give_up)
             await self._reader.open()
-        except asyncio.CancelledError:
-            await self._committer.aclose()
-            await self._reader.aclose()
+        except BaseException as error:
+            self._guard.hasten()
+            if isinstance(error, asyncio.CancelledError):
+                await self._committer.aclose()
+                await self._reader.aclose()
+            self._guard.close()
             raise
         self._watcher.open()
-        self._guard.open()
         self._effects.open()
 
     async def close(self) -> None:
@@ -264,7 +267,8 @@ class PostgresStore(DurableStore):
     def _connect(self) -> Link:
         try:
             try:
-                self._writing.connect()
+                with self._writing.asking():
+                    self._writing.connect()
             except psycopg.Error as error:
                 if kind_of(error) is not Kind.AGAIN or not self._patience_seconds:
                     raise
@@ -282,6 +286,7 @@ class PostgresStore(DurableStore):
     def _give_up(self) -> None:
         """Have no patience any more: who opens the store was cancelled."""
         self._is_closing = True
+        self._guard.hasten()
 
     def plan_migration(self) -> Migration:
         """Return what `open` would do to the tables, and change nothing. It takes a connection of its own.

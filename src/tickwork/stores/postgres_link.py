@@ -349,10 +349,13 @@ class Link:
         assert self._connection is not None
         shards = f"{quoted(self._target.schema)}.shards"
         # The row itself may be under way: this waits for that, as the lock does for a change of it.
-        self._connection.execute(
-            f"INSERT INTO {shards} (name, touched_at) VALUES (%s, %s) ON CONFLICT (name) DO NOTHING",
-            (shard, self._now_us()),
-        )
+        try:
+            self._connection.execute(
+                f"INSERT INTO {shards} (name, touched_at) VALUES (%s, %s) ON CONFLICT (name) DO NOTHING",
+                (shard, self._now_us()),
+            )
+        except psycopg.errors.UndefinedTable:
+            return False  # it was to make the tables
         found = self._connection.execute(f"SELECT mark FROM {shards} WHERE name = %s FOR UPDATE", (shard,)).fetchone()
         return found is not None and found[0] == mark
 
