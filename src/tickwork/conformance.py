@@ -322,10 +322,15 @@ class StoreConformance:
 
     async def test_a_claim_of_named_jobs_takes_no_others(self, store: Store, clock: HandClock) -> None:
         first, wanted, later, unknown = new_job(clock), new_job(clock), new_job(clock, delay=60), new_job(clock, "u")
-        await store.enqueue([first, wanted, later, unknown])
+        late = new_job(clock, start_by=clock.now() + timedelta(seconds=1))
+        await store.enqueue([first, wanted, later, unknown, late])
+        clock.advance(2)
 
         assert await self.claim(store, jobs=set()) == []
         assert ids(await self.claim(store, jobs={wanted.id, later.id, unknown.id, "nobody"})) == [wanted.id]
+        assert (await store.job(late.id)).state is JobState.QUEUED
+        assert ids(await self.claim(store, jobs={late.id})) == [late.id]
+        assert (await store.job(late.id)).state is JobState.CANCELLED
         clock.advance(61)
         assert ids(await self.claim(store, jobs={wanted.id, later.id})) == [later.id]
         assert ids(await self.claim(store)) == [first.id]

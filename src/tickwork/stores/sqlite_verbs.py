@@ -253,6 +253,9 @@ def claim(
     if paused:
         known += f" AND queue NOT IN ({_marks(paused)})"
         names += tuple(paused)
+    if jobs is not None:
+        known += f" AND id IN ({_marks(jobs)})"
+        names += tuple(jobs)
     # Unasked, SQLite takes the index of states, and walks over all that is queued.
     # One look for two things that there seldom are: jobs that come too late, and gates that may have opened.
     news = db.execute(
@@ -273,7 +276,7 @@ def claim(
             progress = NULL
         WHERE seq {_AMONG} RETURNING {JOB}
         """,
-        (worker, expires, json.dumps(_picked(db, known, names, limit, jobs))),
+        (worker, expires, json.dumps(_picked(db, known, names, limit, is_named=jobs is not None))),
     ).fetchall()
     found.sort(key=lambda entry: (-entry[6], entry[0]))  # RETURNING promises no order
     gated = [(entry[2], entry[0], entry[26], entry[27]) for entry in found if entry[26] is not None]
@@ -305,15 +308,13 @@ _LINES = f"""
 """The queues and tasks of jobs that are ready, each found by one step in an index, and whether they may be claimed."""
 
 
-def _picked(
-    db: sqlite3.Connection, known: str, names: Sequence[str], limit: int, jobs: Collection[str] | None
-) -> list[int]:
+def _picked(db: sqlite3.Connection, known: str, names: Sequence[str], limit: int, *, is_named: bool) -> list[int]:
     """Return the rows of the jobs that a claim takes.
 
     A worker looks at no job that it may not take, however many of those wait before its own.
     """
-    if jobs is not None:
-        where, given = f"FROM jobs WHERE {_READY} AND {known} AND id IN ({_marks(jobs)})", (*names, *jobs)
+    if is_named:
+        where = f"FROM jobs WHERE {_READY} AND {known}"
     else:
         lines = db.execute(_LINES.format(known=known), names).fetchall()
         ours = [line for *line, is_known in lines if is_known]
@@ -322,8 +323,8 @@ def _picked(
             each = (db.execute(f"{of_line} ORDER BY priority DESC, seq LIMIT ?", (*line, limit)) for line in ours)
             return [seq for _, seq in nsmallest(limit, chain.from_iterable(each))]
         # Unasked, SQLite takes the index of states, and walks over all that is queued.
-        where, given = f"FROM jobs INDEXED BY jobs_ready WHERE {_READY} AND {known}", tuple(names)
-    found = db.execute(f"SELECT seq {where} ORDER BY priority DESC, seq LIMIT ?", (*given, limit))
+        where = f"FROM jobs INDEXED BY jobs_ready WHERE {_READY} AND {known}"
+    found = db.execute(f"SELECT seq {where} ORDER BY priority DESC, seq LIMIT ?", (*names, limit))
     return [seq for (seq,) in found]
 
 
