@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -177,6 +178,60 @@ def fill(disk: Path) -> None:
     with (disk / "ballast").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
         while True:
             file.write(bytes(4096))
+
+
+@pytest.mark.slow
+async def test_a_server_whose_log_has_no_room_stops_and_has_all_that_was_acknowledged(
+    wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_link, "DOUBT_SECONDS", 2.0)
+    with running() as server, small_disk(server.folder / "disk", "64m") as disk:
+        server.stop("fast")
+        log = server.folder / "data" / "pg_wal"
+        shutil.copytree(log, disk / "pg_wal")
+        shutil.rmtree(log)
+        log.symlink_to(disk / "pg_wal")
+        for path in (disk / "pg_wal", *(disk / "pg_wal").rglob("*")):
+            ordinary_user(path)
+        server.start()
+        app = App(server.url, workers=2)
+        go_on = asyncio.Event()
+        ticks: list[str] = []
+
+        @app.every("100ms", overlap="allow", catch_up="all")
+        async def tick(ctx: Context) -> None:
+            ticks.append(str(ctx.fire_time))
+
+        @app.task(name="hold")
+        async def hold() -> int:
+            await go_on.wait()
+            return 7
+
+        @app.task(name="take")
+        async def take(text: str) -> None:
+            pass
+
+        async with app:
+            held = await hold.enqueue()
+            await wait_until(lambda: ticks)
+            fill(disk)
+            taken: list[Job[None]] = []
+            with pytest.raises(StoreUnavailable):
+                while len(taken) < 999:
+                    taken.append(await take.options(delay="1h").enqueue(os.urandom(100_000).hex()))
+            go_on.set()
+            (disk / "ballast").unlink()
+            await wait_until(lambda: not (server.folder / "data" / "postmaster.pid").exists())
+            server.start()
+            assert await held.result(timeout=60) == 7
+            before = len(ticks)
+            await wait_until(lambda: len(ticks) > before + 2)
+            taken.append(await take.options(delay="1h").enqueue("again"))
+
+            waiting = {job.id for job in (await app.jobs.list(task="take", limit=1_000)).jobs}
+            assert {job.id for job in taken} <= waiting
+            assert len(waiting) <= len(taken) + 1  # the one that was refused: nobody knew whether it was kept
+        assert len(ticks) == len(set(ticks))
 
 
 @pytest.mark.slow
