@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Self
 
 Judge = Callable[[bytes], str | None]
-"""Told what a client sends; returns "before" or "after" to cut its link before or after the server gets it, and
-"freeze before" or "freeze after" to let nothing through from then on."""
+"""Told what a client sends; returns "before" or "after" to cut its link before the server gets it or after it has
+answered, "at once" to cut it before that, and "freeze before" or "freeze after" to let nothing through from then on."""
 
 
 class Proxy:
@@ -108,6 +108,9 @@ class Proxy:
                         self.freeze()
                         self._passes.wait()
                     (server if source is client else client).sendall(data)
+                    if verdict == "at once":
+                        self.cuts += 1
+                        return
                     if verdict == "freeze after":
                         self.freeze()
                     if verdict == "after":

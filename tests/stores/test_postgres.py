@@ -11,10 +11,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
-from postgres_server import running
+from postgres_server import QUICK, running
 from proxy import Proxy
 from tickwork import App
 from tickwork.clock import Clock, SystemClock
@@ -611,6 +612,42 @@ def judge(number: int, when: str) -> Callable[[bytes], str | None]:
 
 def _writes(sent: bytes) -> bool:
     return not any(word in sent for word in (b"LISTEN", b"NOTIFY", b"sum(mark)"))
+
+
+async def test_a_commit_that_the_server_has_not_come_to_when_it_is_asked_for_cannot_be_done_any_more(
+    caplog: pytest.LogCaptureFixture, wait_until: WaitUntil
+) -> None:
+    with running(**QUICK) as own, Proxy(own.port) as proxy, psycopg.connect(own.url, autocommit=True) as other:
+        store = PostgresStore(target_of(own.url), CLOCK, worker="w", keeps_house=False)
+        store._writing._target = by_way_of(proxy, store.target)  # and no other link: what is cut is a commit of it
+        await store.open()
+        await store.enqueue([first := new_job(CLOCK)])
+        (record,) = await store.claim(worker="w", tasks={"t"}, limit=1)
+        server = psutil.Process(store._writing.pid)
+        stopped: list[int] = []
+        waits = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'ClientRead'"
+
+        def stop(sent: bytes) -> str | None:
+            if b"shards AS s" in sent and not proxy.cuts:  # the mark; the COMMIT comes with it, or next
+                while other.execute(waits, (server.pid,)).fetchone() is None:
+                    pass  # it has locks of the whole server while it works
+                server.suspend()
+                stopped.append(server.pid)
+            return "at once" if stopped and b"COMMIT" in sent and not proxy.cuts else None
+
+        proxy.judge = stop
+        finishing = asyncio.ensure_future(store.finish([ending(record)]))
+        try:
+            await wait_until(lambda: caplog.messages)
+        finally:
+            server.resume()
+            is_finished = await finishing
+            await store.close()
+        assert is_finished == [True]
+        with psycopg.connect(own.url) as db:
+            assert db.execute("SELECT id, state FROM tickwork.finished").fetchall() == [(first.id, "succeeded")]
+
+    assert caplog.messages == ["a commit was cut off, and was not done: doing it again"]
 
 
 async def test_a_server_that_is_away_for_a_moment_is_waited_for(target: Target) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -20,7 +20,7 @@ from psycopg.types.numeric import Int8Dumper
 
 from ..errors import NotRunning, StoreUnavailable
 from .postgres_errors import remedy_for, text_of
-from .postgres_link import DEFAULTS, IDLE_MILLISECONDS, Link, LockOrder, marked
+from .postgres_link import ANY_MARK, DEFAULTS, IDLE_MILLISECONDS, Link, LockOrder, marked
 from .postgres_schema import quoted
 
 if TYPE_CHECKING:
@@ -146,6 +146,8 @@ class Effects:
 
 class Guest(Link):
     """A link on a connection of the loop, in a transaction that somebody else has begun and ends; for a thread."""
+
+    _mark_query: ClassVar[str] = ANY_MARK
 
     def __init__(
         self,

@@ -3,8 +3,8 @@
 One thread uses a link. It connects when it must, and again when the connection is lost. A transaction that did not come
 to its end is run again, for a while; nothing of it is left. When the answer to a COMMIT was lost, nobody knows what
 became of it, and it must not be run twice. So each transaction that writes leaves its mark in a row of `shards` that
-is this link's alone: a new connection looks whether the mark is there. It locks the row for that, and so waits until
-the server has given up the lost connection, or has finished what came over it.
+is this link's alone: a new connection looks whether the mark is there. If it is not, it leaves it itself: a server that
+has not come to the lost COMMIT yet finds it taken, and refuses.
 
 Locks between processes are advisory ones, held until the end of the transaction. Those that it asks for first are taken
 in the order of their numbers. When it needs more later and one is not free, it does not wait, for two that wait for
@@ -23,7 +23,7 @@ from collections import Counter
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import lru_cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -71,14 +71,19 @@ DEFAULTS = {
 
 _SERVER_TIME = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 _COLUMNS = ("rescued", "changes", *STATES)
-_MARK = f"""
+_COUNT = f"""
     INSERT INTO shards AS s (name, mark, touched_at, {", ".join(_COLUMNS)})
     VALUES (%s, %s, %s, {", ".join(["%s"] * len(_COLUMNS))})
-    ON CONFLICT (name) DO UPDATE SET mark = excluded.mark, touched_at = excluded.touched_at,
+    ON CONFLICT (name) DO UPDATE SET touched_at = excluded.touched_at,
+        mark = {{mark}},
         {", ".join(f"{name} = s.{name} + excluded.{name}" for name in _COLUMNS)}
     RETURNING {_SERVER_TIME}, (SELECT coalesce(sum(queued + scheduled), 0)::bigint FROM shards WHERE name <> s.name)
         + s.queued + s.scheduled
 """
+_MARK = _COUNT.format(mark="excluded.mark / (s.mark < excluded.mark)::int")
+"""A mark that is taken already, see `_is_marked`, is a division by zero, and the end of the transaction."""
+ANY_MARK = _COUNT.format(mark="s.mark + 1")
+"""For a row that others write as well, and of which nobody asks whether it was committed."""
 
 
 _NAMED = re.compile(r"(?<![:\w]):([a-z_]+)")
@@ -154,6 +159,8 @@ class Link:
         """What it adds to the counts of batches, by state; see `postgres_batches.flush`."""
         self.on_flush: Callable[[Link], None] = lambda link: None
         """Called before the end of each transaction."""
+
+    _mark_query: ClassVar[str] = _MARK
 
     # -- statements -------------------------------------------------------------------------------------------------
 
@@ -306,7 +313,7 @@ class Link:
             return None
         self._mark += 1
         counts = [self.tally[name] for name in _COLUMNS]
-        return self.execute(_MARK, (self.shard, self._mark, self._now_us(), *counts))
+        return self.execute(self._mark_query, (self.shard, self._mark, self._now_us(), *counts))
 
     def _roll_back(self) -> None:
         """Leave no transaction open: one that cannot be rolled back goes with its connection."""
@@ -345,19 +352,20 @@ class Link:
                 time.sleep(next(pauses))
 
     def _is_marked(self, shard: str | None, mark: int) -> bool:
-        """Return whether a transaction was committed; wait until it has ended."""
+        """Return whether a transaction was committed; if it was not, it cannot be any more.
+
+        What came over a lost connection may lie there, and be done later. So its mark is taken from it. Where the
+        transaction has left it and not ended yet, this waits for its end.
+        """
         assert self._connection is not None
-        shards = f"{quoted(self._target.schema)}.shards"
-        # The row itself may be under way: this waits for that, as the lock does for a change of it.
+        query = f"""
+            INSERT INTO {quoted(self._target.schema)}.shards AS s (name, mark, touched_at) VALUES (%s, %s, %s)
+            ON CONFLICT (name) DO UPDATE SET mark = excluded.mark WHERE s.mark <> excluded.mark
+        """
         try:
-            self._connection.execute(
-                f"INSERT INTO {shards} (name, touched_at) VALUES (%s, %s) ON CONFLICT (name) DO NOTHING",
-                (shard, self._now_us()),
-            )
+            return self._connection.execute(query, (shard, mark, self._now_us())).rowcount == 0
         except psycopg.errors.UndefinedTable:
             return False  # it was to make the tables
-        found = self._connection.execute(f"SELECT mark FROM {shards} WHERE name = %s FOR UPDATE", (shard,)).fetchone()
-        return found is not None and found[0] == mark
 
     # -- the connection ---------------------------------------------------------------------------------------------
 
