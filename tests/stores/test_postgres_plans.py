@@ -5,6 +5,7 @@ Each statement is explained as it is sent, by the connection that sends it, with
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -24,7 +25,7 @@ from tickwork.stores.batches import BatchPart
 from tickwork.stores.durable import Claim
 from tickwork.stores.instants import at, us
 from tickwork.stores.postgres_claims import MAX_LINES
-from tickwork.stores.postgres_link import Link, marked
+from tickwork.stores.postgres_link import ANY_MARK, Link, marked
 from tickwork.stores.postgres_schema import migrate
 from tickwork.stores.postgres_target import Target
 from tickwork.stores.sql_attempts import attempts
@@ -40,6 +41,7 @@ MANY = 2_000
 """So many rows are sorted by none: a list of all states puts together a page of each."""
 EXPLAINED = ("SELECT", "WITH", "INSERT", "UPDATE", "DELETE")
 DAY = timedelta(days=1)
+NUMBERS = itertools.count()
 
 Verb = tuple[str, Callable[[Link], Any]]
 
@@ -61,6 +63,7 @@ class Measured(Explained):
     """A link that has the server run each statement, and tell what that took, before it runs it again."""
 
     how = "ANALYZE, BUFFERS, FORMAT JSON"
+    _mark_query = ANY_MARK  # a mark is left once
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -72,7 +75,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def link_to(target: Target, clock: HandClock, kind: type[Link] = Link) -> Link:
     link = kind(target, name="plans", clock=clock, now_us=lambda: us(clock.now()))
     link.on_flush = batches.flush
-    link.shard = "plans"
+    link.shard = f"plans {next(NUMBERS)}"
     return link
 
 
