@@ -373,9 +373,9 @@ async def test_a_server_that_hangs_while_a_store_opens_is_given_up(
         await asyncio.wait_for(refusal(store.open()), 30)
         assert proxy.is_frozen
         opening = asyncio.ensure_future(store.open())
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0)  # it has begun
         opening.cancel()
-        with pytest.raises((asyncio.CancelledError, StoreUnavailable)):
+        with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(opening, 30)
         proxy.judge = lambda sent: None
         proxy.cut()

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from .views import Vitals
 
 _AMONG = "IN (SELECT value FROM json_each(?))"
+_READY = "state = 'queued' AND held = 0 AND gate = 0"
 UNFINISHED = "state IN ('queued', 'scheduled', 'running')"
 
 
@@ -100,8 +101,8 @@ def enqueue(
 def _has_ready(db: sqlite3.Connection, now: datetime) -> bool:
     """Return whether a claim might find any job, or must leave some where they are."""
     found = db.execute(
-        """
-        SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_ready WHERE state = 'queued' AND held = 0 AND gate = 0)
+        f"""
+        SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_ready WHERE {_READY})
             OR EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_later WHERE state = 'scheduled' AND run_at <= ?)
             OR EXISTS (SELECT 1 FROM gates WHERE opens_at <= ?)
             OR EXISTS (SELECT 1 FROM queues)
@@ -285,7 +286,6 @@ def claim(
     return [_job(entry) for entry in found] + [record for record in missed if record is not None]
 
 
-_READY = "state = 'queued' AND held = 0 AND gate = 0"
 MAX_LINES = 50
 """So many tasks and queues are looked through for one that a claim may take from, before it looks at the jobs."""
 _LINES = f"""
@@ -669,8 +669,8 @@ def ended_among(db: sqlite3.Connection, job_ids: Collection[str]) -> list[str]:
 def next_claim(db: sqlite3.Connection) -> tuple[bool, datetime | None]:
     """Return whether any job may be ready for some worker, and when the next is due, or its rate lets it start."""
     is_ready, due, opens_at = db.execute(
-        """
-        SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_ready WHERE state = 'queued' AND held = 0 AND gate = 0)
+        f"""
+        SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_ready WHERE {_READY})
             OR EXISTS (SELECT 1 FROM gates WHERE opens_at = 0),
             (SELECT min(run_at) FROM jobs INDEXED BY jobs_later WHERE state = 'scheduled'),
             iif(EXISTS (SELECT 1 FROM gates WHERE opens_at = 0), 0,
