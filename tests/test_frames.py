@@ -3,13 +3,15 @@ from __future__ import annotations
 import json
 import os
 import sys
+import types
+from collections.abc import Generator
 from pathlib import Path
 from types import FrameType
 
 import pytest
 
 import tickwork
-from tickwork.frames import MAX_FRAMES, Place, chain, deepest_own, depth, format_stack, places
+from tickwork.frames import MAX_FRAMES, Place, chain, deepest_own, depth, format_stack, places, suspended
 
 OURS = str(Path(tickwork.__file__).parent / "workers.py")
 STANDARD = json.__file__
@@ -65,6 +67,32 @@ def test_the_frames_of_a_stack_come_outermost_first() -> None:
     ]
     assert depth(frames[-1]) == len(frames)
     assert (chain(None), depth(None)) == ([], 0)
+
+
+def test_where_a_coroutine_waits_is_told_down_to_the_deepest() -> None:
+    @types.coroutine
+    def bare() -> Generator[None]:
+        yield
+
+    async def inner() -> None:
+        await bare()
+
+    async def outer() -> list[FrameType]:
+        found = suspended(coroutine)
+        await inner()
+        return found
+
+    coroutine = outer()
+    before = [line.function for line in places(suspended(coroutine))]
+    coroutine.send(None)
+    during = [line.function.rpartition(".")[2] for line in places(suspended(coroutine))]
+    with pytest.raises(StopIteration) as ended:
+        coroutine.send(None)
+
+    assert before == [outer.__qualname__]
+    assert during == ["outer", "inner", "bare"]
+    assert ended.value.value == [], "it was running"
+    assert suspended(coroutine) == suspended(None) == suspended(7) == []
 
 
 def test_a_long_stack_is_cut_at_its_beginning() -> None:

@@ -220,9 +220,10 @@ async def test_code_that_keeps_the_lock_is_named(said: Said, wait_until: WaitUnt
 
     @app.task(name="add")
     async def add() -> None:
-        while not said.records:
-            sum(range(40_000_000))  # about a second in one step of the interpreter
-            await asyncio.sleep(0)
+        while not said.records:  # noqa: ASYNC110 there is nothing to wait for: it is to hold the loop
+            # About a second in one step of the interpreter. Another thread may get the lock after it, and the watchdog
+            # only when the step has ended.
+            await asyncio.sleep(0, sum(range(40_000_000)))
 
     async with app:
         dog = app._watchdog
@@ -237,6 +238,37 @@ async def test_code_that_keeps_the_lock_is_named(said: Said, wait_until: WaitUnt
 
     assert said.records[0].getMessage().startswith(f"add job={job.id} blocks the loop: ")
     assert "sum(range(40_000_000))" in said.records[0].getMessage()
+
+
+@pytest.mark.blocks("the loop is held after the step of a task has ended")
+async def test_a_task_is_named_with_its_await_when_its_step_has_ended(
+    said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = App(drain_seconds=0)
+    loop = asyncio.get_running_loop()
+    # Code that is in no file, so that it is nobody's line.
+    names: dict[str, Any] = {"call_soon": loop.call_soon, "sleep": time.sleep, "told": said.records}
+    source = """def held(*args, **options):
+        while not told:
+            sleep(0.01)
+        return call_soon(*args, **options)"""
+    exec(compile(source, "<held>", "exec"), names)
+
+    @app.task(name="go_on")
+    async def go_on() -> None:
+        monkeypatch.setattr(loop, "call_soon", names["held"])
+        await asyncio.sleep(0)  # the loop is told to go on with the task, and is held there
+        monkeypatch.undo()
+
+    async with app:
+        await (job := await go_on.enqueue())
+
+    record = said.records[0]
+    assert record.getMessage().startswith(f"go_on job={job.id} blocks the loop: ")
+    assert "await asyncio.sleep(0)  # the loop is told" in record.getMessage()
+    stack = record.__dict__["stack"].splitlines()
+    assert any(line.endswith("go_on") for line in stack)
+    assert stack[-1].endswith(", in held")
 
 
 def sleep_long() -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib
 import linecache
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from types import GeneratorType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -112,6 +114,27 @@ def depth(frame: FrameType | None) -> int:
         count += 1
         frame = frame.f_back
     return count
+
+
+def suspended(awaitable: Any) -> list[FrameType]:
+    """Return where a coroutine waits: its frame, that of what it awaits, and so on. Empty while it runs.
+
+    A worker drives the coroutine of its job itself; it is found in its variable of that name.
+    """
+    frames = []
+    with suppress(AttributeError):  # at the deepest: what is awaited has no frame
+        while awaitable is not None:
+            if isinstance(awaitable, GeneratorType):
+                frame, is_running, deeper = awaitable.gi_frame, awaitable.gi_running, awaitable.gi_yieldfrom
+            else:
+                frame, is_running, deeper = awaitable.cr_frame, awaitable.cr_running, awaitable.cr_await
+            if frame is None or is_running:
+                break
+            frames.append(frame)
+            if deeper is None and frame.f_code.co_filename.startswith(LIBRARY):
+                deeper = frame.f_locals.get("coroutine")
+            awaitable = deeper
+    return frames
 
 
 def places(frames: Iterable[FrameType]) -> list[Place]:

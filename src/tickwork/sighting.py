@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .frames import MAX_TEXT, Place, chain, deepest_own, places
+from .frames import MAX_TEXT, Place, chain, deepest_own, places, suspended
 
 if TYPE_CHECKING:
     from contextvars import Context as Variables
@@ -29,7 +29,8 @@ class Sighting:
         token: Tells it from others.
         task: The task that ran; None: a callback.
         handle: asyncio's handle of it, with the context variables; None on other loops.
-        stack: What the loop called, the outermost first; empty for a callback that is no Python code.
+        stack: What the loop called, the outermost first, below the await at which the task's step has ended, if it has;
+            empty for a callback that is no Python code.
         place: The deepest line in code of the user's, or the deepest one.
     """
 
@@ -98,7 +99,8 @@ def sight(loop: asyncio.AbstractEventLoop, thread_id: int, depth: int, *, is_sta
     # may return, so that calls of one function look like one; where no handle is to be seen, it is all there is.
     first = above[0] if above else frames[-1]
     token = id(task), id(first if handle is None else handle), first.f_code
-    stack = places(above)
+    # A task's step may have ended, and what is below its await is what the loop does for it.
+    stack = places([*suspended(task and task.get_coro()), *above])
     return Sighting(token, task, handle, stack, deepest_own(stack) or (stack[-1] if stack else None))
 
 
