@@ -18,7 +18,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from . import errors
-from .clock import LATE_SECONDS
+from .clock import LATE_SECONDS, SystemClock
 from .context import Context, _current
 from .durations import format_seconds
 from .errors import (
@@ -33,6 +33,7 @@ from .errors import (
 )
 from .events import FireTimeAnswered, JobEnded, JobFailed, JobParked, JobStarted, JobSucceeded, StoreFailed
 from .events import JobCancelled as JobEndCancelled
+from .gathering import Gathering
 from .jobs import JobState, Outcome, taken
 from .outage import Outage
 from .payloads import ErrorInfo, describe_exception
@@ -65,8 +66,9 @@ RETRY_STORE_SECONDS = 1.0
 """How soon a store that raised is asked again: soon enough for a person, seldom enough for a store in trouble."""
 
 MARK_SECONDS = 0.1
-"""How soon a durable store is told that jobs have begun which still run: none is told of a shorter one, so that it
-costs nothing. When the process dies before, nobody knows whether they had begun, and the death is not counted."""
+"""How soon a durable store is told that jobs have begun which still run: after half of that at the soonest, so that
+shorter ones cost nothing. When the process dies before, nobody knows whether they had begun, and the death is not
+counted."""
 
 MAX_REFILLS = 20
 """How often workers claim for themselves between two turns of the feeder; on a virtual clock, no time limits that."""
@@ -333,13 +335,18 @@ class Dispatcher:
         self._is_shared = store.capabilities.multi_process
         self._prefetch = Prefetch(workers.count, clock.monotonic())
         self._freed = asyncio.Event()
+        # A virtual moment passes only when a test lets it.
+        self._gathers = self._is_shared and isinstance(clock, SystemClock)
+        self._gathering = Gathering(workers.buffer.qsize, clock.call_later)
         self._is_full = False
         """Whether the feeder waits for room."""
         self._has_marks: bool = store.capabilities.durable
         if not store.capabilities.durable:
             workers.refill = self._refill
         self._mark_timer: Timer | None = None
-        self._marks_due = False
+        self._seen: set[JobRun] = set()
+        """Attempts that were under way at the last look and are not marked."""
+        self._to_mark: set[JobRun] = set()
         self._reports = Reports(clock, self._let_report)
         self.hear_progress: Callable[[Context], None] = self._reports.tell
         """Hears that a job has told of its progress."""
@@ -361,6 +368,10 @@ class Dispatcher:
             try:
                 if self._is_drained:
                     await self._store.wait_claimable(room)
+                elif self._gathers:
+                    await self._gathering.turn()
+                    if (room := self._room()) <= 0:
+                        continue
                 records = await self._claim(room)
                 if not records:
                     self.changed.set()
@@ -650,10 +661,12 @@ class Dispatcher:
         """Hear that an attempt begins, and tell of it."""
         if self._is_full:
             self._freed.set()
+        if self._gathers:
+            self._gathering.began()
         if run.run_in in ("loop", "call"):
             self.watch(run)
         if self._has_marks and self._mark_timer is None:
-            self._mark_timer = self._clock.call_later(MARK_SECONDS, self._let_mark)
+            self._mark_timer = self._clock.call_later(MARK_SECONDS / 2, self._let_mark)
         lateness = now - run.record.run_at
         if lateness > _LATE:
             self._explain_late(run, lateness.total_seconds())
@@ -852,6 +865,8 @@ class Dispatcher:
         while True:
             await self._written.wait()
             await self._let_begin()
+            if self._gathers:
+                await self._gathering.let_gather(is_awaited=bool(self._waiters))
             # What is under way is written to its end: the next flush must not do it again.
             if not await to_its_end(self._flushed()):
                 await self._pause()
@@ -884,7 +899,12 @@ class Dispatcher:
     async def write_last(self, seconds: float) -> None:
         """Hand what has ended to the store, for the last time; one that raises is asked for some seconds more."""
         until = self._clock.monotonic() + seconds
-        while not await self._flushed():
+        while True:
+            is_taken = await self._flushed()
+            if is_taken and not self.has_unwritten:
+                return
+            if is_taken:  # more has ended meanwhile
+                continue
             if self._clock.monotonic() >= until:
                 lost = [record.id for _, record in self._outbox]
                 logger.error("stopped without the store: the ends of %d jobs are lost: %s", len(lost), ", ".join(lost))
@@ -910,9 +930,14 @@ class Dispatcher:
         return True
 
     def _let_mark(self) -> None:
-        self._mark_timer = None
-        self._marks_due = True
-        self._written.set()
+        """Let those be marked that were under way at the last look, too, and look again while there are others."""
+        seen, self._seen = self._seen, set()
+        for run in self.running:
+            if not (run.is_marked or run.is_complete):
+                (self._to_mark if run in seen else self._seen).add(run)
+        self._mark_timer = self._clock.call_later(MARK_SECONDS / 2, self._let_mark) if self._seen else None
+        if self._to_mark:
+            self._written.set()
 
     async def mark(self, run: JobRun) -> None:
         """Let the store know that a job begins, before it does; waits until the store has taken it."""
@@ -946,14 +971,15 @@ class Dispatcher:
 
     async def _tell_progress(self) -> None:
         """Tell the store which jobs have begun, and how far those are that have told so."""
-        begun = [run for run in self.running if not run.is_marked and not run.is_complete] if self._marks_due else []
+        due, self._to_mark = self._to_mark, set()
         told, self._told = self._told, {}
         try:
+            begun = [run for run in self.running if run in due and not (run.is_marked or run.is_complete)]
             await self._mark(begun, told)
         except BaseException:
+            self._to_mark |= due
             self._told = told | self._told
             raise
-        self._marks_due = False
 
     async def _mark(self, begun: Sequence[JobRun], told: Mapping[str, tuple[JobRun, Progress]]) -> None:
         news: dict[str, tuple[JobRun, Progress | None]] = {
@@ -975,10 +1001,9 @@ class Dispatcher:
         """Hand what has ended to the store now. When the store raises, everything is kept for the next try."""
         self._written.clear()  # what comes from here on, while the store is waited for, sets it again
         self._line_up_successes()
-        if self._marks_due or self._told:
+        if self._to_mark or self._told:
             await self._tell_progress()
-        while self._outbox or self._succeeded:
-            self._line_up_successes()
+        if self._outbox:  # and not what ends meanwhile: that gathers again
             batch = self._outbox[:]
             if self._told:  # told while the store was waited for; after the end it would be refused
                 await self._tell_progress()

@@ -1,0 +1,103 @@
+"""When ends of jobs are written and the next ones claimed, while others wait to begin: together, and never late."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import pytest
+
+from tickwork.gathering import GATHER_SECONDS, Gathering
+from tickwork.testing import virtual_loop_factory
+
+
+@pytest.fixture
+def anyio_backend() -> object:
+    return "asyncio", {"loop_factory": partial(virtual_loop_factory, autojump=True), "debug": True}
+
+
+class Gathered:
+    """A gathering beside a number of jobs that wait, and the instants at which either side went on."""
+
+    def __init__(self, waiting: int) -> None:
+        self.waiting = waiting
+        self.loop = asyncio.get_running_loop()
+        self.gathering = Gathering(lambda: self.waiting, self.loop.call_later)
+        self.began = self.loop.time()
+        self.wrote: float | None = None
+        self.claimed: float | None = None
+
+    async def write(self, *, is_awaited: bool = False) -> None:
+        await self.gathering.let_gather(is_awaited=is_awaited)
+        self.wrote = self.loop.time() - self.began
+
+    async def claim(self) -> None:
+        await self.gathering.turn()
+        self.claimed = self.loop.time() - self.began
+
+
+async def test_ends_gather_for_a_moment_while_jobs_wait_and_the_claim_goes_with_them() -> None:
+    gathered = Gathered(waiting=3)
+
+    await asyncio.gather(gathered.claim(), gathered.write())
+
+    assert gathered.wrote == gathered.claimed == pytest.approx(GATHER_SECONDS)
+
+
+async def test_nothing_gathers_when_no_job_waits() -> None:
+    gathered = Gathered(waiting=0)
+
+    await asyncio.gather(gathered.claim(), gathered.write())
+
+    assert gathered.wrote == gathered.claimed == 0
+
+
+async def test_nothing_gathers_when_somebody_waits_for_a_result() -> None:
+    gathered = Gathered(waiting=3)
+
+    await asyncio.gather(gathered.claim(), gathered.write(is_awaited=True))
+
+    assert gathered.wrote == gathered.claimed == 0
+
+
+async def test_both_go_when_the_last_job_that_waited_begins() -> None:
+    gathered = Gathered(waiting=2)
+    both = asyncio.gather(gathered.claim(), gathered.write())
+    await asyncio.sleep(GATHER_SECONDS / 4)
+    gathered.waiting = 1
+    gathered.gathering.began()
+    await asyncio.sleep(GATHER_SECONDS / 4)
+    assert not both.done()
+
+    gathered.waiting = 0
+    gathered.gathering.began()
+    await both
+
+    assert gathered.wrote == gathered.claimed == pytest.approx(GATHER_SECONDS / 2)
+
+
+async def test_a_claim_waits_for_the_next_ends_and_not_for_earlier_ones() -> None:
+    gathered = Gathered(waiting=2)
+    await gathered.write()
+
+    claim = asyncio.create_task(gathered.claim())
+    await asyncio.sleep(1)
+    assert gathered.claimed is None
+    await gathered.write()
+    await claim
+
+    assert gathered.claimed == gathered.wrote
+
+
+async def test_a_cancelled_write_leaves_no_timer() -> None:
+    gathered = Gathered(waiting=1)
+    write = asyncio.create_task(gathered.write())
+    await asyncio.sleep(0)
+    write.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await write
+
+    gathered.gathering._is_over.clear()
+    await asyncio.sleep(1)
+    assert not gathered.gathering._is_over.is_set()
