@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from conftest import WaitUntil
+from tickwork import App
 from tickwork.gathering import GATHER_SECONDS, Gathering
 from tickwork.testing import virtual_loop_factory
 
@@ -101,3 +105,35 @@ async def test_a_cancelled_write_leaves_no_timer() -> None:
     gathered.gathering._is_over.clear()
     await asyncio.sleep(1)
     assert not gathered.gathering._is_over.is_set()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_the_end_of_a_job_and_the_claim_of_the_next_are_one_transaction(
+    tmp_path: Path, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = App(f"sqlite:///{tmp_path / 'jobs.db'}", workers=1)
+    go = asyncio.Event()
+    done: list[int] = []
+
+    @app.task(name="t")
+    async def work(number: int) -> None:
+        await go.wait()
+        done.append(number)
+
+    async with app:
+        await work.enqueue_many([(1,), (2,)])
+        await wait_until(lambda: app.running)
+        committer: Any = cast("Any", app._store)._committer
+        transactions: list[set[str]] = []
+        answer = committer._answer
+
+        def spied(connection: Any, batch: list[Any]) -> None:
+            transactions.append({request.argument.__qualname__.split(".")[1] for request in batch})
+            answer(connection, batch)
+
+        monkeypatch.setattr(committer, "_answer", spied)
+        go.set()
+        await wait_until(lambda: done == [1, 2])
+
+    first = next(verbs for verbs in transactions if verbs & {"finish", "claim"})
+    assert first >= {"finish", "claim"}
