@@ -29,6 +29,7 @@ from tickwork.errors import (
     RemoteTraceback,
 )
 from tickwork.runners import child
+from tickwork.runners.lookout import Lookout
 from tickwork.runners.process import ProcessRunner
 
 from . import functions
@@ -369,16 +370,15 @@ async def test_a_death_of_which_the_loop_has_not_heard_yet_costs_no_job(runner: 
 
 
 async def test_when_all_idle_children_died_at_once_no_job_is_lost(tmp_path: Path) -> None:
-    runner = ProcessRunner(3)
-    pids = await asyncio.gather(*(runner.run(functions.meet, (str(tmp_path), 3)) for _ in range(3)))
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    for pid in pids:
-        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-            time.sleep(0.001)  # the loop must not turn meanwhile
+    async with contextlib.aclosing(ProcessRunner(3)) as runner:
+        pids = await asyncio.gather(*(runner.run(functions.meet, (str(tmp_path), 3)) for _ in range(3)))
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        for pid in pids:
+            while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.001)  # the loop must not turn meanwhile
 
-    found = await asyncio.gather(*(runner.run(functions.process_id) for _ in range(3)))
-    await runner.aclose()
+        found = await asyncio.gather(*(runner.run(functions.process_id) for _ in range(3)))
 
     assert not set(found) & set(pids)
 
@@ -403,6 +403,31 @@ async def test_a_call_that_was_not_read_goes_to_another_child(runner: ProcessRun
     os.kill(pid, signal.SIGKILL)
 
     assert await call != pid
+
+
+@pytest.mark.blocks("the look for the answer does, here for longer")
+async def test_a_call_that_was_not_read_goes_to_another_child_when_the_look_for_its_answer_finds_that_out(
+    runner: ProcessRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = await runner.run(functions.process_id)
+    os.kill(pid, signal.SIGSTOP)
+    answers: list[bool] = []
+
+    def look(self: Lookout, is_there: Callable[[], bool]) -> bool:
+        if not answers:
+            assert not is_there()
+            os.kill(pid, signal.SIGKILL)
+            process = psutil.Process(pid)
+            while process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1:
+                time.sleep(0.001)  # its last thread closes its end of the socket
+            answers.append(is_there())
+        return answers[-1]
+
+    monkeypatch.setattr(Lookout, "is_due", lambda self: True)
+    monkeypatch.setattr(Lookout, "look", look)
+
+    assert await runner.run(functions.process_id) != pid
+    assert answers[:1] == [True]
 
 
 async def test_a_large_call_that_could_not_be_sent_goes_to_another_child(runner: ProcessRunner, tmp_path: Path) -> None:

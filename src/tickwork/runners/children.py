@@ -252,6 +252,9 @@ class Child(asyncio.BufferedProtocol):
         if not self._is_behind:
             try:
                 got = self._process.sock.recv_into(self._receiver.space())
+            except ConnectionResetError:
+                got = 0
+                self.fail(NotSent())  # the kernel tells of it once: the transport will only see an end
             except OSError:
                 got = 0  # nothing yet; or the end, of which the transport tells
             if got:
