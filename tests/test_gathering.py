@@ -1,4 +1,4 @@
-"""When ends of jobs are written and the next ones claimed, while others wait to begin: together, and never late."""
+"""Transactions of a shared store: ends and the next claim go together, in time, and short jobs leave no mark."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from conftest import WaitUntil
 from tickwork import App
 from tickwork.gathering import GATHER_SECONDS, Gathering
+from tickwork.stores.base import Lease
 from tickwork.testing import virtual_loop_factory
 
 
@@ -137,3 +138,39 @@ async def test_the_end_of_a_job_and_the_claim_of_the_next_are_one_transaction(
 
     first = next(verbs for verbs in transactions if verbs & {"finish", "claim"})
     assert first >= {"finish", "claim"}
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_only_a_job_that_runs_on_is_marked_as_begun(
+    tmp_path: Path, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = App(f"sqlite:///{tmp_path / 'jobs.db'}", workers=4)
+    go = asyncio.Event()
+
+    @app.task(name="short")
+    async def short() -> None: ...
+
+    @app.task(name="long")
+    async def long() -> None:
+        await go.wait()
+
+    async with app:
+        store, marked = app._store, list[str]()
+        assert store is not None
+        progress = store.progress
+
+        async def spied(lease: Lease, **told: Any) -> bool:
+            marked.append(lease.job_id)
+            return await progress(lease, **told)
+
+        monkeypatch.setattr(store, "progress", spied)
+        job = await long.enqueue()
+        shorts = [await short.enqueue() for _ in range(20)]
+        await asyncio.gather(*(each.result() for each in shorts))
+        await wait_until(lambda: marked)
+        record = await job.record()
+        go.set()
+        await job.result()
+
+    assert record.started_at is not None
+    assert marked == [job.id]

@@ -900,16 +900,15 @@ class Dispatcher:
         """Hand what has ended to the store, for the last time; one that raises is asked for some seconds more."""
         until = self._clock.monotonic() + seconds
         while True:
-            is_taken = await self._flushed()
-            if is_taken and not self.has_unwritten:
-                return
-            if is_taken:  # more has ended meanwhile
-                continue
-            if self._clock.monotonic() >= until:
+            if await self._flushed():
+                if not self.has_unwritten:  # else more has ended meanwhile
+                    return
+            elif self._clock.monotonic() >= until:
                 lost = [record.id for _, record in self._outbox]
                 logger.error("stopped without the store: the ends of %d jobs are lost: %s", len(lost), ", ".join(lost))
                 return
-            await self._pause()
+            else:
+                await self._pause()
 
     async def _flushed(self) -> bool:
         """Hand what has ended to the store, and return whether it took it."""
