@@ -202,7 +202,7 @@ def test_trigger_that_takes_too_long_is_given_up() -> None:
     late: Any = Late()
     lane = lane_of(Cron("0 * * * *"), clock=late)
 
-    assert lane.error == "TimeoutError: it was given up after 5 s: its next() is too slow"
+    assert lane.error == "TimeoutError: it was given up after 20 s: its next() is too slow"
 
 
 def test_answers_in_another_zone_are_told_in_utc() -> None:

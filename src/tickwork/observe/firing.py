@@ -27,7 +27,7 @@ __all__ = ["MAX_STARTS", "Firing", "Touched", "changes", "fire_times", "touched"
 MAX_STARTS: Final = 10_000
 """So many fire times of a schedule are kept one by one: every hour of a year (8,784) and more, and under a megabyte."""
 
-_MAX_SECONDS: Final = 5.0  # for one trigger; those of tickwork need milliseconds, or a second to be estimated
+_MAX_SECONDS: Final = 20.0  # for one trigger; those of tickwork need milliseconds, or a second to be estimated, if idle
 _MAX_COUNTED: Final = 50_000  # a tenth of a second or so: every quarter of an hour of a year
 _SLICES: Final = 9_000  # an hour each in a year: patterns seldom change within one
 _STEPS: Final = 8  # fire times that are looked at in a slice: enough to tell its pace
