@@ -224,8 +224,8 @@ class Slaughter:
             process.send_signal(signal.SIGSTOP)
             self.log.read()
             if self.log.open_by_pid[pid]:
+                self.log.last_words[pid] = RANDOM, time.time(), set()  # before: what follows from it is not earlier
                 process.kill()
-                self.log.last_words[pid] = RANDOM, time.time(), set()
             else:
                 process.send_signal(signal.SIGCONT)
 

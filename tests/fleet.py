@@ -88,9 +88,9 @@ class Fleet:
         return running
 
     def kill(self, running: Running) -> float:
-        """Kill a process, and return when."""
-        running.send(signal.SIGKILL)
+        """Kill a process, and return when: a moment before, so that nothing that follows from it is earlier."""
         at = time.time()
+        running.send(signal.SIGKILL)
         running.process.wait(DEADLINE)
         return at
 

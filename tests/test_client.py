@@ -20,7 +20,7 @@ app = App("sqlite:///jobs.db", workers=2, max_queued=3)
 def started():
     say("started")
 
-@app.every("1h", first="now", name="hourly")
+@app.every("1000d", first="now", name="hourly")
 async def hourly():
     say("fired")
 

@@ -352,7 +352,7 @@ async def test_why_tells_what_a_job_waits_for_and_how_it_ended(work: Work) -> No
 async def test_why_names_the_job_that_an_overlap_waits_for(tmp_path: Path) -> None:
     app, go = App(f"sqlite:///{tmp_path}/jobs.db"), asyncio.Event()
 
-    @app.every("1h", first="now", overlap="queue", name="import")
+    @app.every("1000d", first="now", overlap="queue", name="import")
     async def load() -> None:
         await go.wait()
 

@@ -216,9 +216,9 @@ async def once(ctx: Context):
     await wait_for("go")
     say("ended", ctx.job_id)
 
-@app.task(name="short")
-async def short():
-    pass
+if "PREFETCH" in os.environ:  # as if so many had just ended that one is taken in advance
+    from tickwork.prefetch import Prefetch
+    Prefetch.allowed = lambda *_: 1
 """
 
 
@@ -243,16 +243,16 @@ def test_a_job_that_may_run_once_is_cancelled_when_a_drain_cuts_it_and_given_bac
     tmp_path: Path,
 ) -> None:
     with Fleet(tmp_path, ONCE) as fleet:
-        fleet.enqueue(*["short"] * 200, *["once"] * 5, is_once=True)
-        first = fleet.start()
+        fleet.enqueue(*["once"] * 5, is_once=True)
+        first = fleet.start(env={"PREFETCH": ""})
         fleet.wait_said("begun", times=4)
-        fleet.wait_states(running=5, succeeded=200)  # one is in the buffer, since short jobs came before
+        fleet.wait_states(running=5)  # one is in the buffer
         first.send(signal.SIGTERM)
         assert first.ended().status == 4
-        assert fleet.states() == {"cancelled": 4, "queued": 1, "succeeded": 200}
+        assert fleet.states() == {"cancelled": 4, "queued": 1}
         fleet.touch("go")
         fleet.start()
-        fleet.wait_states(cancelled=4, succeeded=201)
+        fleet.wait_states(cancelled=4, succeeded=1)
 
         assert max(Counter(fleet.said("begun")).values()) == 1
 

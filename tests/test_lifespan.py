@@ -71,7 +71,7 @@ web = Starlette(lifespan=LIFESPAN, routes=[Route("/", show)])
 """
 STUCK = {
     "ignores its cancellation": """
-@app.every("1h", first="now")
+@app.every("1000d", first="now")
 async def work():
     print("began", flush=True)
     while True:
@@ -81,7 +81,7 @@ async def work():
             pass
 """,
     "ignores everything": """
-@app.every("1h", first="now")
+@app.every("1000d", first="now")
 async def work():
     print("began", flush=True)
     while True:
@@ -91,13 +91,13 @@ async def work():
             pass
 """,
     "thread": """
-@app.every("1h", first="now")
+@app.every("1000d", first="now")
 def work():
     print("began", flush=True)
     time.sleep(3600)
 """,
     "process": """
-@app.every("1h", first="now", run_in="process")
+@app.every("1000d", first="now", run_in="process")
 def work():
     print("began", flush=True)
     time.sleep(3600)

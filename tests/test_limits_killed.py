@@ -29,7 +29,7 @@ async def visit(ctx: Context, host: str):
     await asyncio.sleep(0.02)
     say("ended", host, ctx.job_id)
 
-@app.task(name="call", rate=Rate(5, per="0.5s", key="{host}"))
+@app.task(name="call", rate=Rate(5, per="2s", key="{host}"))
 async def call(ctx: Context, host: str):
     say("called", host)
 """
@@ -87,17 +87,17 @@ def test_four_processes_that_are_killed_never_run_more_than_the_limit_and_no_key
 @pytest.mark.timeout(120)
 def test_four_processes_together_keep_a_rate(tmp_path: Path, home: Target | None) -> None:
     with Fleet(tmp_path, LIMITED, home) as fleet:
-        enqueue(fleet, "call", "rate", ["a"] * 20 + ["b"] * 10)
+        enqueue(fleet, "call", "rate", ["a"] * 15 + ["b"] * 10)
         for _ in range(4):
             fleet.start()
         fleet.wait_said("called", "a")
-        fleet.wait_states(succeeded=30)
+        fleet.wait_states(succeeded=25)
 
-        for host, count in (("a", 20), ("b", 10)):
+        for host, count in (("a", 15), ("b", 10)):
             starts = sorted(line.at for line in fleet.lines("called", host))
             assert len(starts) == count
-            # The claim counts, and the start comes some milliseconds after it.
-            assert min(later - at for at, later in zip(starts, starts[5:], strict=False)) > 0.25
+            # The claim counts, and the start comes some milliseconds after it, or many on a busy machine.
+            assert min(later - at for at, later in zip(starts, starts[5:], strict=False)) > 1.0
 
 
 @pytest.mark.timeout(120)

@@ -31,7 +31,7 @@ async def fired(ctx: Context):
 for number in range(10):
     app.every("200ms", name=f"all-{number}", overlap="allow", catch_up="all")(fired)
     app.every("200ms", name=f"plain-{number}")(fired)
-app.every("1h", name="first", first="now")(fired)
+app.every("1000d", name="first", first="now")(fired)
 """
 
 
@@ -260,7 +260,7 @@ async def long(ctx: Context):
         say("cancelled", ctx.job_id)
         raise
 
-@app.every("1h", name="by hand")
+@app.every("1000d", name="by hand")
 async def by_hand(ctx: Context):
     say("by-hand", ctx.job_id)
     await asyncio.sleep(60)

@@ -44,7 +44,7 @@ FAR_BELOW_THE_DRAIN = 15.0
 def job(body: str, *, kind: str = "async def", options: str = "") -> str:
     """Return a job that starts with the app and says so."""
     lines = indent(dedent(body), "    ")
-    return f'\n@app.every("1h", first="now"{options})\n{kind} work():\n    print("began", flush=True)\n{lines}\n'
+    return f'\n@app.every("1000d", first="now"{options})\n{kind} work():\n    print("began", flush=True)\n{lines}\n'
 
 
 def write(folder: Path, text: str, drain: float = 0.2) -> None:

@@ -303,7 +303,7 @@ def test_a_coroutine_under_way_at_shutdown_runs_to_its_end_within_the_budget() -
     began: list[asyncio.Event] = []
     going_down: list[asyncio.Event] = []
 
-    @app.every("1h", first="now")
+    @app.every("1000d", first="now")
     async def work() -> None:
         began[0].set()
         try:
@@ -337,7 +337,7 @@ from tickwork import App
 app = App()
 database = None
 
-@app.every("1h", first="now")
+@app.every("1000d", first="now")
 async def work():
     print("work sees", database, flush=True)
     while app.is_running:  # until the stop has begun

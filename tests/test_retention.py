@@ -70,7 +70,7 @@ async def test_the_file_forgets_as_the_app_says(tmp_path: Path) -> None:
             f"sqlite:///{tmp_path}/jobs.db", keep_results="20m", keep_jobs="2h", keep_ledger="3h", clock=Later(**by)
         )
 
-        @made.every("1h", name="work", first="now")
+        @made.every("1000d", name="work", first="now")
         async def work() -> int:
             return 7
 

@@ -23,7 +23,7 @@ from tickwork.jobs import JobState
 PROGRAM = """
 app = App("sqlite:///jobs.db", workers=2, role=os.environ.get("ROLE", "all"))
 
-@app.every("1h", first="now", name="hourly", queue="clock")
+@app.every("1000d", first="now", name="hourly", queue="clock")
 async def hourly():
     say("fired")
 
@@ -167,7 +167,7 @@ def test_health_names_what_is_wrong_and_its_status_tells_it(tmp_path: Path) -> N
 
 @pytest.mark.timeout(120)
 def test_a_schedule_is_paused_and_resumed_everywhere_from_outside(tmp_path: Path) -> None:
-    program = PROGRAM.replace('"1h", first="now"', '"0.1s"')
+    program = PROGRAM.replace('"1000d", first="now"', '"0.1s"')
     with Fleet(tmp_path, program) as fleet:
         early = tickwork("pause", "jobs.py", "--schedule", "hourly", cwd=tmp_path)
         assert early.status == 2
@@ -179,7 +179,7 @@ def test_a_schedule_is_paused_and_resumed_everywhere_from_outside(tmp_path: Path
         assert tickwork("pause", "jobs.py", "--schedule", "hourly", cwd=tmp_path).out == (
             "schedule 'hourly' is paused: its fire times pass until it is resumed\n"
         )
-        fleet.wait_states(succeeded=len(fleet.said("fired")))
+        fleet.wait_until(lambda: fleet.states() == {"succeeded": len(fleet.said("fired"))}, "the end of what was fired")
         again = tickwork("pause", "jobs.py", "--schedule", "hourly", cwd=tmp_path)
         assert (again.status, again.out) == (0, "schedule 'hourly' is paused already\n")
         assert tickwork("resume", "jobs.py", "--schedule", "hourly", cwd=tmp_path).out == (
@@ -366,5 +366,6 @@ async def test_a_job_for_here_that_nobody_waits_for_any_more_still_runs(tmp_path
         go.set()
         await app.wait_idle()
         counts = await app.jobs.counts()
-    assert sorted(ran) == list(range(counts[JobState.SUCCEEDED]))
+    # One that was cancelled before the store had it is taken back, and runs not at all.
+    assert len(set(ran)) == len(ran) == counts[JobState.SUCCEEDED]
     assert counts[JobState.RUNNING] == counts[JobState.QUEUED] == 0

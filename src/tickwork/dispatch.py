@@ -302,7 +302,7 @@ class Dispatcher:
         """What the user's lifespan yielded."""
         self.watchdog: Watchdog | None = None
         """Who finds out what holds the loop; None: nobody does."""
-        self._told_hold: float | None = None
+        self._told_hold: int | None = None
         self._told_tasks: set[str] = set()
         self.failed_count: int = 0
         self.changed: asyncio.Event = asyncio.Event()
@@ -1031,8 +1031,8 @@ class Dispatcher:
     def _tell_held(self, run: JobRun, late: float, hold: Hold) -> None:
         run.late_because = f"the loop was held by {hold}"
         # One hold may make thousands of jobs late: a warning for each task says it, the stack with the first of them.
-        if self._told_hold != hold.begin_mono:
-            self._told_hold, self._told_tasks = hold.begin_mono, set()
+        if self._told_hold != hold.number:
+            self._told_hold, self._told_tasks = hold.number, set()
         stack = f"\n{hold.stack}" if hold.stack and not self._told_tasks else ""
         level = logging.DEBUG if run.task.name in self._told_tasks else logging.WARNING
         self._told_tasks.add(run.task.name)

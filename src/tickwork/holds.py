@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Hold:
         begin_mono: The last sign of life of the loop before, on the monotonic clock: up to a fifth of
             `block_warn_seconds` early.
         end_mono: When the loop went on; None: it is still held.
+        number: Which one it is: its beginning and its line may still be found to be others.
     """
 
     what: str
@@ -57,6 +59,7 @@ class Hold:
     stack: str
     begin_mono: float
     end_mono: float | None = None
+    number: int = field(default_factory=count().__next__, compare=False)
 
     @property
     def seconds(self) -> float | None:
@@ -99,9 +102,9 @@ class Holds:
             end_mono: The end: a moment at which the loop runs, such as now. The present hold is over by then.
         """
         present = self.present
-        found = {hold.begin_mono: hold for hold in tuple(self._past)}
+        found = {hold.number: hold for hold in tuple(self._past)}
         if present is not None:
-            found.setdefault(present.begin_mono, present)
+            found.setdefault(present.number, present)
         inside: list[tuple[float, Hold]] = []
         for hold in found.values():
             until = end_mono if hold.end_mono is None else hold.end_mono

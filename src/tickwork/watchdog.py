@@ -322,7 +322,9 @@ class Watchdog:
             present = self._holds.present
             # The line at which it was seen most often tells more than the last one.
             if present is None or (seen.place != self._place and self._lines[seen.place] > self._lines[self._place]):
-                self._holds.present = present = self._describe(seen)
+                hold = self._describe(seen)
+                present = hold if present is None else replace(hold, number=present.number)
+                self._holds.present = present
             del seen  # it must not keep a task alive while the log takes its time
             self._tell(present)
 

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import itertools
 import logging
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from pathlib import Path
@@ -19,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tickwork
+from conftest import WaitUntil
 from tickwork import GiveUp, ItemError, Retry, RetryAfter
 from tickwork.batch.chunks import NEAR
 from tickwork.errors import RemoteError
@@ -662,6 +664,49 @@ async def test_a_coroutine_that_a_plain_function_made_has_a_timeout_and_can_be_c
 
     assert results[0::2] == [0, 2]
     assert str(results[1]) == "item 1 (1) failed: TimeoutError: it ran longer than its timeout of 1 s"
+
+
+async def test_a_coroutine_of_a_batch_that_was_cancelled_is_closed(wait_until: WaitUntil) -> None:
+    go, made = threading.Event(), []
+
+    async def work(_number: int) -> None: ...
+
+    def make(number: int) -> Coroutine[Any, Any, None]:
+        made.append(work(number))
+        if number:
+            go.wait(10)
+        return made[-1]
+
+    batch = asyncio.create_task(tickwork.map(make, range(3), chunk_size=3))
+    await wait_until(lambda: len(made) == 2)
+    batch.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await batch
+    go.set()
+
+    await wait_until(lambda: {inspect.getcoroutinestate(each) for each in made} == {inspect.CORO_CLOSED})
+    assert len(made) == 2
+
+
+async def test_a_coroutine_that_comes_after_the_timeout_of_its_item_is_closed(wait_until: WaitUntil) -> None:
+    go, made = threading.Event(), []
+
+    async def work(number: int) -> int:
+        return number
+
+    def make(number: int) -> Coroutine[Any, Any, int]:
+        if number:
+            go.wait(10)
+        made.append(work(number))
+        return made[-1]
+
+    results = await tickwork.map(make, range(2), chunk_size=2, timeout=1, on_error="collect")
+    go.set()
+
+    assert results[0] == 0
+    assert isinstance(results[1], tickwork.ItemError)
+    await wait_until(lambda: len(made) == 2)
+    await wait_until(lambda: inspect.getcoroutinestate(made[1]) == inspect.CORO_CLOSED)
 
 
 async def test_functions_that_never_wait_do_not_hold_the_loop() -> None:

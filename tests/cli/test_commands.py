@@ -365,7 +365,7 @@ def test_trigger_fires_no_schedules(folder: Path) -> None:
         """
         from tickwork import App
         app = App()
-        @app.every("1h", first="now")
+        @app.every("1000d", first="now")
         def scheduled(): print("scheduled")
         @app.task()
         def asked(): print("asked")
@@ -387,7 +387,7 @@ def test_until_idle_ends_when_all_jobs_have_ended(folder: Path) -> None:
     ended = run_until_idle(
         folder,
         """
-        @app.every("1h", first="now")
+        @app.every("1000d", first="now")
         async def first():
             await second.enqueue(1)
 
@@ -414,11 +414,11 @@ def test_until_idle_ends_with_status_1_when_a_job_failed(folder: Path) -> None:
     ended = run_until_idle(
         folder,
         """
-        @app.every("1h", first="now")
+        @app.every("1000d", first="now")
         async def bad():
             raise ValueError("this is the bug")
 
-        @app.every("1h", first="now")
+        @app.every("1000d", first="now")
         def good():
             print("good")
         """,
@@ -502,7 +502,7 @@ def test_start_that_fails_ends_with_status_3(folder: Path, body: str, said: str,
 
 
 def test_each_job_has_one_line_at_its_start_and_one_at_its_end(folder: Path) -> None:
-    ended = run_until_idle(folder, "@app.every('1h', first='now')\nasync def work(): ...")
+    ended = run_until_idle(folder, "@app.every('1000d', first='now')\nasync def work(): ...")
 
     lines = [line.split(maxsplit=3) for line in ended.err.splitlines() if "jobs.work" in line]
     assert [line[3].split(" job=")[0] for line in lines] == ["start jobs.work", "end jobs.work"]
@@ -518,7 +518,7 @@ def test_run_on_uvloop(folder: Path) -> None:
         import asyncio
         from tickwork import App
         app = App()
-        @app.every("1h", first="now")
+        @app.every("1000d", first="now")
         async def loop(): print(type(asyncio.get_running_loop()).__module__)
         """,
     )

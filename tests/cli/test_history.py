@@ -21,7 +21,7 @@ app = App("sqlite:///jobs.db", timezone="Asia/Seoul")
 @app.every("1h", first="now", name="reports.hourly")
 async def hourly() -> None: ...
 
-@app.every("1h", first="now", name="broken")
+@app.every("1000d", first="now", name="broken")
 async def broken() -> None:
     raise ValueError("no data")
 """

@@ -422,7 +422,7 @@ def test_a_running_app_hears_what_people_do(tmp_path: Path) -> None:
     (tmp_path / "jobs.py").write_text(
         APP
         + """
-@app.every("1h", first="now", name="long")
+@app.every("1000d", first="now", name="long")
 async def long(ctx: Context) -> None:
     import asyncio
     ctx.progress(3, 10, "third")

@@ -20,7 +20,7 @@ from tickwork import App
 
 app = App(drain_seconds=60, cancel_seconds=0.2)
 
-@app.every("1h", first="now")
+@app.every("1000d", first="now")
 async def work():
     print("began", VERSION, os.getpid(), flush=True)
     while not Path("go").exists():

@@ -38,7 +38,7 @@ async def slow() -> None:
 
 other.include(add, slow)
 
-@app.every("1h", first="now", name="hourly")
+@app.every("1000d", first="now", name="hourly")
 async def hourly() -> None: ...
 
 async def main():

@@ -53,6 +53,13 @@ def open_descriptors() -> list[str]:
     return sorted(entry for entry in found if not entry.endswith("/dev/null"))
 
 
+def until_closed(pid: int) -> None:
+    """Wait, without a turn of the loop, until the last thread of a killed process has closed its end of the socket."""
+    process = psutil.Process(pid)
+    while process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1:
+        time.sleep(0.001)
+
+
 # -- values
 
 
@@ -417,9 +424,7 @@ async def test_a_call_that_was_not_read_goes_to_another_child_when_the_look_for_
         if not answers:
             assert not is_there()
             os.kill(pid, signal.SIGKILL)
-            process = psutil.Process(pid)
-            while process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1:
-                time.sleep(0.001)  # its last thread closes its end of the socket
+            until_closed(pid)
             answers.append(is_there())
         return answers[-1]
 
@@ -428,6 +433,22 @@ async def test_a_call_that_was_not_read_goes_to_another_child_when_the_look_for_
 
     assert await runner.run(functions.process_id) != pid
     assert answers[:1] == [True]
+
+
+async def test_a_call_goes_on_to_another_child_however_many_have_just_died(runner: ProcessRunner) -> None:
+    await runner.warm()
+    last = await runner.run(functions.process_id)  # the next call is given to it
+    (other,) = {*runner.pids} - {last}
+    os.kill(other, signal.SIGSTOP)
+    os.kill(last, signal.SIGKILL)
+    until_closed(last)
+    call = asyncio.create_task(runner.run(functions.process_id))
+    for _ in range(10):
+        await asyncio.sleep(0)  # so that it is sent to the one that seems to live
+
+    os.kill(other, signal.SIGKILL)
+
+    assert await call not in (last, other)
 
 
 async def test_a_large_call_that_could_not_be_sent_goes_to_another_child(runner: ProcessRunner, tmp_path: Path) -> None:

@@ -199,6 +199,7 @@ class ThreadPlace(Place):
                 place = await self._watch(future, todo, position)
         except BaseException:
             todo.clear()
+            future.add_done_callback(lambda _: _close(ran.values))
             raise
         if place is None:
             (values, failures, took), error = future.result()
@@ -210,6 +211,7 @@ class ThreadPlace(Place):
             took = position[1] / 1e9 - began
             ended = Ended(ran.values[:place], failures, took, culprit=(place, overran(self._timeout)))
             self._overran(future)
+            future.add_done_callback(lambda _: _close(ran.values[place:]))
         ended.failures = [(place, _without_frames(error, 1)) for place, error in ended.failures]
         if any(map(iscoroutine, ended.values)):
             await self._await_values(ended, seconds)
@@ -278,11 +280,16 @@ class ThreadPlace(Place):
 
 def _cut(ended: Ended, place: int) -> None:
     """Let a chunk end before a place: what was called from there on must be called again."""
-    for value in ended.values[place:]:
-        if iscoroutine(value):
-            value.close()
+    _close(ended.values[place:])
     del ended.values[place:]
     ended.failures = [failure for failure in ended.failures if failure[0] < place]
+
+
+def _close(values: list[Any]) -> None:
+    """Close the coroutines among results that nobody will await."""
+    for value in values:
+        if iscoroutine(value):
+            value.close()
 
 
 def left(timeout: float, place: int, began_ns: int) -> float:

@@ -80,7 +80,7 @@ def preview(
         clock: Tells how long a trigger takes to answer; None: the real one.
 
     Semantics:
-        Each trigger is asked for a bounded number of fire times and given up after twenty seconds. One that raises gives
+        Each trigger is asked for a bounded number of fire times and given up after 20 seconds. One that raises gives
         a lane with its error, and the others are not affected. At the beginning nothing is taken to run.
 
     Raises:

@@ -195,22 +195,22 @@ class ProcessRunner:
         on_message: Listener | None,
         on_log: LogListener,
         on_child: Callable[[Child], None] | None = None,
-        *,
-        is_retry: bool = False,
     ) -> wire.Frame:
-        child = await self._acquire()
-        while is_retry and not child.is_alive():
+        in_vain = 0
+        while True:
             child = await self._acquire()
-        try:
-            if on_child is not None:
-                on_child(child)
-            return await child.ask(self._with_levels(child, frame), name, on_message, on_log)
-        except NotSent:  # an idle child had just died; the next one is asked about, or new
-            if is_retry:
-                raise await child.death(name) from None
-        finally:
-            self._offer(child)
-        return await self._ask(frame, name, on_message, on_log, on_child, is_retry=True)
+            while in_vain and not child.is_alive():
+                child = await self._acquire()
+            try:
+                if on_child is not None:
+                    on_child(child)
+                return await child.ask(self._with_levels(child, frame), name, on_message, on_log)
+            except NotSent:  # an idle child had just died, and so may all others have; the one after them is new
+                in_vain += 1
+                if in_vain > self.max_processes:
+                    raise await child.death(name) from None
+            finally:
+                self._offer(child)
 
     def _with_levels(self, child: Child, frame: list[wire.Piece]) -> list[wire.Piece]:
         """Return the frame, after another that tells the child of its parent's log levels where they have changed."""

@@ -36,15 +36,18 @@ class _Thread:
                 value = context.run(fn, *args, **kwargs)
             except BaseException as raised:
                 error = raised
+            # Whoever takes the result may look at once: this thread, idle by then, keeps neither it nor the arguments.
+            handed: list[Ended] = [(value, error)]
+            del work, context, fn, args, kwargs, value, error
             try:
-                loop.call_soon_threadsafe(self._deliver, future, (value, error))
+                loop.call_soon_threadsafe(self._deliver, future, handed)
             except RuntimeError:
                 return  # the loop is closed: nobody waits any more
-            # An idle thread must not keep the last arguments and result alive.
-            del work, loop, future, context, fn, args, kwargs, value, error
+            del loop, future, handed
 
-    def _deliver(self, future: asyncio.Future[Ended], ended: Ended) -> None:
+    def _deliver(self, future: asyncio.Future[Ended], handed: list[Ended]) -> None:
         self._returned(self)
+        ended = handed.pop()
         if not future.done():
             future.set_result(ended)
 
