@@ -616,7 +616,7 @@ def test_ctrl_c_says_how_many_are_done_and_how_to_go_on(folder: Path) -> None:
     assert 16 <= done < 100
     so_far = results((folder / "out.part").read_text())
     assert so_far == [(number, 2 * number) for number in range(8, 8 + len(so_far))]
-    assert done - 8 <= len(so_far) <= done
+    assert len(so_far) <= done  # lines are in order: what follows an item that still ran has none yet
 
     allow(folder, 2, 3)
     ended = tickwork(*command[2:-1], "1", cwd=folder)

@@ -181,7 +181,7 @@ def test_replace_ends_the_last_run_and_begins_when_it_is_gone(tmp_path: Path) ->
 
 
 def test_replace_replaces_the_one_that_waits_too(tmp_path: Path) -> None:
-    fleet, (first, second, third) = several(tmp_path, "replace", drain=10)
+    fleet, (first, second, third) = several(tmp_path, "replace", drain=60)
     with fleet:
         running = start(fleet, first)
         fleet.wait_said("begun")

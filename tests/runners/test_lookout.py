@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import psutil
 import pytest
@@ -52,13 +54,15 @@ def test_looks_in_vain_become_rare() -> None:
     assert found[-1] == MOST_PASSED_OVER
 
 
-def test_what_was_found_makes_the_next_call_be_looked_for() -> None:
+def test_what_was_found_makes_the_next_call_be_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     lookout = Lookout()
     for _ in range(5):
         lookout.look(never)
         passed_over(lookout)
 
-    assert lookout.look(third_time())
+    with monkeypatch.context() as patient:
+        patient.setattr("tickwork.runners.lookout.LOOK_SECONDS", 30.0)
+        assert lookout.look(third_time())
     assert lookout.is_due()
     assert not lookout.look(never)
     assert passed_over(lookout) == 1
@@ -70,15 +74,14 @@ def test_with_one_processor_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not Lookout().is_due()
 
 
-def test_others_have_a_turn_now_and_then() -> None:
+def test_others_have_a_turn_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = (100.0 + number * TURN_SECONDS / 3.5 for number in itertools.count())
+    monkeypatch.setattr("tickwork.runners.lookout.elapsed", partial(next, steps))
     lookout = Lookout()
-    assert lookout.is_turn_of_others()
-    began = time.monotonic()
-    turns = 0
-    while time.monotonic() - began < 20 * TURN_SECONDS:
-        turns += lookout.is_turn_of_others()
 
-    assert 1 <= turns <= 20
+    turns = [lookout.is_turn_of_others() for _ in range(9)]
+
+    assert turns == [True, False, False, False] * 2 + [True]
 
 
 async def test_calls_that_follow_each_other_closely_leave_the_loop_its_turns(runner: ProcessRunner) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tickwork.system import CronEntry, Crontab
 
-from .tools import FAST, HalfPast, daemon, tell, wait_for
+from .tools import FAST, HalfPast, daemon, runs, tell, wait_for
 
 HOME = Path.home()
 NASTY: list[list[str]] = json.loads(sys.argv[1])  # so many entries
@@ -80,7 +80,7 @@ def change(tab: Crontab, log: Path) -> dict[str, bool]:
     late, later = HOME / "late", HOME / "later"
     asyncio.run(tab.remove("talk"))
     asyncio.run(tab.add(CronEntry("late", "* * * * *", ["/usr/bin/touch", late])))
-    has_noticed = wait_for(late.exists, 10)
+    has_noticed = wait_for(late.exists, 10) and wait_for(lambda: not runs("talk.py"), 30)
     before = log.read_text()
     asyncio.run(tab.add(CronEntry("later", "* * * * *", ["/usr/bin/touch", later])))
     has_gone_on = wait_for(later.exists, 10)  # so that another minute has come, in which the removed one would have run

@@ -52,11 +52,13 @@ def kill_storm(rounds: int) -> dict[str, int]:
 async def cancel_storm(rounds: int) -> dict[str, int]:
     tab = Crontab(clock=HalfPast())
     ends = {"old": 0, "new": 0, "other": 0}
+    began = time.monotonic()
     await tab.add(entry(0), replace=True)
+    span = 1.5 * (time.monotonic() - began)  # so some changes are through by then, and others have not begun to write
     before = crontab()
     for number in range(1, rounds + 1):
         task = asyncio.create_task(tab.add(entry(number), replace=True))
-        await asyncio.sleep(random.random() * 0.06)
+        await asyncio.sleep(random.random() * span)
         task.cancel()
         await asyncio.wait([task])
         after = crontab()

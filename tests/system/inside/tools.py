@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import psutil
+
 from tickwork.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -50,6 +52,25 @@ def wait_for(condition: Callable[[], object], seconds: float) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def has_ended(pid: int) -> bool:
+    """Tell whether a process has ended, also where nobody has asked for its status yet."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def runs(word: str) -> bool:
+    """Tell whether a process lives that has been given this word, or one that contains it."""
+    for process in psutil.process_iter():
+        try:
+            if any(word in said for said in process.cmdline()):
+                return True
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return False
 
 
 def crontab() -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tickwork.system import CronEntry, Crontab
 
-from .tools import FAST, HalfPast, daemon, tell, wait_for
+from .tools import FAST, HalfPast, daemon, runs, tell, wait_for
 
 HOME = Path.home()
 APP = """
@@ -51,6 +51,7 @@ def main() -> None:
     with daemon(*FAST):
         logs = [folder / f"{kind}.log" for kind in APPS]
         wait_for(lambda: all(count(log, "nothing is run for it now") >= 2 for log in logs), 30)
+    wait_for(lambda: not runs("--fire-time"), 30)  # a minute may just have begun another one
     tell(
         {
             kind: {
