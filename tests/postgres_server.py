@@ -52,11 +52,11 @@ class Server:
         # Not below pytest's folder, which an ordinary user cannot enter when root runs the tests.
         self.folder = Path(tempfile.mkdtemp(prefix="tickwork-postgres-"))
         self._as = ordinary_user(self.folder)
-        self.port = free_port()
         if copy_of is None:
             self._run("initdb", "--no-sync", "--auth=trust", "--username=tickwork", "--encoding=UTF8", "--locale=C")
         else:
             self._run("pg_basebackup", "--no-sync", "--checkpoint=fast", "--write-recovery-conf", *copy_of.way)
+        self.port = free_port()  # now: others look for free ports, too
         lines = {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),

@@ -28,6 +28,7 @@ class Proxy:
         self._passes.set()
         self._is_refusing = False
         self._lock = threading.Lock()
+        self._judging = threading.Lock()
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -88,6 +89,13 @@ class Proxy:
                 self._links.append((client, server))
             threading.Thread(target=self._carry, args=(client, server), daemon=True).start()
 
+    def _judged(self, data: bytes) -> str | None:
+        """Judge what a client sends, one link at a time: the judge of the next knows of this cut."""
+        with self._judging:
+            verdict = self.judge(data)
+            self.cuts += verdict in ("before", "at once", "after")
+            return verdict
+
     def _carry(self, client: socket.socket, server: socket.socket) -> None:
         is_doomed = False
         try:
@@ -100,21 +108,18 @@ class Proxy:
                         return
                     if is_doomed and source is server:
                         return  # it has answered, so it has done it
-                    verdict = self.judge(data) if source is client and not is_doomed else None
+                    verdict = self._judged(data) if source is client and not is_doomed else None
                     if verdict == "before":
-                        self.cuts += 1
                         return
                     if verdict == "freeze before":
                         self.freeze()
                         self._passes.wait()
                     (server if source is client else client).sendall(data)
                     if verdict == "at once":
-                        self.cuts += 1
                         return
                     if verdict == "freeze after":
                         self.freeze()
                     if verdict == "after":
-                        self.cuts += 1
                         is_doomed = True  # the client may send more before the server answers
         except (OSError, ValueError):
             return

@@ -138,7 +138,7 @@ async def test_a_job_that_waits_in_the_executor_is_taken_back_by_its_timeout(exe
 async def test_a_job_that_runs_on_after_its_timeout_keeps_its_worker(executor: Executor) -> None:
     app, go = App(executor=executor, workers=1), threading.Event()
 
-    @app.task(run_in="executor", timeout="20ms")
+    @app.task(run_in="executor", timeout="1s")  # long enough for a thread to take it up
     def hold() -> None:
         go.wait()
 

@@ -443,7 +443,7 @@ def test_app_run_with_a_stuck_thread_of_the_users_ends_with_the_interpreter(tmp_
 
 def test_app_run_may_be_called_again(tmp_path: Path) -> None:
     text = job("os.kill(os.getpid(), signal.SIGTERM)") + "print(app.run(), app.run())"
-    write(tmp_path, text)
+    write(tmp_path, text, drain=60)
     with Running("jobs.py", cwd=tmp_path) as running:
         ended = running.ended()
 
@@ -482,7 +482,7 @@ async def main():
     print("stopped")
 asyncio.run(main())
 """
-        write(tmp_path, STUCK[kind] + text)
+        write(tmp_path, STUCK[kind] + text, drain=2)
         with Running("jobs.py", cwd=tmp_path) as running:
             ended = running.ended()
 

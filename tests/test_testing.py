@@ -254,21 +254,32 @@ def test_a_test_that_waits_for_ever_is_told_why(
 ) -> None:
     monkeypatch.setattr("tickwork.testing.STALL_SECONDS", 0.01)
 
+    busy = "virtual time waits for 1 threads or processes"
+    still = "virtual time stands still, and the next timer is due in 1m30s; await advance(), or use autojump"
+
+    def until_told(text: str) -> None:
+        deadline = time.monotonic() + 30
+        while text not in caplog.messages and time.monotonic() < deadline:
+            time.sleep(0.01)
+
     async def main() -> None:
         loop = asyncio.get_running_loop()
         sleeper = asyncio.create_task(asyncio.sleep(90))
-        await asyncio.to_thread(time.sleep, 0.03)
+        await asyncio.to_thread(until_told, busy)
         ready = asyncio.Event()
-        threading.Timer(0.05, loop.call_soon_threadsafe, [ready.set]).start()
+
+        def release() -> None:
+            until_told(still)
+            loop.call_soon_threadsafe(ready.set)
+
+        threading.Thread(target=release).start()
         await ready.wait()
         sleeper.cancel()
 
     run(main, virtual_loop_factory)
 
-    assert "virtual time waits for 1 threads or processes" in caplog.messages
-    assert "virtual time stands still, and the next timer is due in 1m30s; await advance(), or use autojump" in (
-        caplog.messages
-    )
+    assert busy in caplog.messages
+    assert still in caplog.messages
 
 
 # --- where a block begins and ends -----------------------------------------------------------------------------

@@ -664,7 +664,7 @@ async def poll():
         await asyncio.sleep(0)
         time.sleep(0.02)  # whenever it is stopped, it is most likely here
         print("turn", flush=True)
-    time.sleep(1)
+    time.sleep(5)
 
 async def main():
     async with app:
@@ -690,7 +690,7 @@ def test_a_process_that_was_stopped_was_held_by_nobody(tmp_path: Path) -> None:
 
     assert ended.status == 0
     assert "blocks the loop: " in ended.err  # and it still looks
-    assert "time.sleep(1)" in ended.err
+    assert "time.sleep(5)" in ended.err
 
 
 # -- the option --------------------------------------------------------------------------------------------------------

@@ -21,10 +21,11 @@ def app(folder: Path, url: str) -> None:
 
 
 def test_a_server_that_is_down_is_told_with_the_remedy(postgres_url: str, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    app(tmp_path, f"postgresql://app:secret@127.0.0.1:{port}/shop")
-    ended = tickwork("health", "jobs.py", cwd=tmp_path)
+    with socket.socket() as unheard:  # nobody else gets this port, and it takes no connections
+        unheard.bind(("127.0.0.1", 0))
+        port = unheard.getsockname()[1]
+        app(tmp_path, f"postgresql://app:secret@127.0.0.1:{port}/shop")
+        ended = tickwork("health", "jobs.py", cwd=tmp_path)
     assert (ended.status, ended.err) == (1, "")
     assert ended.out.startswith(f"store postgresql://app@127.0.0.1:{port}/shop: connection failed: ")
     assert "Connection refused" in ended.out

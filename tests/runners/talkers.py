@@ -114,9 +114,14 @@ class _Speaks:
 
 
 def say_amid_writing(count: int) -> None:
-    """Log from a signal handler while the main thread logs, as often as the clock lets it."""
-    signal.signal(signal.SIGALRM, lambda *_: logger.warning("alarm"))
-    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    """Log from a signal handler while the main thread logs, as often as lets that one go on."""
+
+    def alarm(*_: object) -> None:
+        logger.warning("alarm")
+        signal.setitimer(signal.ITIMER_REAL, 0.0005)
+
+    signal.signal(signal.SIGALRM, alarm)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005)
     try:
         for number in range(count):
             logger.warning("%s %d", "x" * 1000, number)

@@ -30,6 +30,7 @@ from tickwork.runners import child
 from tickwork.runners.executor import ExecutorRunner
 
 from . import functions
+from .waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -176,8 +177,14 @@ async def test_an_executor_that_is_shut_down_is_told(threads: Executor) -> None:
 
 
 async def test_an_executor_that_cancels_what_waits_is_told(threads: Executor) -> None:
-    runner, go = ExecutorRunner(threads), threading.Event()
-    running = asyncio.create_task(runner.run(go.wait, describe="running"))
+    runner, begun, go = ExecutorRunner(threads), threading.Event(), threading.Event()
+
+    def hold() -> bool:
+        begun.set()
+        return go.wait()
+
+    running = asyncio.create_task(runner.run(hold, describe="running"))
+    await wait_until(begun.is_set)
     waiting = asyncio.create_task(runner.run(go.wait, describe="waiting"))
     await asyncio.sleep(0)
 

@@ -543,6 +543,7 @@ async def test_cancellation_while_waiting_leaves_nothing_behind(tmp_path: Path) 
     await runner.aclose()
 
 
+@pytest.mark.timeout(300)  # forty starts
 async def test_cancellation_at_any_moment_of_a_start_leaks_no_child() -> None:
     before = open_descriptors()
 

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import sqlite3
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -59,13 +58,13 @@ class Database:
     def hold(self, connection: sqlite3.Connection) -> None:
         """Keep the thread inside a transaction until the gate opens."""
         self.is_held.set()
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
 
     async def held(self) -> asyncio.Task[None]:
         """Begin a transaction that stays open until the gate is opened."""
         self.gate.clear()
         holding = asyncio.create_task(self.committer.run(self.hold))
-        await asyncio.to_thread(self.is_held.wait, 10)
+        await asyncio.to_thread(self.is_held.wait, 60)
         return holding
 
     async def numbers(self) -> list[int]:
@@ -85,6 +84,7 @@ def insert(number: int) -> Callable[[sqlite3.Connection], int]:
 async def database() -> AsyncIterator[Database]:
     database = Database()
     await database.committer.open()
+    await asyncio.to_thread(database.looked.wait, 60)  # the first look is over
     yield database
     database.gate.set()
     await database.committer.aclose()
@@ -302,7 +302,8 @@ async def test_a_thread_that_dies_tells_whoever_waits(caplog: pytest.LogCaptureF
         pass
 
     def look(connection: sqlite3.Connection) -> float:
-        assert database.gate.wait(10)
+        database.is_held.set()
+        assert database.gate.wait(60)
         raise Death
 
     committer._idle = look
@@ -310,7 +311,7 @@ async def test_a_thread_that_dies_tells_whoever_waits(caplog: pytest.LogCaptureF
     await committer.open()
     waiting = asyncio.create_task(committer.run(insert(1)))
     await asyncio.sleep(0)
-    await asyncio.to_thread(time.sleep, 0.05)  # the request is taken, or waits behind the look that kills the thread
+    await asyncio.to_thread(database.is_held.wait, 60)  # the request is taken, or waits behind what kills the thread
     late = asyncio.create_task(committer.run(insert(2)))
     await asyncio.sleep(0)
     database.gate.set()

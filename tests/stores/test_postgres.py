@@ -406,6 +406,18 @@ async def test_who_is_cancelled_while_it_waits_is_although_the_server_is_away_an
             assert (record.id, record.token) == (job.id, 2)
 
 
+async def test_a_claim_that_finds_nothing_writes_nothing(target: Target) -> None:
+    async with opened(target, worker="w", keeps_house=False) as store:
+        await store.enqueue([job := new_job(CLOCK), new_job(CLOCK, "unknown")])
+        assert ids(await store.claim(worker="w", tasks={"t"}, limit=9)) == [job.id]
+        mark = store._writing.mark
+        for limit in (0, 1, 9):
+            assert await store.claim(worker="w", tasks={"t"}, limit=limit) == []
+            assert not store._writing.has_written
+
+        assert store._writing.mark == mark
+
+
 class LeapingClock(SystemClock):
     """A clock of a test that waits for nothing."""
 
@@ -706,7 +718,7 @@ async def go_through(target: Target, outages: Sequence[Callable[[], object]], wa
         outages: Functions that cause one, and return when it is over.
         wait_until: The fixture.
     """
-    async with opened(target, worker="w", lease_seconds=60.0) as store:
+    async with opened(target, worker="w", lease_seconds=60.0, patience_seconds=60.0) as store:
         known: list[str] = []
         is_over = False
 

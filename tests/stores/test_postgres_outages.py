@@ -220,8 +220,8 @@ async def test_a_server_whose_log_has_no_room_stops_and_has_all_that_was_acknowl
                 while len(taken) < 999:
                     taken.append(await take.options(delay="1h").enqueue(os.urandom(100_000).hex()))
             go_on.set()
-            (disk / "ballast").unlink()
             await wait_until(lambda: not (server.folder / "data" / "postmaster.pid").exists())
+            (disk / "ballast").unlink()
             server.start()
             assert await held.result(timeout=60) == 7
             before = len(ticks)

@@ -142,7 +142,7 @@ async def test_nothing_of_a_store_is_left_in_the_connections_that_it_was_lent(be
     async def next_one() -> None:
         pass
 
-    async with opened(behind, worker="w") as store:
+    async with opened(behind, worker="w", keeps_house=False) as store:  # it rescues when it is told to
         await play(store)
     async with app:
         for _ in range(2 * POOL):
@@ -196,7 +196,10 @@ async def test_a_store_that_counts_on_its_session_refuses_to_be_lent_connections
 async def test_a_pgbouncer_that_lends_connections_for_a_session_is_like_none(target: Target) -> None:
     with Pgbouncer(target.url, pool_mode="session", default_pool_size="20") as bouncer:
         behind = replace(target, url=bouncer.url)
-        async with opened(behind, worker="w") as one, opened(behind) as two:
+        async with (
+            opened(behind, worker="w", keeps_house=False) as one,
+            opened(behind, keeps_house=False) as two,
+        ):
             await play(one)
             while claimed := await one.claim(worker="w", tasks={"t"}, limit=10):
                 await one.finish([ending(record) for record in claimed])

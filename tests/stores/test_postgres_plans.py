@@ -25,7 +25,7 @@ from tickwork.stores.batches import BatchPart
 from tickwork.stores.durable import Claim
 from tickwork.stores.instants import at, us
 from tickwork.stores.postgres_claims import MAX_LINES
-from tickwork.stores.postgres_link import ANY_MARK, Link, marked
+from tickwork.stores.postgres_link import ANY_MARK, Link
 from tickwork.stores.postgres_schema import migrate
 from tickwork.stores.postgres_target import Target
 from tickwork.stores.sql_attempts import attempts
@@ -52,11 +52,11 @@ class Explained(Link):
     plans: list[tuple[str, dict[str, Any]]]
     how = "FORMAT JSON"
 
-    def execute(self, query: str, params: Any = ()) -> psycopg.Cursor[Any]:
+    def _run(self, query: str, params: Any) -> psycopg.Cursor[Any]:
         if query.lstrip().startswith(EXPLAINED) and self.connection is not None:
-            told = self.connection.execute(f"EXPLAIN ({self.how}) {marked(query)}", params or None).fetchall()
+            told = self.connection.execute(f"EXPLAIN ({self.how}) {query}", params or None).fetchall()
             self.plans.append((query, told[0][0][0]["Plan"]))
-        return super().execute(query, params)
+        return super()._run(query, params)
 
 
 class Measured(Explained):

@@ -311,8 +311,10 @@ async def test_a_file_that_another_program_holds_for_a_moment_is_waited_for(tmp_
     path = tmp_path / "jobs.db"
     async with opened(path, worker="w", busy_seconds=10.0) as store:
         with held_by_another_program(path) as other:
-            threading.Timer(0.3, other.execute, ["ROLLBACK"]).start()
+            timer = threading.Timer(0.3, other.execute, ["ROLLBACK"])
+            timer.start()
             (record,) = await store.enqueue([new_job(CLOCK)])
+            timer.join()
     assert kept(path) == [record.id]
 
 

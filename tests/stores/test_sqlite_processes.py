@@ -243,7 +243,10 @@ async def test_the_end_of_a_job_in_one_process_is_told_in_the_other(tmp_path: Pa
         assert [(await asyncio.wait_for(entry, 30)).result for entry in waiting] == ["7", "7"]
 
 
-async def test_processes_with_nothing_to_do_write_nothing(tmp_path: Path, wait_until: Any) -> None:
+async def test_processes_with_nothing_to_do_write_nothing(
+    tmp_path: Path, wait_until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tickwork.stores.durable.DISTURBED_SECONDS", 600.0)  # after a pause they would renew leases
     path = tmp_path / "jobs.db"
     async with opened(path, worker="one") as one, opened(path, worker="two") as two:
         await one.enqueue([new_job(CLOCK, "unknown")])

@@ -54,17 +54,19 @@ def claim_next(
     most = 0 if is_none else limit
     near = most and most + SPARE
     values = (*names, us(now), *line_names, *names, most, near, near, most, worker, expires)
-    found = db.all(_claim_sql(known, lines, "has_news"), values)
+    found = db.seek(_claim_sql(known, lines, "has_news"), values)
     due, is_late, opens_at, is_open, *_ = found[0]
     missed: list[JobRecord] = []
     if is_late or is_open or (due is not None and due <= us(now)):
         promote(db, now)
         missed = _missed(db, now, known, names)
         limits.settle(db, us(now), limits.due(db, us(now)))
-        found = db.all(_claim_sql(known, lines, "false"), values)
+        found = db.seek(_claim_sql(known, lines, "false"), values)
         due, _, opens_at, *_ = found[0]
     entries = sorted((entry[4:] for entry in found if entry[4] is not None), key=lambda entry: (-entry[6], entry[0]))
     records = [job_of(entry) for entry in entries]
+    if records:
+        db.wrote()
     for record in records:
         count(db, "queued", "running", record.batch)
     gated = [

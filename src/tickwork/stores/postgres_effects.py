@@ -20,7 +20,7 @@ from psycopg.types.numeric import Int8Dumper
 
 from ..errors import NotRunning, StoreUnavailable
 from .postgres_errors import remedy_for, text_of
-from .postgres_link import ANY_MARK, DEFAULTS, IDLE_MILLISECONDS, Link, LockOrder, marked
+from .postgres_link import ANY_MARK, DEFAULTS, IDLE_MILLISECONDS, Link, LockOrder
 from .postgres_schema import quoted
 
 if TYPE_CHECKING:
@@ -162,18 +162,16 @@ class Guest(Link):
         self._guest = connection
         self._loop = loop
 
-    def execute(self, query: str, params: Params = ()) -> Any:
+    def _run(self, query: str, params: Params) -> Any:
         """Have the loop run a statement, and wait."""
-        asked = asyncio.run_coroutine_threadsafe(self._run(marked(query), params), self._loop)
+        asked = asyncio.run_coroutine_threadsafe(self._ask(query, params), self._loop)
         try:
-            done = asked.result(STATEMENT_SECONDS)
+            return asked.result(STATEMENT_SECONDS)
         except TimeoutError:  # the loop has ended with this on its list
             asked.cancel()
             raise
-        self._has_written |= done.rowcount > 0 and not query.lstrip().startswith("SELECT")
-        return done
 
-    async def _run(self, query: str, params: Params) -> Done:
+    async def _ask(self, query: str, params: Params) -> Done:
         cursor = psycopg.AsyncCursor(self._guest, row_factory=tuple_row)
         cursor.adapters.register_dumper(int, Int8Dumper)
         await cursor.execute(query, params or None)

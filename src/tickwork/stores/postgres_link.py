@@ -166,16 +166,26 @@ class Link:
 
     def execute(self, query: str, params: Params = ()) -> psycopg.Cursor[Row]:
         """Run a statement, whose parameters are marked `%s`, or `?` and `:name` as in SQLite."""
-        assert self._connection is not None
-        if self._has_begun:
-            done = self._connection.execute(marked(query), params or None)
-        else:
-            with self._together():
-                self._has_begun = True
-                self._connection.execute(self._begin)
-                done = self._connection.execute(marked(query), params or None)
+        done = self._run(marked(query), params)
         self._has_written |= done.rowcount > 0 and not query.lstrip().startswith("SELECT")
         return done
+
+    def _run(self, query: str, params: Params) -> psycopg.Cursor[Row]:
+        assert self._connection is not None
+        if self._has_begun:
+            return self._connection.execute(query, params or None)
+        with self._together():
+            self._has_begun = True
+            self._connection.execute(self._begin)
+            return self._connection.execute(query, params or None)
+
+    def seek(self, query: str, params: Params = ()) -> list[Row]:
+        """Return all rows of a statement that changes something or not; its caller sees that in them: see `wrote`."""
+        return self._run(marked(query), params).fetchall()
+
+    def wrote(self) -> None:
+        """Hear that the statement sought with has changed something."""
+        self._has_written = True
 
     def executemany(self, query: str, rows: Iterable[Sequence[object]]) -> None:
         """Run a statement for each of these parameters."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import selectors
 import socket
 import threading
@@ -72,7 +73,7 @@ class Watcher:
         self._listens_on: psycopg.Connection[tuple[object, ...]] | None = None
         self._has_news = self._is_work = False
         """Whether there is something to hint at, and whether at work."""
-        self._hinted_mono = 0.0
+        self._hinted_mono = -math.inf
         self._is_closing = False
         self._wake_lock = threading.Lock()
         self._is_awake = False
