@@ -406,6 +406,31 @@ async def test_who_is_cancelled_while_it_waits_is_although_the_server_is_away_an
             assert (record.id, record.token) == (job.id, 2)
 
 
+@pytest.mark.parametrize(("clashes", "is_done"), [(1, True), (5, True), (6, False)])
+def test_what_is_in_anothers_way_is_tried_again_by_who_has_no_patience_too(
+    target: Target, clashes: int, is_done: bool
+) -> None:
+    link = Link(target, name="hasty", clock=CLOCK, now_us=lambda: 0, patience_seconds=0.0)
+    tries: list[int] = []
+
+    def work(db: Link) -> str:
+        tries.append(db.all("SELECT 1")[0][0])
+        if len(tries) <= clashes:
+            db.execute("DO $$ BEGIN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = '40P01'; END $$")
+        return "done"
+
+    try:
+        if is_done:
+            assert link.transact(work) == "done"
+        else:
+            with pytest.raises(StoreUnavailable, match="deadlock detected"):
+                link.transact(work)
+    finally:
+        link.disconnect()
+
+    assert len(tries) == min(clashes + 1, 6)
+
+
 async def test_a_claim_that_finds_nothing_writes_nothing(target: Target) -> None:
     async with opened(target, worker="w", keeps_house=False) as store:
         await store.enqueue([job := new_job(CLOCK), new_job(CLOCK, "unknown")])

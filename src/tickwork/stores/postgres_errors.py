@@ -86,6 +86,11 @@ def kind_of(error: psycopg.Error) -> Kind:
     return Kind.FINAL if state.startswith(_FINAL) else Kind.ASKED
 
 
+def is_clash(error: psycopg.Error) -> bool:
+    """Tell whether two transactions were in each other's way: a deadlock, say, of which the server has ended one."""
+    return (error.sqlstate or "").startswith("40")
+
+
 def text_of(error: psycopg.Error) -> str:
     """Return what an error says, in one line."""
     lines = [line.strip() for line in str(error).splitlines()]

@@ -30,7 +30,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.numeric import Int8Dumper
 
 from ..errors import StoreMoved, StoreUnavailable
-from .postgres_errors import MOVED, Kind, kind_of, remedy_for, text_of
+from .postgres_errors import MOVED, Kind, is_clash, kind_of, remedy_for, text_of
 from .postgres_pooler import REASON, REMEDY, is_lent
 from .postgres_schema import quoted
 from .sql_batches import STATES
@@ -57,6 +57,8 @@ then, mostly, and who waits for an `enqueue` wants to know."""
 DOUBT_SECONDS = 60.0
 """For how long a new connection is tried to learn whether a transaction was committed: a wrong answer costs more."""
 MAX_PAUSE_SECONDS = 1.0
+MOST_CLASHES = 5
+"""So often a transaction that was in another's way is tried again, without any patience, too: that one is through."""
 IDLE_MILLISECONDS = 10_000
 """After this, the server rolls a transaction back in which nothing comes: its process is stopped, or the network is
 gone. Ours take milliseconds."""
@@ -248,7 +250,7 @@ class Link:
         """
         until: float | None = None
         first: set[str] = set()
-        pauses = _pauses()
+        pauses, clashes = _pauses(), 0
         while True:
             try:
                 return self._try_once(work, first)
@@ -265,7 +267,9 @@ class Link:
                 until = now + self._patience_seconds if until is None else until
                 if error.sqlstate == "25006":  # a standby: another connection may find the primary
                     self.disconnect()
-                if kind is Kind.FINAL or now >= until or self._is_over():
+                clashes += is_clash(error)
+                is_late = now >= until and not (is_clash(error) and clashes <= MOST_CLASHES)
+                if kind is Kind.FINAL or is_late or self._is_over():
                     raise self.unavailable(error) from error
                 time.sleep(next(pauses))
 
