@@ -26,7 +26,7 @@ def need_box(*programs: str) -> None:
         if shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None:
             lacking(f"{program} is not installed")
     if os.geteuid() != 0:
-        pytest.skip("a private spool of cron takes root")
+        lacking("a private spool of cron takes root")
     tried = subprocess.run(
         [
             "unshare",
@@ -46,7 +46,7 @@ def need_box(*programs: str) -> None:
         check=False,
     )
     if tried.returncode != 0:
-        pytest.skip(f"no namespaces can be made here: {tried.stderr.decode(errors='replace').strip()}")
+        lacking(f"no namespaces can be made here: {tried.stderr.decode(errors='replace').strip()}")
     if not Path("/var/spool/cron/crontabs").is_dir():
         lacking("/var/spool/cron/crontabs of Debian's cron is missing")
 
